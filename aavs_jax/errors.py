@@ -1,0 +1,5 @@
+"""Mistakes that a user can make and mend."""
+
+
+class UserError(Exception):
+    """One clear sentence: what is wrong, where, and what to do. `main` prints it and exits with 2."""

@@ -1,0 +1,1 @@
+"""From files to batches: NumPy arrays only, no jax."""

@@ -1,0 +1,1 @@
+"""The networks. Read `aavs.py` first: it says how the parts join."""

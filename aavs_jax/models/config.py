@@ -1,0 +1,106 @@
+"""Sizes of the networks: frozen, hashable values. The defaults are the paper's binary network."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+# Fixed by Mask2Former and AAVS rather than chosen per run.
+LEVELS = 3  # feature levels of the pixel decoder and the decoder: strides 32, 16, 8
+POINTS = 4  # sampling points per head and level
+GROUPS = 32  # of every GroupNorm
+ADAPTER_RATIO = 4  # an adapter's bottleneck is this much narrower
+
+
+def _divides(name: str, divisor: int, of: str, value: int) -> None:
+    if value % divisor:
+        raise ValueError(f"{name} {divisor} must divide {of} {value}")
+
+
+@dataclasses.dataclass(frozen=True)
+class SwinConfig:
+    """The backbone; defaults are Swin-B at 384 pixels."""
+
+    embed_dim: int = 128  # channels of the first stage, doubling from stage to stage
+    depths: tuple[int, ...] = (2, 2, 18, 2)  # blocks per stage
+    num_heads: tuple[int, ...] = (4, 8, 16, 32)  # per stage
+    window_size: int = 12  # tokens per side of an attention window
+    patch_size: int = 4  # pixels per side of a token
+    mlp_ratio: float = 4.0
+    drop_path_rate: float = 0.3  # of the last block, rising linearly from 0 at the first
+
+    def __post_init__(self):
+        if len(self.depths) != 4 or len(self.num_heads) != 4:
+            raise ValueError(
+                f"a backbone has four stages: depths {self.depths} and num_heads {self.num_heads} "
+                "need four numbers each"
+            )
+        for stage, heads in enumerate(self.num_heads):
+            _divides("num_heads", heads, f"the width of stage {stage}", self.embed_dim << stage)
+        # The pixel decoder and the readout count on strides 4, 8, 16 and 32.
+        if self.patch_size != 4:
+            raise ValueError(f"patch_size must be 4, not {self.patch_size}")
+
+
+@dataclasses.dataclass(frozen=True)
+class AudioConfig:
+    """The audio encoder; defaults are VGGish."""
+
+    # 3x3 convolutions per block, each block followed by 2x2 max pooling.
+    blocks: tuple[tuple[int, ...], ...] = ((64,), (128,), (256, 256), (512, 512))
+    fully_connected: tuple[int, ...] = (4096, 4096, 128)  # the last is the embedding's width
+
+
+@dataclasses.dataclass(frozen=True)
+class AAVSConfig:
+    """The whole network; defaults are the paper's binary one (S4, MS3, stage one of AVSS)."""
+
+    task: str = "binary"  # 'binary' or 'semantic': decides how the decoder-side adapters are joined
+    num_classes: int = 2  # K, background included
+    num_queries: int = 30  # Q
+    backbone: SwinConfig = SwinConfig()
+    audio: AudioConfig = AudioConfig()
+    feature_size: int = 256  # C, everywhere behind the backbone
+    num_heads: int = 8  # in the pixel decoder and in the decoder
+    encoder_layers: int = 6  # deformable attention layers of the pixel decoder
+    encoder_ffn: int = 1024
+    decoder_layers: int = 9
+    decoder_ffn: int = 2048
+    audio_hidden: int = 512  # hidden width of the MLP from the audio embedding to C
+    prior: bool = False  # told where it sounds: mask fusion, audio-aware keys, first mask
+    dtype: str = "float32"  # or 'bfloat16', of matrix products and convolutions only
+
+    def __post_init__(self):
+        if self.task not in ("binary", "semantic"):
+            raise ValueError(f"task must be 'binary' or 'semantic', not {self.task!r}")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"dtype must be 'float32' or 'bfloat16', not {self.dtype!r}")
+        _divides("num_heads", self.num_heads, "feature_size", self.feature_size)
+        _divides("the number of GroupNorm groups,", GROUPS, "feature_size", self.feature_size)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "AAVSConfig":
+        """Builds it from nested plain dicts; lists become tuples.
+
+        Raises:
+          ValueError: for a key that does not exist, naming it.
+        """
+        return _build(cls, values, "")
+
+
+def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    arguments = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise ValueError(
+                f"unknown key '{prefix}{key}' of the model's configuration; known are "
+                + ", ".join(fields)
+            )
+        if dataclasses.is_dataclass(fields[key].type) and isinstance(value, Mapping):
+            value = _build(fields[key].type, value, f"{prefix}{key}.")
+        arguments[key] = _frozen(value)
+    return cls(**arguments)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,36 @@
+"""A network's first values: nothing compiled, and no part's draw depending on another part."""
+
+import hashlib
+
+import numpy as np
+from flax import nnx
+
+from aavs_jax.models.aavs import AAVS
+from aavs_jax.models.config import AAVSConfig
+
+
+def abstract_model(config: AAVSConfig) -> AAVS:
+    """The network with shapes in place of values: its structure, without its memory."""
+    return nnx.eval_shape(lambda: AAVS(config))
+
+
+def initial_parameters(model: nnx.Module, seed: int) -> dict[str, np.ndarray]:
+    """Draws every parameter of a model, abstract or not.
+
+    Each depends on the seed and its own path only: a new or missing part changes no other draw.
+
+    Args:
+      model: modules whose parameters were made by `layers.parameter`.
+      seed: any integer >= 0.
+
+    Returns:
+      float32 arrays by path, as in 'backbone/stages/0/blocks/1/attention/query/kernel'.
+    """
+    parameters = {}
+    for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param)):
+        name = "/".join(map(str, path))
+        digest = np.frombuffer(hashlib.sha256(name.encode()).digest(), np.uint32)
+        rng = np.random.Generator(np.random.SFC64([seed, *digest.tolist()]))
+        initializer = variable.get_metadata()["initializer"]
+        parameters[name] = initializer.draw(rng, variable.shape)
+    return parameters

@@ -1,0 +1,1 @@
+"""AVSBench: its layout on disk and the TFDS builder that reads it."""

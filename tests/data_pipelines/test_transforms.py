@@ -1,0 +1,132 @@
+"""Pictures, labels and masks at the sizes the networks see."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_pipelines.avsbench import layout
+from data_pipelines.errors import DataError
+from data_pipelines.transforms import (
+    Draw,
+    binary_label,
+    colours_to_ids,
+    decode_frame,
+    predicted_mask,
+    semantic_label,
+)
+
+
+def png(array):
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_every_palette_colour_is_its_class_and_others_are_background():
+    palette = layout.palette(256)
+    np.testing.assert_array_equal(colours_to_ids(palette), np.arange(256))
+    known = {tuple(colour) for colour in palette.tolist()}
+    colours = np.random.default_rng(0).integers(0, 256, (20000, 3)).astype(np.uint8)
+    near = np.clip(palette.astype(int) + 1, 0, 255).astype(np.uint8)
+    for colour in np.concatenate([colours, near]):
+        if tuple(colour.tolist()) not in known:
+            assert colours_to_ids(colour) == 0
+
+
+def test_frames_shrink_antialiased():
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 255
+    frame = decode_frame(png(stripes), 16)
+    assert frame.shape == (16, 16, 3) and frame.dtype == np.uint8
+    # Without antialiasing the stripes would be sampled to pure black or white.
+    assert abs(frame.astype(int) - 127).max() <= 10
+
+
+def test_grey_and_palette_pictures_become_rgb():
+    assert decode_frame(png(np.full((8, 9), 77, np.uint8)), 4).shape == (4, 4, 3)
+    image = Image.fromarray(np.full((8, 8), 3, np.uint8), "P")
+    image.putpalette(layout.palette(256).tobytes())
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    assert (semantic_label(file.getvalue(), 4) == 3).all()
+
+
+def test_semantic_label_takes_the_pixel_at_the_centre():
+    ids = np.arange(36, dtype=np.uint8).reshape(6, 6)
+    label = semantic_label(png(layout.palette(256)[ids]), 2)
+    # Output pixel centres 0.5, 1.5 lie at 1.5, 4.5 in the input: pixels 1 and 4, not 0 and 3.
+    np.testing.assert_array_equal(label, ids[np.ix_([1, 4], [1, 4])])
+
+
+def test_binary_label_counts_touched_pixels():
+    label = np.zeros((6, 6, 3), np.uint8)
+    label[0, 1] = (64, 0, 0)
+    # Four output pixels lie at 0.25, 1.75, 3.25, 4.75 of the input: the first two touch pixel 1,
+    # and none has it nearest.
+    found = binary_label(png(label), 4)
+    assert found.dtype == np.uint8
+    assert np.argwhere(found).tolist() == [[0, 0], [0, 1]] and found.max() == 1
+    assert not semantic_label(png(label), 4).any()
+
+
+def test_every_class_colour_is_foreground():
+    for class_id, colour in enumerate(layout.palette(256)):
+        label = binary_label(png(np.full((4, 4, 3), colour, np.uint8)), 4)
+        assert (label == (class_id > 0)).all()
+
+
+def test_predicted_masks(tmp_path):
+    ramp = np.tile(np.arange(0, 240, 40, dtype=np.uint8), (6, 1))
+    Image.fromarray(ramp).save(tmp_path / "0.png")
+    np.testing.assert_array_equal(predicted_mask(tmp_path / "0.png", 6), ramp)
+    small = predicted_mask(tmp_path / "0.png", 3)
+    np.testing.assert_array_equal(small, [[20, 100, 180]] * 3)
+    with pytest.raises(DataError, match=r"1\.png; stage localise writes it"):
+        predicted_mask(tmp_path / "1.png", 3)
+    (tmp_path / "2.png").write_bytes(b"nonsense")
+    with pytest.raises(DataError, match=r"cannot be read: .*2\.png"):
+        predicted_mask(tmp_path / "2.png", 3)
+
+
+def draw(**options):
+    defaults = dict(
+        labelled=((0,), (0, 1, 2, 3, 4), tuple(range(10))),
+        lengths=(5, 5, 10),
+        sampling="frame",
+        seconds=1,
+        prior="none",
+        mixture=0.5,
+        flip=False,
+    )
+    return Draw(**{**defaults, **options})
+
+
+def test_random_seconds_are_labelled_and_all_are_drawn():
+    rng = np.random.default_rng(0)
+    requests = [draw().random_map(1, rng) for _ in range(200)]
+    assert {r.frames for r in requests} == {(t,) for t in range(5)}
+    assert all(r.frames == r.sounds and r.valid == (True,) for r in requests)
+    assert {draw().random_map(0, rng).frames for _ in range(50)} == {(0,)}
+
+
+def test_whole_clips_repeat_a_single_label_and_pad_shorter_clips():
+    rng = np.random.default_rng(0)
+    whole = draw(sampling="clip", seconds=10)
+    single = whole.random_map(0, rng)
+    assert single.frames == (0,) * 10 and single.sounds == (0, 1, 2, 3, 4, 4, 4, 4, 4, 4)
+    assert single.valid == (True,) * 5 + (False,) * 5
+    short = whole.random_map(1, rng)
+    assert short.frames == short.sounds == (0, 1, 2, 3, 4, 4, 4, 4, 4, 4)
+    assert whole.random_map(2, rng).frames == tuple(range(10))
+
+
+def test_shares_of_the_mixture_and_of_flips():
+    rng = np.random.default_rng(0)
+    drawn = [draw(prior="mixture", mixture=0.25, flip=True).random_map(1, rng) for _ in range(4000)]
+    share = np.mean([r.prior == "predicted" for r in drawn])
+    flips = np.mean([r.flip for r in drawn])
+    # Four standard deviations of 4000 draws.
+    assert abs(share - 0.25) < 0.028 and abs(flips - 0.5) < 0.032
+    assert {r.prior for r in drawn} == {"predicted", "true"}

@@ -1,0 +1,212 @@
+import base64
+import io
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from aavs_jax.errors import UserError
+from aavs_jax.report import format_table, write_report
+
+VOID = {"meta", "img"}
+
+
+class Page(HTMLParser):
+    """Checks that tags are balanced and collects attributes and text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.text = [], [], ""
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.text += data + " "
+
+    def named(self, name):
+        return [attributes for tag, attributes in self.tags if tag == name]
+
+
+def row(stage, sound, metric, value, prior="none", split="test", clips=12, frames=60):
+    return dict(
+        stage=stage, split=split, sound=sound, prior=prior, protocol="stepping_stones",
+        metric=metric, value=value, clips=clips, frames=frames,
+    )  # fmt: skip
+
+
+ROWS = [
+    row("localise", "right", "J", 0.8125),
+    row("localise", "right", "F", 0.9),
+    row("localise", "other", "J", 0.25),
+    row("localise", "silence", "J", 0.125),
+    row("understand", "right", "mIoU", 0.75, "predicted"),
+    row("understand", "right", "IoU/bell", 0.4375, "predicted"),
+    row("understand", "right", "mIoU", 0.875, "true"),
+]
+
+
+def metrics():
+    lines = []
+    for phase, steps in (("a", 40), ("b", 80)):
+        for step in range(0, steps + 1, 10):
+            common = dict(stage="localise", phase=phase, step=step)
+            lines.append(common | {"kind": "train", "loss": 50.0 / (step + 1), "loss/mask": 3.0})
+            if step % 20 == 0:
+                lines.append(common | {"kind": "val", "J": step / 100})
+    return lines
+
+
+def example(size=(24, 32), seconds=3, **more):
+    image = np.full((*size, 3), 90, np.uint8)
+    rows = [("frames", [image] * seconds), ("truth", [image])]
+    return dict(title="v2 / clip", note="a note", rows=rows) | more
+
+
+def write(tmp_path, **content):
+    path = tmp_path / "report" / "index.html"
+    write_report(path, **({"title": "A run"} | content))
+    text = path.read_text("utf-8")
+    return Page(text), text
+
+
+def test_whole_page_holds_everything_and_loads_nothing(tmp_path):
+    page, text = write(
+        tmp_path,
+        facts=[("command", "python -m aavs_jax.main"), ("duration", "8 min")],
+        rows=ROWS,
+        metrics=metrics(),
+        examples=[example(sounds=["bell", "silence", "bell + horn"])],
+        legend=[("bell", (128, 0, 64))],
+        notes=["Stage two saw predicted masks."],
+    )
+    for words in (
+        "python -m aavs_jax.main", "8 min", "0.812", "0.562", "0.750", "0.875", "stepping_stones",
+        "12 clips", "60 frames", "another clip's sound", "true masks", "a note", "bell + horn",
+        "Stage two saw predicted masks.", "IoU / bell", "0.438", "best J 0.800 at step 120",
+    ):  # fmt: skip
+        assert words in page.text, words
+    assert "rgb(128,0,64)" in text
+    sources = [a["src"] for a in page.named("img")]
+    assert len(sources) == 4 and all(s.startswith("data:image/png;base64,") for s in sources)
+    assert not re.search(r"https?:|//\w|@import|<script|<link|src=\"(?!data:)|url\(", text)
+
+
+def test_everything_given_is_escaped(tmp_path):
+    evil = '<b x="1">&'
+    page, text = write(
+        tmp_path,
+        title=evil,
+        facts=[(evil, evil)],
+        rows=[row(evil, evil, evil, 0.5, evil, evil), row("s", "right", "J", 0.5, split=evil)],
+        metrics=[
+            {"stage": evil, "phase": phase + evil, "step": 1, "kind": kind, key: 1.0}
+            for phase in "ab"
+            for kind, key in (("val", evil), ("train", "loss/" + evil))
+        ],
+        examples=[example(title=evil, note=evil, sounds=[evil], rows=[(evil, [])])],
+        legend=[(evil, (0, 0, 0))],
+        notes=[evil],
+    )
+    assert not page.named("b") and "<b x" not in text
+    assert page.text.count(evil) > 12
+
+
+def test_charts_are_well_formed_and_lie_inside_their_frame(tmp_path):
+    lines = metrics()
+    assert lines[3]["kind"] == "train"
+    lines[3]["loss"] = float("nan")
+    _, text = write(tmp_path, metrics=lines)
+    charts = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", text, re.S)]
+    assert len(charts) == 2
+    for chart in charts:
+        _, _, width, height = map(float, chart.get("viewBox").split())
+        for path in chart.iter("path"):
+            assert "nan" not in path.get("d")
+            for x, y in re.findall(r"[ML](-?[\d.]+) (-?[\d.]+)", path.get("d")):
+                assert 0 <= float(x) <= width and 0 <= float(y) <= height
+        names = [element.text for element in chart.iter("text")]
+        assert {"a", "b", "optimiser step"} <= set(names)
+
+
+def test_phases_follow_each_other_and_replayed_steps_count_once(tmp_path):
+    lines = metrics() + [dict(stage="localise", phase="b", step=80, kind="val", J=0.5)]
+    page, text = write(tmp_path, metrics=lines)
+    assert text.count("<circle") == (3 + 5) + 1  # phase a, phase b, the ring
+    assert "best J 0.600 at step 100" in page.text  # 60 of phase b, after the 40 of phase a
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        {"rows": ROWS[:2]},
+        {"rows": [row("understand", "right", "mIoU", None), row("u", "right", "F", float("nan"))]},
+        {"rows": [row("localise", "right", "J", 0.0), row("localise", "other", "J", float("nan"))]},
+        {"metrics": [dict(stage="s", phase="p", step=0, kind="train", loss=float("nan"))]},
+        {"metrics": [dict(stage="s", phase="p", step=0, kind="val", J=0.0)]},
+        {"metrics": [dict(stage="s", phase="p", step=3, kind="train", learning_rate=1e-3)]},
+        {"examples": [dict(title="t", note="", rows=[])]},
+    ],
+)
+def test_page_stands_with_parts_missing(tmp_path, content):
+    page, text = write(tmp_path, **content)
+    assert "A run" in page.text
+    assert ("Results" in page.text) == ("rows" in content)
+    assert ("Examples" in page.text) == ("examples" in content)
+    assert "$" not in text
+
+
+def test_headline_prefers_the_test_split(tmp_path):
+    rows = [row("localise", "right", "J", 0.25, split="val"), row("localise", "right", "J", 0.5)]
+    _, text = write(tmp_path, rows=rows)
+    assert re.findall(r'class="value">([^<]+)', text) == ["0.500"]
+    _, text = write(tmp_path, rows=rows[:1])
+    assert re.findall(r'class="value">([^<]+)', text) == ["0.250"]
+
+
+def test_small_pictures_are_exact_and_large_ones_shrunk(tmp_path):
+    page, _ = write(tmp_path, examples=[example(), example((360, 640), 1)])
+
+    def decode(attributes):
+        data = base64.b64decode(attributes["src"].split(",")[1])
+        return np.array(Image.open(io.BytesIO(data)))
+
+    images = page.named("img")
+    np.testing.assert_array_equal(decode(images[0]), np.full((24, 32, 3), 90))
+    assert decode(images[-1]).shape == (144, 256, 3)
+    assert (images[-1]["width"], images[-1]["height"]) == ("256", "144")
+
+
+def test_unwritable_place_is_one_sentence(tmp_path):
+    (tmp_path / "report").write_text("in the way")
+    with pytest.raises(UserError, match="Cannot write .*index.html"):
+        write(tmp_path)
+
+
+def test_plain_table():
+    assert format_table(ROWS).splitlines() == [
+        "stage     split  sound    prior      J      F  clips  frames  protocol",
+        "localise  test   right    none   0.812  0.900     12      60  stepping_stones",
+        "localise  test   other    none   0.250      -     12      60  stepping_stones",
+        "localise  test   silence  none   0.125      -     12      60  stepping_stones",
+        "",
+        "stage       split  sound  prior       mIoU  clips  frames  protocol",
+        "understand  test   right  predicted  0.750     12      60  stepping_stones",
+        "understand  test   right  true       0.875     12      60  stepping_stones",
+    ]
+    assert format_table([]) == "no figures yet"

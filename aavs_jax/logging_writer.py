@@ -1,4 +1,4 @@
-"""Scalars and pictures of a run: `metrics.jsonl`, TensorBoard events, and progress on the terminal.
+"""Scalars and pictures of a run: `metrics.jsonl` and TensorBoard events.
 
 `metrics.jsonl` is the record that the report reads and that two equal runs write bit for bit alike:
 it holds no times. TensorBoard's events carry the wall clock themselves.
@@ -9,7 +9,6 @@ import io
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,12 +18,11 @@ from PIL import Image
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
-from tqdm import tqdm
 
 from aavs_jax.errors import UserError
 
 METRICS_NAME = "metrics.jsonl"
-LOG_INTERVAL = 15.0  # seconds between lines of progress, and between syncs of TensorBoard's files
+SYNC_INTERVAL = 15.0  # seconds between syncs of TensorBoard's files
 
 _IDENTITY = ("stage", "phase", "step", "kind")
 # JSON has no such numbers, and a null would hide which of them it was.
@@ -178,7 +176,7 @@ class LoggingWriter:
                 self._board_run = run
             event.wall_time = time.time()
             self._board.write_event(event)
-            if time.monotonic() - self._synced > LOG_INTERVAL:
+            if time.monotonic() - self._synced > SYNC_INTERVAL:
                 self._board.flush()
                 self._synced = time.monotonic()
 
@@ -229,59 +227,6 @@ def replace_file(path: str | os.PathLike, content: bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-
-
-class _LineBar(tqdm):
-    """A tqdm whose display is a new line each time, for logs."""
-
-    def display(self, msg=None, pos=None):
-        text = str(self) if msg is None else msg
-        if text:
-            self.fp.write(text + "\n")
-            self.fp.flush()
-        return bool(text)  # True would make tqdm's close wipe the line with a carriage return
-
-    def close(self):
-        # tqdm ends its bar with a newline of its own, which here would be an empty line.
-        if not self.disable and self.n != self.last_print_n:
-            self.refresh()
-        self.leave = False
-        super().close()
-
-    def clear(self, nolock=False):
-        """Nothing to wipe: lines stay."""
-
-
-def progress_bar(total: int | None, initial: int = 0, description: str = "", *, enabled=True):
-    """A tqdm bar on a terminal; in a log, a plain line every 15 seconds, at the start and the end.
-
-    Usage: `with progress_bar(600, 0, "localise/all") as bar: bar.update(1)` and, for figures behind
-    it, `bar.set_postfix(loss=3.2, J=0.61, refresh=False)`.
-
-    Args:
-      total: how many steps there are in all; None if unknown.
-      initial: how many of them were done before (a continued run).
-      description: what is going on.
-      enabled: False shows nothing (all processes of a host group but one).
-
-    Returns:
-      A `tqdm.tqdm`: update(n), set_postfix(...), close(); also a context manager.
-    """
-    arguments = dict(total=total, initial=initial, desc=description, disable=not enabled)
-    if sys.stderr.isatty():
-        return tqdm(**arguments, dynamic_ncols=True, mininterval=0.2)
-    layout = "{desc}: {n_fmt}/{total_fmt} ({percentage:.0f}%) in {elapsed}, {remaining} to go"
-    if total is None:
-        layout = "{desc}: {n_fmt} in {elapsed}"
-    # The interval alone decides: a single step may take longer than tqdm would skip.
-    return _LineBar(
-        **arguments,
-        file=sys.stderr,
-        bar_format=layout + ", {rate_fmt}{postfix}",
-        mininterval=LOG_INTERVAL,
-        maxinterval=LOG_INTERVAL,
-        miniters=1,
-    )
 
 
 @contextlib.contextmanager

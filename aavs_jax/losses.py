@@ -219,9 +219,7 @@ def set_prediction_loss(
     )
 
     pair_weight = jnp.where(query >= 0, weight[:, None], 0.0)
-    matched = jnp.take_along_axis(
-        mask_logits, jnp.maximum(query, 0)[:, :, :, None, None], axis=2
-    )
+    matched = jnp.take_along_axis(mask_logits, jnp.maximum(query, 0)[:, :, :, None, None], axis=2)
     # Replaced, not multiplied by zero: a padded frame's NaN must not reach loss or gradient.
     matched = jnp.where((pair_weight > 0)[..., None, None], matched, 0.0)
     if config.grid:

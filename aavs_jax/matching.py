@@ -68,9 +68,9 @@ def match(cost: jax.Array, present: jax.Array) -> jax.Array:
 def _match_one(cost: jax.Array, present: jax.Array) -> jax.Array:
     """int32 [M] from cost [Q, M] and present [M]; see `match`."""
     queries, targets = cost.shape
-    cost = jnp.nan_to_num(
-        cost, nan=-LARGEST_COST, posinf=LARGEST_COST, neginf=-LARGEST_COST
-    ).clip(-LARGEST_COST, LARGEST_COST)
+    cost = jnp.nan_to_num(cost, nan=-LARGEST_COST, posinf=LARGEST_COST, neginf=-LARGEST_COST).clip(
+        -LARGEST_COST, LARGEST_COST
+    )
     # A padded target costs the same with every query, so it cannot influence the real ones.
     rows = jnp.where(present[:, None], cost.T, 0.0)
     if targets > queries:

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from aavs_jax import logging_writer
 from aavs_jax.errors import UserError
-from aavs_jax.logging_writer import LoggingWriter, progress_bar, read_metrics, replace_file
+from aavs_jax.logging_writer import LoggingWriter, read_metrics, replace_file
 
 
 def write_steps(writer, phase, steps, loss=1.0):
@@ -162,25 +161,3 @@ def test_failed_replacement_keeps_the_old_file(tmp_path, monkeypatch):
         replace_file(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["page"]
-
-
-def test_progress_in_a_log_is_plain_lines(capsys, monkeypatch):
-    monkeypatch.setattr(logging_writer, "LOG_INTERVAL", 0.05)
-    with progress_bar(6, 2, "localise/all") as bar:
-        for _ in range(4):
-            time.sleep(0.03)
-            bar.set_postfix(loss=3.25, refresh=False)
-            bar.update(1)
-    text = capsys.readouterr().err
-    lines = text.splitlines()
-    assert "\r" not in text and "\x1b" not in text and all(lines)
-    assert lines[0].startswith("localise/all: 2/6 (33%)")
-    assert lines[-1].startswith("localise/all: 6/6 (100%)") and "loss=3.25" in lines[-1]
-    assert 3 <= len(lines) <= 5
-
-
-def test_progress_in_a_log_is_rare(capsys):
-    with progress_bar(1000, 0, "quick") as bar:
-        for _ in range(1000):
-            bar.update(1)
-    assert len(capsys.readouterr().err.splitlines()) == 2

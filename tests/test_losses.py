@@ -21,9 +21,7 @@ def loss_and_gradients(class_logits, mask_logits, labels, weight, config, key=No
     targets = losses.make_targets(labels, config.max_targets, K)
 
     def total(logits):
-        return losses.set_prediction_loss(
-            *logits, targets, weight, config, key=key, draws=draws
-        )
+        return losses.set_prediction_loss(*logits, targets, weight, config, key=key, draws=draws)
 
     return jax.value_and_grad(total, has_aux=True)((class_logits, mask_logits))
 
@@ -71,8 +69,7 @@ def dice(x, t):
 
 
 def slow_loss(class_logits, mask_logits, labels, weight, draws, chosen):
-    """Terms {"class", "mask", "dice"}, lists over predictions, and matches[d][n] = {class: query}.
-    """
+    """Terms {"class", "mask", "dice"}, lists over predictions, and matches[d][n] = {class: query}."""
     terms, matches = {"class": [], "mask": [], "dice": []}, []
     counted = [n for n in range(len(labels)) if weight[n]]
     masks = sum(len(np.unique(labels[n])) for n in counted)
@@ -87,8 +84,10 @@ def slow_loss(class_logits, mask_logits, labels, weight, draws, chosen):
             logits = [sample(mask, points) for mask in mask_logits[d, n]]
             truth = [sample(labels[n] == c, points) for c in classes]
             cost = [
-                [-np.exp(log_p[n, q, c]) + 5 * entropy(logits[q], t) + 5 * dice(logits[q], t)
-                 for c, t in zip(classes, truth, strict=True)]
+                [
+                    -np.exp(log_p[n, q, c]) + 5 * entropy(logits[q], t) + 5 * dice(logits[q], t)
+                    for c, t in zip(classes, truth, strict=True)
+                ]
                 for q in range(class_logits.shape[2])
             ]
             rows, columns = linear_sum_assignment(np.array(cost))
@@ -187,9 +186,7 @@ def test_padding_changes_nothing(problem, config):
 def test_no_counted_frame_means_zero(problem, config):
     problem["weight"] = np.zeros(N, bool)
     del problem["draws"]
-    (total, terms), gradients = loss_and_gradients(
-        config=config, key=jax.random.key(0), **problem
-    )
+    (total, terms), gradients = loss_and_gradients(config=config, key=jax.random.key(0), **problem)
     assert total == 0 and not any(np.asarray(term).any() for term in terms.values())
     assert not any(np.asarray(gradient).any() for gradient in gradients)
 
@@ -244,8 +241,11 @@ def test_more_targets_than_queries(problem):
     """One query, three classes: one target is matched, all three are in the normaliser."""
     config = losses.LossConfig(grid=8, max_targets=M)
     (_, terms), _ = loss_and_gradients(
-        problem["class_logits"][:, :1, :1], problem["mask_logits"][:, :1, :1],
-        problem["labels"][:1], np.ones(1), config,
+        problem["class_logits"][:, :1, :1],
+        problem["mask_logits"][:, :1, :1],
+        problem["labels"][:1],
+        np.ones(1),
+        config,
     )
     targets = losses.make_targets(problem["labels"][:1], M, K)
     assert targets.present.sum() == 3

@@ -69,8 +69,9 @@ def test_pairwise_cost_is_the_papers():
     rng = np.random.default_rng(3)
     class_logits, mask_logits = rng.normal(size=(5, 4)), 3 * rng.normal(size=(5, 7))
     truth, classes = rng.random((2, 7)), np.array([0, 2])
-    cost = matching.pairwise_cost(*(np.float32(a) for a in (class_logits, mask_logits, truth)),
-                                  classes)
+    cost = matching.pairwise_cost(
+        *(np.float32(a) for a in (class_logits, mask_logits, truth)), classes
+    )
     for q in range(5):
         softmax = np.exp(class_logits[q]) / np.exp(class_logits[q]).sum()
         p = 1 / (1 + np.exp(-mask_logits[q]))

@@ -127,8 +127,9 @@ def test_binary_equals_the_definition_per_clip(kind):
     assert (result["clips"], result["frames"]) == (1, 5)
 
 
-@pytest.mark.parametrize(("inside", "outside"), [(1.0, np.nextafter(1, 0, dtype=np.float32)),
-                                                  (0.0, np.nan)])
+@pytest.mark.parametrize(
+    ("inside", "outside"), [(1.0, np.nextafter(1, 0, dtype=np.float32)), (0.0, np.nan)]
+)
 def test_first_and_last_threshold_take_part(inside, outside):
     """Only the threshold 1 (0, where NaN counts for nothing) tells target and rest apart."""
     labels = (np.random.default_rng(0).random((1, 1, G, G)) < 0.3).astype(np.uint8)
@@ -157,9 +158,7 @@ def test_semantic_equals_the_definition():
     for name, per_class in (("mIoU", iou), ("F", f)):
         np.testing.assert_allclose(result[f"{name}_per_class"], per_class, atol=2e-7)
         np.testing.assert_allclose(result[name], per_class.mean(), atol=2e-7)
-        np.testing.assert_allclose(
-            result[f"{name}_no_background"], per_class[1:].mean(), atol=2e-7
-        )
+        np.testing.assert_allclose(result[f"{name}_no_background"], per_class[1:].mean(), atol=2e-7)
     assert result["clips"] == len(clips)
     assert result["frames"] == sum(len(clip[0]) for clip in clips)
 
@@ -216,20 +215,20 @@ def test_perfect_scores_are_one():
 
 def test_thresholds_are_torch_linspace():
     torch = pytest.importorskip("torch")
-    np.testing.assert_array_equal(
-        metrics.thresholds(), torch.linspace(0, 1 - 1e-10, 255).numpy()
-    )
+    np.testing.assert_array_equal(metrics.thresholds(), torch.linspace(0, 1 - 1e-10, 255).numpy())
 
 
 def test_threshold_levels_equal_the_comparisons():
     thresholds = metrics.thresholds()
-    scores = np.concatenate([
-        thresholds,
-        np.nextafter(thresholds[1:], np.float32(-1)),  # below 0 XLA has no denormals
-        np.nextafter(thresholds, np.float32(2)),
-        np.random.default_rng(0).random(20000).astype(np.float32),
-        np.array([np.nan, np.inf, -np.inf, -0.5, 1.5, -0.0], np.float32),
-    ])
+    scores = np.concatenate(
+        [
+            thresholds,
+            np.nextafter(thresholds[1:], np.float32(-1)),  # below 0 XLA has no denormals
+            np.nextafter(thresholds, np.float32(2)),
+            np.random.default_rng(0).random(20000).astype(np.float32),
+            np.array([np.nan, np.inf, -np.inf, -0.5, 1.5, -0.0], np.float32),
+        ]
+    )
     expected = (scores[:, None] >= thresholds).sum(axis=1)
     np.testing.assert_array_equal(metrics._thresholds_reached(scores), expected)
 
@@ -242,9 +241,7 @@ def test_sums_do_not_overflow():
     state = {**state, "iou": np.array([[half, 0], [0, 0]], np.int32)}
     state["seen"] = np.array([many, 0], np.int32)
     labels = np.zeros((1, 1, G, G), np.uint8)
-    result = metrics.semantic_result(
-        semantic_update(state, labels, labels, np.ones((1, 1), bool))
-    )
+    result = metrics.semantic_result(semantic_update(state, labels, labels, np.ones((1, 1), bool)))
     assert result["mIoU_per_class"][0] == 1 and result["frames_per_class"][0] == many + 1
 
 

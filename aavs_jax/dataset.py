@@ -1,0 +1,70 @@
+"""From a config's data folder, or none, to a prepared data set."""
+
+import fcntl
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from aavs_jax.errors import UserError
+from aavs_jax.progress import say
+from data_pipelines import audible_shapes
+from data_pipelines.avsbench.avsbench_dataset_builder import Builder, is_complete, prepare
+
+
+def prepared(data: Mapping[str, Any], root: Path) -> Path:
+    """The data of a run as array_record files, made once.
+
+    A folder in AVSBench's unified layout is prepared beside the run's folder, under
+    `../data/<name>-<digest of its path>`, so that runs share it; without a folder, Audible Shapes
+    is made there first. A folder that is prepared already is taken as it is.
+
+    Args:
+      data: `folder`, `clips`, `size` and `seed` as in configs/base.py.
+      root: the folder of the run.
+
+    Returns:
+      What `data_pipelines.loader.open_source` opens.
+
+    Raises:
+      UserError: there is no such folder.
+      DataError: a fault in the data, or no room to prepare it.
+    """
+    shelf = root.parent / "data"
+    if data["folder"]:
+        raw = Path(data["folder"]).absolute()
+        if not raw.is_dir():
+            raise UserError(
+                f"there is no data folder {raw}: check the path behind the config's colon, or "
+                "leave it out to run on the embedded data set"
+            )
+        if is_complete(Builder(data_dir=raw)):
+            return raw
+        # Two folders of the same name must not share what is prepared from them.
+        digest = hashlib.sha256(str(raw).encode()).hexdigest()[:8]
+        target = shelf / f"{raw.name}-{digest}"
+    else:
+        target = shelf / f"audible_shapes-{data['clips']}x{data['size']}-seed{data['seed']}"
+        if is_complete(Builder(data_dir=target)):
+            return target
+        raw = target / "raw"
+        say(f"making the embedded data set Audible Shapes in {target}")
+        _make_audible_shapes(raw, data)
+    say(f"preparing {raw}")
+    prepare(raw, target)
+    return target
+
+
+def _make_audible_shapes(raw: Path, data: Mapping[str, Any]) -> None:
+    try:
+        raw.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(raw.parent / "making.lock", "w")
+    except OSError as error:
+        raise UserError(
+            f"Cannot write {raw.parent} ({error.strerror}): choose another place with --workdir"
+        ) from error
+    # Of several processes on a machine one makes it; the system lifts the lock of a killed one.
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not raw.exists():
+            audible_shapes.make(raw, clips=data["clips"], size=data["size"], seed=data["seed"])

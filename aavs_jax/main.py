@@ -1,0 +1,65 @@
+"""The command: python -m aavs_jax.main --config=configs/avss.py [--workdir=DIR] [--config.KEY=V].
+
+Kept short: what it calls can be called from a notebook or a test as well.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "What to run, as in configs/avss.py or configs/avss.py:/data/avsbench."
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run (default runs/<config name>); taken up again if begun."
+)
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One process of many hosts.")
+
+
+def parse(arguments: list[str]) -> list[str]:
+    """absl's flags; mistakes in them are one sentence and exit code 2."""
+    # Values of the config that are wrong raise what its file raises.
+    try:
+        rest = flags.FLAGS(arguments)
+        if _CONFIG.value is None:
+            raise flags.Error("--config=FILE is missing, as in --config=configs/avss.py")
+        if rest[1:]:
+            raise flags.Error(f"what is {rest[1]!r}? Options start with --")
+    except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    return rest
+
+
+def config_name() -> str:
+    """'avss' for --config=configs/avss.py:/data/avsbench."""
+    return Path(config_flags.get_config_filename(flags.FLAGS["config"]).split(":")[0]).stem
+
+
+def main(_: list[str]) -> None:
+    # Heavy imports wait until the flags are known to be right.
+    import jax
+
+    from aavs_jax.errors import UserError
+    from data_pipelines.errors import DataError
+
+    logging.set_verbosity(logging.WARNING)
+    if _DISTRIBUTED.value:
+        jax.distributed.initialize()
+    workdir = Path(_WORKDIR.value or Path("runs") / config_name()).absolute()
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(workdir.parent / "compilation_cache"))
+    try:
+        from aavs_jax.stepping_stones import train_and_evaluate
+
+        train_and_evaluate(_CONFIG.value.to_dict(), workdir, config_name())
+    except (UserError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse)

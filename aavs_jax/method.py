@@ -1,0 +1,144 @@
+"""A method is a network, an objective and a readout. Here they are joined; neighbours of AAVS go in
+beside it, and get data, schedule, metrics and commands for nothing."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from aavs_jax import losses
+from aavs_jax.errors import UserError
+from aavs_jax.models import readout
+from aavs_jax.models.config import AAVSConfig
+from aavs_jax.models.init import abstract_model, initial_parameters
+
+Parameters = Mapping[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """One stage's network with what trains it and what reads it; functions of plain arrays.
+
+    Attributes:
+      task: "binary" or "semantic".
+      num_classes: K, background counted.
+      shapes: path -> ShapeDtypeStruct of every parameter.
+      initial: seed -> parameters, as host arrays.
+      loss: (parameters, batch, key) -> (total, scalars); batch as in `data_pipelines.loader`,
+        key for drop-path and for the points of the loss. To be jitted by the caller.
+      predict: (parameters, frames [N,...], audio [N,...], prior [N,...] or None) ->
+        {"prediction": uint8 [N,G,G] class ids (binary: 0/1)} and, for the binary task,
+        {"foreground": float32 [N,G,G]}, the map for the F-score. Compiled once for each N.
+    """
+
+    task: str
+    num_classes: int
+    shapes: dict[str, jax.ShapeDtypeStruct]
+    initial: Callable[[int], dict[str, np.ndarray]]
+    loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
+    predict: Callable[..., dict[str, jax.Array]]
+
+
+def make_method(stage: Mapping[str, Any], num_classes: int) -> Method:
+    """The method that a stage's config asks for.
+
+    Args:
+      stage: `method`, `task`, `model`, `loss`, `prior`, `data` as in configs/base.py.
+      num_classes: K of the data set, background counted; the binary task has 2.
+
+    Raises:
+      UserError: no such method, or a model or loss that cannot be.
+    """
+    if stage["method"] not in METHODS:
+        raise UserError(
+            f"the method {stage['method']!r} is none of {', '.join(METHODS)}: correct the config"
+        )
+    try:
+        return METHODS[stage["method"]](stage, 2 if stage["task"] == "binary" else num_classes)
+    except ValueError as error:
+        raise UserError(f"the config's model or loss cannot be: {error}") from error
+
+
+def _aavs(stage: Mapping[str, Any], num_classes: int) -> Method:
+    task, data = stage["task"], stage["data"]
+    has_prior = stage["prior"]["train"] != "none"
+    config = AAVSConfig.from_dict(
+        {**stage["model"], "task": task, "num_classes": num_classes, "prior": has_prior}
+    )
+    loss_config = losses.LossConfig.from_dict({**stage["loss"], "max_targets": data["max_targets"]})
+    frame_size = (data["image_size"],) * 2
+    label_size = (data["label_size"],) * 2
+
+    model = abstract_model(config)
+    graphdef, state = nnx.split(model)
+    flat = nnx.to_flat_state(state)
+    places = {"/".join(map(str, path)): path for path, _ in flat}
+    shapes = {
+        name: jax.ShapeDtypeStruct(variable.shape, variable.dtype)
+        for name, (_, variable) in zip(places, flat, strict=True)
+    }
+
+    def network(parameters: Parameters) -> nnx.Module:
+        nested: dict = {}
+        for name, path in places.items():
+            inner = nested
+            for key in path[:-1]:
+                inner = inner.setdefault(key, {})
+            inner[path[-1]] = parameters[name]
+        return nnx.merge(graphdef, nested)
+
+    def loss(parameters, batch, key):
+        flat_batch = {
+            name: batch[name].reshape(-1, *batch[name].shape[2:])
+            for name in ("frames", "audio", "labels", "prior_mask")
+            if name in batch
+        }
+        drop_path, points = jax.random.split(key)
+        outputs = network(parameters)(
+            flat_batch["frames"],
+            flat_batch["audio"],
+            flat_batch["prior_mask"] if has_prior else None,
+            rngs=nnx.Rngs(dropout=drop_path),
+        )
+        weight = losses.frame_weights(
+            batch["labels"], batch["labelled"], batch["valid"], data["drop_empty_clips"]
+        )
+        targets = losses.make_targets(
+            flat_batch["labels"], loss_config.max_targets, num_classes, frame_size
+        )
+        total, terms = losses.set_prediction_loss(
+            outputs["class_logits"],
+            outputs["mask_logits"],
+            targets,
+            weight.reshape(-1),
+            loss_config,
+            key=points,
+        )
+        return total, {f"loss/{name}": term.sum() for name, term in terms.items()}
+
+    @jax.jit
+    def predict(parameters, frames, audio, prior_mask=None):
+        outputs = network(parameters)(frames, audio, prior_mask)
+        scores = readout.class_scores(
+            outputs["class_logits"][-1], outputs["mask_logits"][-1], frame_size, label_size
+        )
+        if task == "binary":
+            mask, foreground = readout.binary_prediction(scores)
+            return {"prediction": mask, "foreground": foreground}
+        return {"prediction": readout.semantic_prediction(scores)}
+
+    return Method(
+        task=task,
+        num_classes=num_classes,
+        shapes=shapes,
+        initial=functools.partial(initial_parameters, model),
+        loss=loss,
+        predict=predict,
+    )
+
+
+METHODS: dict[str, Callable[[Mapping[str, Any], int], Method]] = {"aavs": _aavs}

@@ -1,0 +1,69 @@
+"""The optax transformation of a phase, from its description in the config."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import optax
+
+from aavs_jax import tree
+from aavs_jax.errors import UserError
+
+
+def make_schedule(description: Mapping[str, Any], total_steps: int) -> Callable:
+    """Learning rate by step.
+
+    Args:
+      description: learning_rate; schedule "constant" or "cosine" (to zero at the phase's end);
+        warmup_steps, over which it rises linearly from zero.
+      total_steps: optimiser steps of the phase.
+
+    Raises:
+      UserError: an unknown schedule, or more warm-up than there are steps.
+    """
+    peak, warmup = description["learning_rate"], description["warmup_steps"]
+    if warmup >= total_steps:
+        raise UserError(
+            f"optimizer.warmup_steps is {warmup}, but the phase has only {total_steps} steps: "
+            "lower it, or train for more epochs"
+        )
+    after = {
+        "constant": lambda: optax.constant_schedule(peak),
+        "cosine": lambda: optax.cosine_decay_schedule(peak, total_steps - warmup),
+    }
+    if description["schedule"] not in after:
+        raise UserError(
+            f"optimizer.schedule {description['schedule']!r} is none of {', '.join(after)}"
+        )
+    schedule = after[description["schedule"]]()
+    if not warmup:
+        return schedule
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), schedule], [warmup])
+
+
+def make_optimizer(
+    description: Mapping[str, Any], total_steps: int, paths: Sequence[str], purpose: str
+) -> optax.GradientTransformation:
+    """AdamW (betas 0.9 and 0.999, eps 1e-8) behind clipping by the global norm.
+
+    Args:
+      description: what `make_schedule` reads, and: weight_decay; no_decay, patterns of parameters
+        that do not decay; clip_norm, 0 for none.
+      total_steps: optimiser steps of the phase.
+      paths: of the parameters that train.
+      purpose: names the phase in errors.
+
+    Raises:
+      UserError: as `make_schedule`; a no_decay pattern that matches nothing.
+    """
+    spared = tree.matching(paths, description["no_decay"], f"{purpose} no_decay")
+    adamw = optax.adamw(
+        make_schedule(description, total_steps),
+        b1=0.9,
+        b2=0.999,
+        eps=1e-8,
+        weight_decay=description["weight_decay"],
+        mask={path: path not in spared for path in paths},
+    )
+    if not description["clip_norm"]:
+        return adamw
+    return optax.chain(optax.clip_by_global_norm(description["clip_norm"]), adamw)

@@ -1,0 +1,148 @@
+"""What a finished run shows: its figures, curves and some of its clips, as a page and as pictures."""
+
+import io
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from aavs_jax.evaluate import Showcase
+from aavs_jax.logging_writer import read_metrics, replace_file
+from aavs_jax.report import write_report
+from aavs_jax.visualize import mosaic, overlay, to_png_bytes
+from aavs_jax.workdir import Workdir
+from data_pipelines.avsbench.layout import palette
+from data_pipelines.loader import open_source
+from data_pipelines.source import ClipSource
+
+SOUND_ROWS = {"right": "its own sound", "other": "another's sound", "silence": "silence"}
+# What a reader of the page would ask first.
+NOTES = (
+    "J, F and mIoU follow the protocol stepping_stones: J and F are means over clips; the semantic "
+    "figures are means over all classes of means over the frames in which a class occurs.",
+    "Each network is scored three times: with the clip's own sound, with the sound of a clip whose "
+    "classes are all different, and with silence; the target stays the same. A network that "
+    "only looks has three equal figures.",
+    "Prior: stage one's predicted masks (made with the right sound), or the true ones.",
+)
+
+
+def choose(source: ClipSource, count: int) -> list[str]:
+    """Names of clips to show: of each subset in turn those with the most sounding objects."""
+    ranked: dict[str, list] = {}
+    for clip in sorted(source.clips, key=lambda clip: -len(clip.objects)):
+        ranked.setdefault(clip.subset, []).append(clip.name)
+    turns = [
+        name for rank in range(count) for names in ranked.values() for name in names[rank:][:1]
+    ]
+    return turns[:count]
+
+
+def save(stage_folder: Path, sound: str, prior: str, showcase: Showcase) -> None:
+    """Keeps the predictions and labels of the clips to be shown, for when the run is complete."""
+    arrays = {f"prediction/{name}": array for name, array in showcase.predictions.items()}
+    arrays |= {f"label/{name}": array for name, array in showcase.labels.items()}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    name = f"{sound}-{prior}.{jax.process_index()}.npz"
+    replace_file(stage_folder / "examples" / name, buffer.getvalue())
+
+
+def present(
+    config: Mapping[str, Any], workdir: Workdir, rows: list[dict[str, Any]], data_dir: Path
+) -> None:
+    """Writes report/index.html and a picture of every example, from the first process."""
+    if jax.process_index():
+        return
+    last = config["stages"][config["schedule"][-1]]
+    source = open_source(data_dir, "test", last["data"]["subsets"])
+    colours = palette(source.num_classes)
+    shown = set()
+    examples = []
+    for name in choose(source, config["eval"]["examples"]):
+        try:
+            title, pictures, classes = _example(config, workdir.root, source, name, colours)
+        except KeyError:  # another process had this clip, and its disk is not ours
+            logging.warning("The clip %s is not in the report: another host evaluated it.", name)
+            continue
+        shown |= classes
+        note = f"on screen: {_names(source, source.clips[_index(source, name)].objects)}"
+        examples.append({"title": title, "note": note, "rows": pictures})
+        sheet = mosaic([images for _, images in pictures], [label for label, _ in pictures])
+        picture = workdir.root / "report" / f"{name.replace('/', '-')}.png"
+        replace_file(picture, to_png_bytes(sheet))
+    record, times = workdir.record, workdir.times()
+    write_report(
+        workdir.root / "report" / "index.html",
+        title=f"{record['config_name']}: {' then '.join(config['schedule'])}",
+        facts=[
+            ("command", record["command"]),
+            (
+                "data",
+                config["data"]["folder"] or f"Audible Shapes, {config['data']['clips']} clips",
+            ),
+            ("device", ", ".join(sorted(set(record["devices"]))) + f" x {len(record['devices'])}"),
+            ("time", ", ".join(f"{what} {seconds:.0f} s" for what, seconds in times.items())),
+            ("seed", config["seed"]),
+            ("versions", ", ".join(f"{k} {v}" for k, v in record["versions"].items())),
+        ],
+        rows=rows,
+        metrics=read_metrics(workdir.root / "metrics.jsonl"),
+        examples=examples,
+        legend=[(source.class_names[i], tuple(map(int, colours[i]))) for i in sorted(shown)],
+        notes=NOTES,
+    )
+
+
+def _example(config, root: Path, source: ClipSource, name: str, colours: np.ndarray):
+    """(title, [(row label, pictures by second)], class ids seen)."""
+    encoded = source[_index(source, name)]["frames"]
+    frames = [np.asarray(Image.open(io.BytesIO(frame)).convert("RGB")) for frame in encoded]
+    pictures = [("frames", frames)]
+    truth, classes = None, set()
+    predicted = []
+    for stage_name in config["schedule"]:
+        stage = config["stages"][stage_name]
+        binary = stage["task"] == "binary"
+        for prior in stage["prior"]["evaluate"]:
+            for sound in config["eval"]["sounds"]:
+                if not binary and sound == "silence":
+                    continue  # the page is long enough
+                arrays = _load(root / stage_name, sound, prior)
+                masks, labels = arrays[f"prediction/{name}"], arrays[f"label/{name}"]
+                if truth is None or not binary:
+                    truth = _painted(frames, labels, binary, colours)
+                if not binary:
+                    classes |= set(np.unique(masks).tolist()) | set(np.unique(labels).tolist())
+                label = f"{stage_name}, {SOUND_ROWS.get(sound, sound)}"
+                label += f", {prior} prior" if prior != "none" else ""
+                predicted.append((label, _painted(frames, masks, binary, colours)))
+    return name, [*pictures, ("truth", truth), *predicted], classes - {0}
+
+
+def _load(stage_folder: Path, sound: str, prior: str) -> dict[str, np.ndarray]:
+    arrays: dict[str, np.ndarray] = {}
+    for path in sorted((stage_folder / "examples").glob(f"{sound}-{prior}.*.npz")):
+        with np.load(path) as file:
+            arrays |= dict(file)
+    return arrays
+
+
+def _painted(frames, labels: np.ndarray, binary: bool, colours: np.ndarray) -> list[np.ndarray]:
+    maps = labels > 0 if binary else labels
+    return [
+        overlay(frame, label, None if binary else colours)
+        for frame, label in zip(frames, maps, strict=False)
+    ]
+
+
+def _index(source: ClipSource, name: str) -> int:
+    return next(i for i, clip in enumerate(source.clips) if clip.name == name)
+
+
+def _names(source: ClipSource, ids: tuple[int, ...]) -> str:
+    return ", ".join(source.class_names[i] for i in ids) or "nothing that sounds"

@@ -1,0 +1,171 @@
+"""One phase: fresh optimiser state, one compiled step, a loop, checkpoints."""
+
+import collections
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from aavs_jax import tree
+from aavs_jax.checkpoint import SCORE, PhaseCheckpoints
+from aavs_jax.errors import UserError
+from aavs_jax.logging_writer import LoggingWriter
+from aavs_jax.method import Method
+from aavs_jax.optimizer import make_optimizer, make_schedule
+from aavs_jax.progress import progress_bar, say
+from aavs_jax.sharding import put_batch, put_state, state_shardings
+from aavs_jax.train_state import TrainState
+
+
+def train_phase(
+    name: str,
+    phase: Mapping[str, Any],
+    *,
+    method: Method,
+    start: Callable[[], dict[str, np.ndarray]],
+    batches: Iterator[dict[str, Any]],
+    steps_per_epoch: float,
+    validate: Callable[[Mapping[str, jax.Array]], dict[str, float]],
+    mesh: Mesh,
+    directory: Path,
+    writer: LoggingWriter,
+    seed: int,
+    log_every: int,
+    checkpoint_every: int,
+) -> None:
+    """Trains a phase to its end, from where it stopped if it was begun before.
+
+    Afterwards `PhaseCheckpoints(directory).best_parameters()` has what to hand over. Whether and
+    where the process was killed in between changes no figure.
+
+    Args:
+      name: "<stage>/<phase>".
+      phase: `trains`, `epochs`, `validate_every_epochs`, `optimizer` as in configs/base.py.
+      method: network and loss.
+      start: the parameters a phase begun for the first time starts from, by path.
+      batches: Grain iterator of this process's share of the training batches.
+      steps_per_epoch: clips of the training split over clips in a batch.
+      validate: parameters -> figures, SCORE among them.
+      mesh: of the devices.
+      directory: where checkpoints go.
+      writer: of scalars.
+      seed: of drop-path and of the loss's points.
+      log_every: steps between lines in metrics.jsonl.
+      checkpoint_every: steps between checkpoints from which a killed run goes on.
+
+    Raises:
+      UserError: a pattern that matches nothing; a loss that is not finite.
+    """
+    stage_name, phase_name = name.split("/")
+    total = max(1, round(phase["epochs"] * steps_per_epoch))
+    validate_every = max(1, round(phase["validate_every_epochs"] * steps_per_epoch))
+    trainable, frozen = tree.partition(method.shapes, phase["trains"], f"{name} trains")
+    optimizer = make_optimizer(phase["optimizer"], total, list(trainable), name)
+    schedule = make_schedule(phase["optimizer"], total)
+
+    with PhaseCheckpoints(directory) as checkpoints:
+        if checkpoints.latest_step >= total:
+            say(f"[{name}] is complete: {total} steps")
+            return
+        say(f"[{name}] {total} steps on {mesh.size} device(s)\n{tree.table(trainable, frozen)}")
+        parameters = start()
+        state = TrainState.create(
+            {path: parameters[path] for path in trainable},
+            {path: parameters[path] for path in frozen},
+            optimizer,
+        )
+        state = put_state(state, mesh)
+        checkpoints.save_frozen(state.frozen)
+        restored = checkpoints.restore_latest(state, batches)
+        if restored is not None:
+            state = restored
+            say(f"[{name}] continues from step {int(state.step)}")
+        # A phase that starts drops what a killed start may have written, step 0 included.
+        writer.rewind(stage_name, phase_name, int(state.step) if restored is not None else -1)
+
+        train_step = make_train_step(method, optimizer, schedule, seed, state, mesh)
+        pending: collections.deque = collections.deque()
+
+        def settle() -> None:
+            """Reads and logs the scalars of the steps under way."""
+            while pending:
+                step, ids, scalars = pending.popleft()
+                values = {key: float(value) for key, value in scalars.items()}
+                if not math.isfinite(values["loss"]):
+                    raise UserError(
+                        f"the loss of {name} is {values['loss']} at step {step}, on the clips "
+                        f"{', '.join(ids)}: look at these clips, lower the learning rate or clip "
+                        f"gradients; {directory / 'checkpoints'} holds the last good states"
+                    )
+                bar.set_postfix(loss=f"{values['loss']:.2f}", refresh=False)
+                bar.update(1)
+                if step % log_every == 0 or step == total:
+                    writer.write_scalars(stage_name, phase_name, step, values)
+
+        first = int(state.step)
+        with progress_bar(total, first, name, enabled=jax.process_index() == 0) as bar:
+            # Save after validation, and only then ask for the next batch: so the state, the
+            # figures and the iterator's place in a checkpoint belong to the same step.
+            for step in range(first + 1, total + 1):
+                batch = dict(next(batches))
+                ids = [str(clip) for clip in batch.pop("ids") if clip]
+                state, scalars = train_step(state, put_batch(batch, mesh))
+                # The scalars of the step before are ready; this one's are still being computed.
+                settle()
+                pending.append((step, ids, scalars))
+                if step % validate_every == 0 or step == total:
+                    settle()
+                    figures = validate(state.parameters)
+                    writer.write_scalars(stage_name, phase_name, step, figures, kind="val")
+                    say(f"[{name}] step {step}: validation {_in_words(figures)}")
+                    checkpoints.save(state, batches, figures)
+                elif step % checkpoint_every == 0:
+                    settle()
+                    checkpoints.save(state, batches, None)
+        checkpoints.wait()
+        writer.flush()
+
+
+def make_train_step(
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    schedule: Callable,
+    seed: int,
+    state: TrainState,
+    mesh: Mesh,
+) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
+    """Compiles (state, batch) -> (state, scalars); the random key is that of seed and step.
+
+    Scalars: loss and its parts, the gradient's global norm before clipping, the learning rate.
+    """
+    # On CPU a checkpoint being written may look at the very memory that donation would reuse.
+    donate = () if jax.default_backend() == "cpu" else (0,)
+
+    @functools.partial(
+        jax.jit, donate_argnums=donate, out_shardings=(state_shardings(state, mesh), None)
+    )
+    def train_step(state: TrainState, batch: dict[str, jax.Array]):
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+
+        def objective(trainable):
+            return method.loss(trainable | state.frozen, batch, key)
+
+        (total, scalars), gradients = jax.value_and_grad(objective, has_aux=True)(state.trainable)
+        scalars |= {
+            "loss": total,
+            "gradient_norm": optax.global_norm(gradients),
+            "learning_rate": jax.numpy.asarray(schedule(state.step)),
+        }
+        return state.apply_gradients(gradients, optimizer), scalars
+
+    return train_step
+
+
+def _in_words(figures: Mapping[str, float]) -> str:
+    return ", ".join(f"{key} {value:.3f}" for key, value in figures.items() if key != SCORE)

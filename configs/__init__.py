@@ -1,0 +1,1 @@
+"""What to run: `base.py` holds every key once; the others say what differs."""

@@ -1,0 +1,259 @@
+"""Every key of a run, once, with its unit. The other files say what differs.
+
+The argument of a config is the data folder:
+
+    --config=configs/avss.py                       embedded data, small network: minutes on a laptop
+    --config=configs/avss.py:/data/avsbench        the paper's recipe, full size, on that folder
+    --config=configs/avss.py:/data/avsbench,small  the small network on that folder
+
+Override any key with --config.KEY=VALUE, as in --config.stages.localise.phases.all.epochs=10.
+"""
+
+from ml_collections import ConfigDict
+
+
+def parse_argument(argument: str) -> tuple[str, bool]:
+    """'/data/avsbench,small' -> (folder, whether the small network is wanted)."""
+    folder, _, option = argument.partition(",")
+    if option not in ("", "small"):
+        raise ValueError(
+            f"the config's argument {argument!r} should be FOLDER or FOLDER,small: "
+            f"there is no option {option!r}"
+        )
+    return folder, option == "small" or not folder
+
+
+def base(folder: str) -> ConfigDict:
+    """What all runs share."""
+    config = ConfigDict()
+    config.seed = 3407  # of first values, order, draws and drop-path
+    config.log_every = 10  # steps between lines in metrics.jsonl
+    config.checkpoint_every = 100  # steps; a killed run goes on from the last one
+
+    config.data = ConfigDict()
+    config.data.folder = folder  # AVSBench's unified layout, or a prepared folder; '': embedded
+    config.data.num_workers = 0  # processes that decode; 0: threads of the main process
+    config.data.cache = not folder  # keep decoded clips in memory
+    # Audible Shapes, made where no folder is given.
+    config.data.clips = 640
+    config.data.size = 96  # pixels
+    config.data.seed = 0
+
+    config.mesh = ConfigDict()
+    config.mesh.fsdp = 1  # devices over which parameters are cut; the others copy them
+
+    # Pretrained parameters: folders of Orbax checkpoints, by path; '' where there are none.
+    config.init = ConfigDict()
+    config.init.mask2former = ""  # backbone, pixel decoder and decoder
+    config.init.vggish = ""  # the audio encoder
+
+    config.eval = ConfigDict()
+    config.eval.frames_per_batch = 40  # at least; rounded up to what clips and devices need
+    config.eval.sounds = ("right", "other", "silence")  # a row of figures each
+    config.eval.examples = 6  # clips in the report
+
+    # Stages run in this order; each is a network, trained through its phases.
+    config.schedule = ()
+    config.stages = ConfigDict()
+    return config
+
+
+def stage(task: str, small: bool) -> ConfigDict:
+    """A stage without its phases.
+
+    Args:
+      task: 'binary' (where does it sound) or 'semantic' (what is it).
+      small: the small network, at sizes that 2 cores train in minutes.
+    """
+    stage = ConfigDict()
+    stage.method = "aavs"
+    stage.task = task
+    stage.model = small_model() if small else paper_model(task)
+
+    stage.loss = ConfigDict()
+    stage.loss.class_weight = 2.0
+    stage.loss.mask_weight = 5.0
+    stage.loss.dice_weight = 5.0
+    stage.loss.no_object_weight = 0.1  # of the class "no object" within the class term
+    stage.loss.num_points = 12544  # random points per mask
+    stage.loss.oversample_ratio = 3.0  # candidates per point
+    stage.loss.importance_ratio = 0.75  # share of points kept for being uncertain
+    # grid > 0: all grid x grid regular points instead of random ones.
+    stage.loss.grid = 32 if small else 0
+
+    stage.data = ConfigDict()
+    stage.data.subsets = ("v1s", "v1m", "v2")
+    stage.data.image_size = 64 if small else 384  # pixels, what the network sees
+    stage.data.label_size = 96 if small else 224  # pixels, what is scored and handed over
+    stage.data.max_targets = 9 if small else 16  # classes in one label map, at most
+    stage.data.batch_size = 20 if small else 1  # clips, over all devices
+    # 'clip': all seconds of a clip; 'frame': one random labelled second of it.
+    stage.data.sampling = "frame" if small else "clip"
+    stage.data.seconds = 1 if small else 10  # of every training batch; shorter clips are padded
+    stage.data.shuffle = True
+    stage.data.flip = small  # left and right, at random
+    # MS3: a clip whose labels are empty in every frame contributes no loss.
+    stage.data.drop_empty_clips = False
+
+    # Where it sounds, told to the network.
+    stage.prior = ConfigDict()
+    # In training: 'none', 'true' masks, 'predicted' ones, or a 'mixture' of both.
+    stage.prior.train = "none"
+    stage.prior.mixture = 0.5  # share of predicted masks in the mixture
+    stage.prior.evaluate = ("none",)  # rows of figures; the first one selects checkpoints
+    # Who predicts: a stage of this run, or a folder <subset>/<uid>/<second>.png.
+    stage.prior.masks = ""
+
+    stage.writes_masks = False  # of all clips, when trained
+    stage.order = ()  # of the phases
+    stage.phases = ConfigDict()
+    return stage
+
+
+def phase(trains: tuple[str, ...], start: str, epochs: float, learning_rate: float) -> ConfigDict:
+    """A phase: which parameters train, where they come from, how long and how.
+
+    Args:
+      trains: regular expressions of whole parameter paths.
+      start: 'nothing', 'pretrained' (config.init), or '<stage>/<phase>', whose best it takes.
+      epochs: passes over the training clips.
+      learning_rate: at its peak.
+    """
+    phase = ConfigDict()
+    phase.trains = trains
+    phase.start = start
+    phase.fresh = ()  # patterns of parameters that are drawn anew all the same
+    phase.zero = ()  # patterns of parameters that are set to zero
+    phase.epochs = float(epochs)
+    phase.validate_every_epochs = 1.0
+    phase.optimizer = ConfigDict()  # AdamW, betas 0.9 and 0.999, eps 1e-8
+    phase.optimizer.learning_rate = learning_rate
+    phase.optimizer.schedule = "constant"  # or 'cosine'
+    phase.optimizer.warmup_steps = 0
+    phase.optimizer.weight_decay = 0.05
+    phase.optimizer.no_decay = ()  # patterns
+    phase.optimizer.clip_norm = 0.0  # of the whole gradient; 0: none
+    return phase
+
+
+def small_phase(start: str, epochs: float) -> ConfigDict:
+    """Everything trains, from scratch.
+
+    The paper's two phases belong to its pretrained network: adapters around a frozen backbone
+    first, adapters within it later. From scratch there is nothing to freeze.
+    """
+    small = phase((".*",), start, epochs, 1e-3)
+    small.validate_every_epochs = 8.0
+    small.optimizer.schedule = "cosine"
+    small.optimizer.warmup_steps = 50
+    small.optimizer.no_decay = (r".*/(bias|scale)",)
+    small.optimizer.clip_norm = 1.0
+    return small
+
+
+def add_phases(stage: ConfigDict, **phases: ConfigDict) -> None:
+    """Puts phases into a stage, in the order given."""
+    stage.order = tuple(phases)
+    for name, description in phases.items():
+        stage.phases[name] = description
+
+
+def paper_model(task: str) -> ConfigDict:
+    """AAVS with Swin-B: 114 M parameters and VGGish."""
+    model = ConfigDict()
+    model.num_queries = 30 if task == "binary" else 100
+    model.feature_size = 256
+    model.num_heads = 8
+    model.encoder_layers = 6
+    model.encoder_ffn = 1024
+    model.decoder_layers = 9
+    model.decoder_ffn = 2048
+    model.audio_hidden = 512
+    model.dtype = "float32"  # of matrix products; or 'bfloat16'
+    model.backbone = ConfigDict()
+    model.backbone.embed_dim = 128
+    model.backbone.depths = (2, 2, 18, 2)
+    model.backbone.num_heads = (4, 8, 16, 32)
+    model.backbone.window_size = 12
+    model.backbone.drop_path_rate = 0.3
+    model.audio = ConfigDict()
+    model.audio.blocks = ((64,), (128,), (256, 256), (512, 512))
+    model.audio.fully_connected = (4096, 4096, 128)
+    return model
+
+
+def small_model() -> ConfigDict:
+    """The same network, 2 M parameters; its audio encoder is trained along."""
+    model = paper_model("binary")
+    model.num_queries = 10
+    model.feature_size = 64
+    model.num_heads = 4
+    model.encoder_layers = 1
+    model.encoder_ffn = 256
+    model.decoder_layers = 3
+    model.decoder_ffn = 256
+    model.audio_hidden = 128
+    model.backbone.embed_dim = 32
+    model.backbone.depths = (1, 1, 2, 1)
+    model.backbone.num_heads = (1, 2, 4, 8)
+    model.backbone.window_size = 4
+    model.backbone.drop_path_rate = 0.0
+    model.audio.blocks = ((16,), (32,), (64,), (64,))
+    model.audio.fully_connected = (128,)
+    return model
+
+
+# What trains in the paper's binary networks (S4, MS3, stage one of AVSS) ...
+BACKBONE_ADAPTERS = r"backbone/.*_adapter/.*"
+BINARY_TRAINS = (
+    r"decoder/query_(positions|features)",
+    r"(pixel_)?decoder/.*adapter/.*",
+    r"decoder/class_predictor/.*",
+    r"audio_proj/.*",
+)
+# ... and in its AVSS network.
+SEMANTIC_TRAINS = (
+    r"decoder/query_positions",
+    r"(pixel_)?decoder/.*adapter/.*",
+    r"decoder/class_predictor/.*",
+    r"audio_proj/.*",
+    r"decoder/(silent|sounding|uncertain)_embed",
+)
+
+
+def add_paper_phases(
+    name: str, stage: ConfigDict, epochs: int, first: int, trains: tuple[str, ...], clip_norm: float
+) -> None:
+    """The paper's sub-phases: a without backbone adapters, b with them, from a's best.
+
+    Args:
+      name: of the stage.
+      stage: gets the phases `a` and `b`.
+      epochs: of both together.
+      first: of them in a.
+      trains: patterns of what trains in a; b adds the backbone's adapters.
+      clip_norm: of the whole gradient; 0 for none.
+    """
+    a = phase(trains, "pretrained", first, 1e-3)
+    a.zero = (BACKBONE_ADAPTERS,)
+    b = phase((*trains, BACKBONE_ADAPTERS), f"{name}/a", epochs - first, 1e-4)
+    b.fresh = (BACKBONE_ADAPTERS,)
+    for each in (a, b):
+        each.optimizer.clip_norm = clip_norm
+    add_phases(stage, a=a, b=b)
+
+
+def binary_benchmark(argument: str, subset: str, seconds: int) -> ConfigDict:
+    """S4 or MS3: a schedule of one stage, `localise`, on one subset."""
+    folder, small = parse_argument(argument)
+    config = base(folder)
+    config.schedule = ("localise",)
+    localise = stage("binary", small)
+    localise.data.subsets = (subset,)
+    if small:
+        add_phases(localise, all=small_phase("nothing", 80))
+    else:
+        localise.data.seconds = seconds
+        add_paper_phases("localise", localise, 60, 30, BINARY_TRAINS, 0.01)
+    config.stages.localise = localise
+    return config

@@ -2,4 +2,4 @@
 
 
 class UserError(Exception):
-    """One clear sentence: what is wrong, where, and what to do. `main` prints it and exits with 2."""
+    """One clear sentence: what is wrong, where, what to do. `main` prints it and exits with 2."""

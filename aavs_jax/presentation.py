@@ -1,4 +1,4 @@
-"""What a finished run shows: its figures, curves and some of its clips, as a page and as pictures."""
+"""What a finished run shows: figures, curves and some of its clips, as a page and as pictures."""
 
 import io
 import logging

@@ -69,7 +69,7 @@ def dice(x, t):
 
 
 def slow_loss(class_logits, mask_logits, labels, weight, draws, chosen):
-    """Terms {"class", "mask", "dice"}, lists over predictions, and matches[d][n] = {class: query}."""
+    """Terms "class", "mask", "dice", lists over predictions; matches[d][n] = {class: query}."""
     terms, matches = {"class": [], "mask": [], "dice": []}, []
     counted = [n for n in range(len(labels)) if weight[n]]
     masks = sum(len(np.unique(labels[n])) for n in counted)

@@ -1,5 +1,6 @@
 """Golden files: where they are, and how an AAVS checkpoint's names map to our parameter paths."""
 
+import importlib.util
 import pathlib
 import re
 import types
@@ -216,6 +217,15 @@ def checkpoint_names():
     return types.SimpleNamespace(
         rule=checkpoint_rule, to_parameters=to_parameters, to_checkpoint=to_checkpoint
     )
+
+
+@pytest.fixture(scope="session")
+def torch_aavs():
+    """The module `torch_aavs.py`; imported here only, as PyTorch takes seconds to load."""
+    spec = importlib.util.spec_from_file_location("torch_aavs", HERE / "torch_aavs.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 # ------------------------------------------------------------------------------- golden files

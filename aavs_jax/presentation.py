@@ -13,9 +13,8 @@ from PIL import Image
 from aavs_jax.evaluate import Showcase
 from aavs_jax.logging_writer import read_metrics, replace_file
 from aavs_jax.report import write_report
-from aavs_jax.visualize import mosaic, overlay, to_png_bytes
+from aavs_jax.visualize import class_colours, mosaic, overlay, to_png_bytes
 from aavs_jax.workdir import Workdir
-from data_pipelines.avsbench.layout import palette
 from data_pipelines.loader import open_source
 from data_pipelines.source import ClipSource
 
@@ -60,7 +59,7 @@ def present(
         return
     last = config["stages"][config["schedule"][-1]]
     source = open_source(data_dir, "test", last["data"]["subsets"])
-    colours = palette(source.num_classes)
+    colours = class_colours(source.num_classes)
     shown = set()
     examples = []
     for name in choose(source, config["eval"]["examples"]):

@@ -1,5 +1,6 @@
 """Pictures: masks over frames, and grids of frames. NumPy and Pillow only."""
 
+import colorsys
 import io
 import math
 from collections.abc import Sequence
@@ -7,11 +8,21 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from data_pipelines.avsbench.layout import palette as voc_palette
-
 GAP = 3  # pixels between the pictures of a mosaic
-# The binary task's one class: VOC's own colour 1 is a dark red that hardly shows on a photograph.
 BINARY_PALETTE = np.array([[0, 0, 0], [255, 64, 48]], np.uint8)
+
+
+def class_colours(count: int) -> np.ndarray:
+    """Bright, distinct colours for class ids, uint8 [count, 3]; class 0, background, is black.
+
+    For looking at: many of VOC's colours, in which masks are stored, are too dark over a picture.
+    Hues go round by the golden ratio, so that neighbouring ids are far apart.
+    """
+    colours = [(0, 0, 0)]
+    for index in range(1, count):
+        hue, saturation = index * 0.618034 % 1, (0.85, 0.6, 1.0)[index // 12 % 3]
+        colours.append(tuple(round(255 * c) for c in colorsys.hsv_to_rgb(hue, saturation, 1.0)))
+    return np.array(colours, np.uint8)
 
 
 def resize_nearest(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -39,7 +50,7 @@ def overlay(
     Args:
       frame: uint8 [H, W, 3].
       labels: bool or integer [H', W'], class ids with 0 = nothing; resized to the frame by nearest.
-      palette: uint8 [K, 3]; default: red for a bool mask, else Pascal VOC's colours.
+      palette: uint8 [K, 3]; default: red for a bool mask, else `class_colours`.
       alpha: opacity of the class colour, 0..1.
       fade: how far the picture outside goes towards dim grey, 0 (as it is)..1.
 
@@ -50,7 +61,7 @@ def overlay(
       ValueError: a class id without a colour in the palette.
     """
     if palette is None:
-        palette = BINARY_PALETTE if labels.dtype == bool else voc_palette(256)
+        palette = BINARY_PALETTE if labels.dtype == bool else class_colours(256)
     labels = resize_nearest(labels, frame.shape[:2]).astype(int)
     if labels.size and not 0 <= labels.min() <= labels.max() < len(palette):
         raise ValueError(f"class ids up to {labels.max()}, but {len(palette)} colours")
@@ -116,11 +127,6 @@ def mosaic(
         centre = r * (height + GAP) + height // 2
         ImageDraw.Draw(canvas).text((GAP, centre), label, (40, 44, 52), font, anchor="lm")
     return np.array(canvas)
-
-
-def strip(images: Sequence[np.ndarray | None], scale: int = 1) -> np.ndarray:
-    """One row of pictures, uint8 [h, w, 3] each -> uint8 [H, W, 3]."""
-    return mosaic([images], scale=scale)
 
 
 def to_png_bytes(image: np.ndarray) -> bytes:

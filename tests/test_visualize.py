@@ -81,10 +81,19 @@ def test_mosaic_labels_stand_left_of_the_rows():
 
 
 def test_strip_is_one_row():
-    assert visualize.strip([frame(10, 8)] * 3).shape == (10, 3 * 8 + 2 * visualize.GAP, 3)
 
 
 def test_png_round_trip():
     picture = frame()
     decoded = np.array(Image.open(io.BytesIO(visualize.to_png_bytes(picture))))
     np.testing.assert_array_equal(decoded, picture)
+
+
+def test_class_colours_are_bright_and_distinct():
+    colours = visualize.class_colours(71)
+    assert not colours[0].any() and (colours[1:].max(axis=1) == 255).all()
+    assert len({tuple(colour) for colour in colours}) == 71
+    # Those that share a small picture most often, the first dozen, are far apart.
+    first = colours[1:10].astype(int)
+    gaps = np.abs(first[:, None] - first[None]).sum(-1) + 999 * np.eye(9, dtype=int)
+    assert gaps.min() > 60

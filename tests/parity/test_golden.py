@@ -27,6 +27,8 @@ LOSSES = 1e-4
 GRADIENTS = 1e-3
 READOUT_FRAME = (384, 384)  # the reference resizes to this whatever the size of its input
 VANISHING = 1e-4  # bound for what is zero but for rounding
+# These networks are compiled for a single run: the time goes into compiling.
+COMPILER = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def relative_error(ours, golden) -> float:
@@ -172,7 +174,7 @@ def replay(network_golden, checkpoint_names):
         )
 
     with jax.default_matmul_precision("highest"):
-        outputs = jax.jit(network)(parameters)
+        outputs = jax.jit(network, compiler_options=COMPILER)(parameters)
         predictions = outputs["class_logits"].shape[0]
         draws = split_draws(golden, predictions, len(frames))
         matching = np.stack([draw["matching"] for draw in draws])
@@ -192,9 +194,9 @@ def replay(network_golden, checkpoint_names):
             )
             for name in ("candidates", "fresh")
         }
-        (loss, terms), gradients = jax.jit(jax.value_and_grad(objective, has_aux=True))(
-            parameters, draws
-        )
+        (loss, terms), gradients = jax.jit(
+            jax.value_and_grad(objective, has_aux=True), compiler_options=COMPILER
+        )(parameters, draws)
         size = golden["post/scores"].shape[2:]
         scores = readout.class_scores(
             outputs["class_logits"][-1], outputs["mask_logits"][-1], READOUT_FRAME, size

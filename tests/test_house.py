@@ -1,0 +1,87 @@
+"""Who may import whom (the rules of the house), and what nobody may import."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("aavs_jax", "configs", "data_pipelines")
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Modules that a file imports anywhere, also inside functions, as dotted names."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute here"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return found
+
+
+def tops(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imports(path)}
+
+
+def own(path: Path) -> set[str]:
+    """Modules of aavs_jax that a file imports, one level deep."""
+    return {name.split(".")[1] for name in imports(path) if name.startswith("aavs_jax.")}
+
+
+def in_house(name: str) -> list[Path]:
+    place = ROOT / name
+    files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
+    assert files, f"nothing at {name}"
+    return files
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_nobody_imports_tensorflow_or_torch(path):
+    assert not tops(path) & {"tensorflow", "torch", "transformers", "clu"}
+
+
+@pytest.mark.parametrize(
+    ("place", "forbidden"),
+    [
+        ("data_pipelines", {"jax", "flax", "optax", "orbax", "aavs_jax", "configs"}),
+        ("aavs_jax/models", {"optax", "ml_collections", "orbax", "data_pipelines"}),
+        ("aavs_jax/losses.py", {"flax", "ml_collections", "orbax", "data_pipelines"}),
+        ("aavs_jax/matching.py", {"flax", "ml_collections", "orbax", "data_pipelines"}),
+        ("aavs_jax/metrics.py", {"flax", "ml_collections", "orbax", "data_pipelines"}),
+        ("aavs_jax/visualize.py", {"jax", "flax", "optax"}),
+        ("aavs_jax/report.py", {"jax", "flax", "optax"}),
+    ],
+)
+def test_rooms_do_not_reach_into_others(place, forbidden):
+    for path in in_house(place):
+        assert not tops(path) & forbidden, path
+
+
+def test_configs_import_only_ml_collections_and_each_other():
+    for path in in_house("configs"):
+        assert tops(path) <= {"ml_collections", "configs"}, path
+
+
+def test_the_network_does_not_know_who_trains_it():
+    for path in in_house("aavs_jax/models"):
+        assert own(path) <= {"models"}, path
+    for name in ("losses", "matching", "metrics", "point_sampling"):
+        assert "models" not in own(ROOT / "aavs_jax" / f"{name}.py")
+
+
+def test_verbs_are_imported_late_by_main():
+    """`--help` and a mistyped flag must not wait for jax."""
+    tree = ast.parse((ROOT / "aavs_jax" / "main.py").read_text())
+    late = {"jax", "aavs_jax", "data_pipelines"}
+    for node in tree.body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module]
+            assert not {name.split(".")[0] for name in names} & late
+
+
+def test_every_package_file_is_found_by_setup():
+    for path in FILES:
+        assert (path.parent / "__init__.py").exists(), path

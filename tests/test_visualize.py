@@ -80,9 +80,6 @@ def test_mosaic_labels_stand_left_of_the_rows():
     np.testing.assert_array_equal(sheet[:, margin:], plain)
 
 
-def test_strip_is_one_row():
-
-
 def test_png_round_trip():
     picture = frame()
     decoded = np.array(Image.open(io.BytesIO(visualize.to_png_bytes(picture))))

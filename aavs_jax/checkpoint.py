@@ -7,9 +7,10 @@ Kept are the two newest, to continue from, and the best by validation figure, to
 """
 
 import contextlib
+import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,24 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from aavs_jax.errors import UserError
+from aavs_jax.sharding import everyone_is_here
 from aavs_jax.train_state import TrainState
 
 PARAMETERS = "parameters"  # the one item of a checkpoint that `save_parameters` writes
 SCORE = "score"  # the figure by which the best checkpoint is chosen; larger is better
+
+
+def _rank(checkpoint: Any) -> tuple[float, int]:
+    """Sorts what was validated: the largest score is best, of equals the earliest."""
+    return checkpoint.metrics[SCORE], -checkpoint.step
+
+
+class _KeepBest:
+    """Orbax's preservation policy BestN keeps the latest of equals; this one the earliest."""
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        best = max((c for c in checkpoints if c.metrics), key=_rank, default=None)
+        return [c is best for c in checkpoints]
 
 
 class PhaseCheckpoints:
@@ -37,17 +52,11 @@ class PhaseCheckpoints:
         policies = ocp.training.preservation_policies
         with _writing(self._directory):
             self._root.mkdir(parents=True, exist_ok=True)
+            self._put_aside_what_cannot_be_listed()
             self._orbax = ocp.training.Checkpointer(
                 self._root,
                 preservation_policy=policies.AnyPreservationPolicy(
-                    [
-                        policies.LatestN(2),
-                        policies.BestN(
-                            get_metric_fn=lambda figures: figures[SCORE],
-                            n=1,
-                            keep_checkpoints_without_metrics=False,
-                        ),
-                    ]
+                    [policies.LatestN(2), _KeepBest()]
                 ),
                 # What a killed process was writing; it is not a checkpoint yet.
                 cleanup_tmp_directories=True,
@@ -94,15 +103,21 @@ class PhaseCheckpoints:
     def restore_latest(self, state: TrainState, data: Any) -> TrainState | None:
         """The newest checkpoint that can be read; `data` is moved to its place.
 
-        A damaged one is moved out of the way, said so, and the one before is taken.
+        Damaged ones are moved out of the way, said so, and the one before is taken. If none can be
+        read, the fault may lie elsewhere, and all stay where they are.
 
         Args:
           state: shapes and shardings wanted; its frozen parameters are taken over.
           data: a fresh Grain iterator.
 
         Returns:
-          The state, or None if there is no readable checkpoint.
+          The state, or None if there is no checkpoint.
+
+        Raises:
+          UserError: there are some, and none can be read.
         """
+        beginning = data.get_state()
+        damaged: list[tuple[int, Exception]] = []
         for checkpoint in reversed(self._orbax.checkpoints):
             try:
                 loaded = self._orbax.load_checkpointables(
@@ -110,15 +125,26 @@ class PhaseCheckpoints:
                 )["state"]
             # Orbax, TensorStore and JSON each have errors of their own for what is damaged.
             except Exception as error:
-                self._put_aside(checkpoint.step, error)
+                damaged.append((checkpoint.step, error))
+                # It may have been moved before the fault was found.
+                data.set_state(beginning)
                 continue
+            for step, error in damaged:
+                self._put_aside(step, error)
+            if damaged:
+                self._orbax.reload()
             return TrainState(frozen=state.frozen, **loaded)
-        return None
+        if not damaged:
+            return None
+        raise UserError(
+            f"none of the checkpoints in {self._root} can be read ({_reason(damaged[0][1])}): if the code or the "
+            f"libraries have changed, go back to those of config.json; otherwise {self._anew}"
+        )
 
     def best_step(self) -> int:
         """Of the checkpoints that were validated the best one's step, the earliest of equals."""
         scored = [c for c in self._orbax.checkpoints if c.metrics]
-        return max(scored, key=lambda c: (c.metrics[SCORE], -c.step)).step
+        return max(scored, key=_rank).step
 
     def best_parameters(self) -> dict[str, np.ndarray]:
         """All parameters of the best checkpoint, as host arrays by path.
@@ -126,7 +152,7 @@ class PhaseCheckpoints:
         A damaged one is moved out of the way, said so, and the next best is taken.
 
         Raises:
-          UserError: none can be read.
+          UserError: none can be read, or the frozen parameters cannot.
         """
         while any(c.metrics for c in self._orbax.checkpoints):
             step = self.best_step()
@@ -134,42 +160,72 @@ class PhaseCheckpoints:
                 loaded = _load_on_host(self._root / str(step), "state")
             except Exception as error:  # as in restore_latest
                 self._put_aside(step, error)
+                self._orbax.reload()
                 continue
-            frozen = self._directory / "frozen"
-            frozen = load_parameters(frozen) if frozen.exists() else {}
-            return loaded["trainable"] | frozen
-        raise UserError(
-            f"no readable checkpoint in {self._root}: delete the folder {self._directory} and "
-            "start the command again, which trains this phase anew"
+            return loaded["trainable"] | self.load_frozen()
+        raise UserError(f"no readable checkpoint in {self._root}: {self._anew}")
+
+    @property
+    def _anew(self) -> str:
+        return (
+            f"delete the folder {self._directory} and start the command again, which trains this "
+            "phase anew"
         )
 
     def save_frozen(self, parameters: Mapping[str, jax.Array]) -> None:
-        """Writes what the phase never changes, once."""
+        """Writes what the phase never changes, before its first checkpoint."""
+        if parameters:  # Orbax refuses to write nothing
+            save_parameters(self._directory / "frozen", parameters)
+
+    def load_frozen(self) -> dict[str, np.ndarray]:
+        """What `save_frozen` wrote, as host arrays by path.
+
+        Raises:
+          UserError: it cannot be read.
+        """
         folder = self._directory / "frozen"
-        if parameters and not folder.exists():  # Orbax refuses to write nothing
-            save_parameters(folder, parameters)
+        try:
+            return load_parameters(folder) if folder.exists() else {}
+        except UserError as error:
+            raise UserError(f"{folder} holds no readable parameters: {self._anew}") from error
+
+    def _put_aside_what_cannot_be_listed(self) -> None:
+        """Orbax opens no folder in which one checkpoint's metadata or figures are damaged."""
+        for folder in self._root.iterdir() if jax.process_index() == 0 else ():
+            if not (folder.name.isdecimal() and folder.is_dir()):
+                continue
+            for file in (folder / "_CHECKPOINT_METADATA", folder / "metrics" / "metrics"):
+                try:
+                    if file.exists() and not isinstance(json.loads(file.read_bytes()), dict):
+                        raise ValueError(f"{file.name} is damaged")
+                except ValueError as error:
+                    self._move_aside(int(folder.name), error)
+                    break
+        everyone_is_here("damaged checkpoints are aside")
 
     def _put_aside(self, step: int, error: Exception) -> None:
+        if jax.process_index() == 0:
+            self._move_aside(step, error)
+        everyone_is_here("damaged checkpoint is aside")
+
+    def _move_aside(self, step: int, error: Exception) -> None:
         aside = self._directory / "damaged" / str(step)
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
         logging.warning(
-            "The checkpoint %s cannot be read (%s: %s); it is moved to %s, and the one before it "
+            "The checkpoint %s cannot be read (%s); it is moved to %s, and the one before it "
             "is used instead.",
             self._root / str(step),
-            type(error).__name__,
-            reason,
+            _reason(error),
             aside,
         )
-        if jax.process_index() == 0:
-            with _writing(self._directory):
-                shutil.rmtree(aside, ignore_errors=True)
-                aside.parent.mkdir(parents=True, exist_ok=True)
-                shutil.move(self._root / str(step), aside)
-        if jax.process_count() > 1:
-            from jax.experimental import multihost_utils
+        with _writing(self._directory):
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(self._root / str(step), aside)
 
-            multihost_utils.sync_global_devices("damaged checkpoint")
-        self._orbax.reload()
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"
 
 
 def save_parameters(folder: Path, parameters: Mapping[str, jax.Array]) -> None:
@@ -218,8 +274,13 @@ def _abstract(values: Any) -> Any:
 @contextlib.contextmanager
 def _writing(folder: Path) -> Iterator[None]:
     """Full disks and forbidden folders are the user's to mend."""
+    context = ocp.Context()
+    # Made in the background, a folder that cannot be made keeps threads waiting for it, and the
+    # process from ending, for 20 minutes.
+    context.asynchronous.create_directories_asynchronously = False
     try:
-        yield
+        with context:
+            yield
     except (OSError, ValueError) as error:
         # TensorStore reports the system's errors as ValueErrors.
         if (

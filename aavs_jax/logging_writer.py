@@ -59,7 +59,7 @@ class LoggingWriter:
         self._board_files = 0
         self._synced = 0.0
         if enabled:
-            with _writing(self._path):
+            with writing(self._path):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 _cut_torn_line(self._path)
                 self._lines = open(self._path, "ab")
@@ -92,7 +92,7 @@ class LoggingWriter:
         values = {name: _number(value) for name, value in scalars.items()}
         line = {"stage": stage, "phase": phase, "step": int(step), "kind": kind}
         line |= {name: _encode(value) for name, value in values.items()}
-        with _writing(self._path):
+        with writing(self._path):
             self._lines.write(_to_line(line))
             self._lines.flush()
         summary = Summary(
@@ -139,7 +139,7 @@ class LoggingWriter:
         if len(kept) < len(lines):
             self._lines.close()
             replace_file(self._path, b"".join(map(_to_line, kept)))
-            with _writing(self._path):
+            with writing(self._path):
                 self._lines = open(self._path, "ab")
         # A session start makes TensorBoard hide the run's events from this step on.
         start = SessionLog(status=SessionLog.START)
@@ -149,7 +149,7 @@ class LoggingWriter:
         """Puts everything written so far on the disk."""
         if not self._enabled:
             return
-        with _writing(self._path):
+        with writing(self._path):
             self._lines.flush()
             os.fsync(self._lines.fileno())
             if self._board is not None:
@@ -159,12 +159,12 @@ class LoggingWriter:
         """Flushes and closes; closing twice is harmless."""
         if not self._enabled or self._lines.closed:
             return
-        with _writing(self._path):
+        with writing(self._path):
             self._lines.close()
             self._close_board()
 
     def _add_event(self, run: str, event: Event) -> None:
-        with _writing(self._board_dir):
+        with writing(self._board_dir):
             if run != self._board_run:
                 self._close_board()
                 folder = self._board_dir / run
@@ -214,7 +214,7 @@ def replace_file(path: str | os.PathLike, content: bytes) -> None:
       UserError: the disk is full or the folder cannot be written.
     """
     path = Path(path)
-    with _writing(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # One fixed name: what a killed process leaves behind is overwritten by the next.
         temporary = path.with_name(f".{path.name}.partial")
@@ -230,7 +230,8 @@ def replace_file(path: str | os.PathLike, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+    """Full disks and forbidden folders are the user's to mend: a UserError that names `path`."""
     try:
         yield
     except OSError as error:

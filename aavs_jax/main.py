@@ -28,10 +28,26 @@ def parse(arguments: list[str]) -> list[str]:
             raise flags.Error("--config=FILE is missing, as in --config=configs/avss.py")
         if rest[1:]:
             raise flags.Error(f"what is {rest[1]!r}? Options start with --")
+        # A file that could not be read raises only now.
+        if not _CONFIG.value.schedule:
+            raise flags.Error("config.schedule is empty: name the stages to run")
     except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {_in_a_sentence(error)}", file=sys.stderr)
         sys.exit(2)
     return rest
+
+
+def _in_a_sentence(error: Exception) -> str:
+    """What absl and ml_collections say in many lines, some of them a traceback."""
+    if isinstance(error, KeyError):
+        return f"the config has no key {str(error.args[0]).replace(chr(10), ': ')}"
+    text = str(error).strip()
+    last = text.splitlines()[-1].strip()
+    if isinstance(error, OSError):
+        return f"cannot read the config file: {last}"
+    if "Traceback" in text:
+        return last.partition(": ")[2]
+    return " ".join(text.split())
 
 
 def config_name() -> str:
@@ -47,6 +63,10 @@ def main(_: list[str]) -> None:
     from data_pipelines.errors import DataError
 
     logging.set_verbosity(logging.WARNING)
+    # Orbax logs the traceback of what it then raises; a full disk is to be one sentence.
+    logging.get_absl_logger().addFilter(
+        lambda record: "orbax" not in record.pathname or record.levelname != "ERROR"
+    )
     if _DISTRIBUTED.value:
         jax.distributed.initialize()
     workdir = Path(_WORKDIR.value or Path("runs") / config_name()).absolute()

@@ -9,13 +9,14 @@ from aavs_jax import tree
 from aavs_jax.errors import UserError
 
 
-def make_schedule(description: Mapping[str, Any], total_steps: int) -> Callable:
+def make_schedule(description: Mapping[str, Any], total_steps: int, purpose: str) -> Callable:
     """Learning rate by step.
 
     Args:
       description: learning_rate; schedule "constant" or "cosine" (to zero at the phase's end);
         warmup_steps, over which it rises linearly from zero.
       total_steps: optimiser steps of the phase.
+      purpose: names the phase in errors.
 
     Raises:
       UserError: an unknown schedule, or more warm-up than there are steps.
@@ -23,8 +24,8 @@ def make_schedule(description: Mapping[str, Any], total_steps: int) -> Callable:
     peak, warmup = description["learning_rate"], description["warmup_steps"]
     if warmup >= total_steps:
         raise UserError(
-            f"optimizer.warmup_steps is {warmup}, but the phase has only {total_steps} steps: "
-            "lower it, or train for more epochs"
+            f"optimizer.warmup_steps of {purpose} is {warmup}, but the phase has only "
+            f"{total_steps} steps: lower it, or train for more epochs"
         )
     after = {
         "constant": lambda: optax.constant_schedule(peak),
@@ -32,7 +33,8 @@ def make_schedule(description: Mapping[str, Any], total_steps: int) -> Callable:
     }
     if description["schedule"] not in after:
         raise UserError(
-            f"optimizer.schedule {description['schedule']!r} is none of {', '.join(after)}"
+            f"optimizer.schedule of {purpose} is {description['schedule']!r}, none of "
+            f"{', '.join(after)}: correct it in the config"
         )
     schedule = after[description["schedule"]]()
     if not warmup:
@@ -57,7 +59,7 @@ def make_optimizer(
     """
     spared = tree.matching(paths, description["no_decay"], f"{purpose} no_decay")
     adamw = optax.adamw(
-        make_schedule(description, total_steps),
+        make_schedule(description, total_steps, purpose),
         b1=0.9,
         b2=0.999,
         eps=1e-8,

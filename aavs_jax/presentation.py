@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from aavs_jax.evaluate import Showcase
-from aavs_jax.logging_writer import read_metrics, replace_file
+from aavs_jax.logging_writer import LoggingWriter, read_metrics, replace_file
 from aavs_jax.report import write_report
 from aavs_jax.visualize import class_colours, mosaic, overlay, to_png_bytes
 from aavs_jax.workdir import Workdir
@@ -19,6 +19,7 @@ from data_pipelines.loader import open_source
 from data_pipelines.source import ClipSource
 
 SOUND_ROWS = {"right": "its own sound", "other": "another's sound", "silence": "silence"}
+LARGEST = 256  # pixels, of a shown frame's longer side
 # What a reader of the page would ask first.
 NOTES = (
     "J, F and mIoU follow the protocol stepping_stones: J and F are means over clips; the semantic "
@@ -61,7 +62,7 @@ def present(
     source = open_source(data_dir, "test", last["data"]["subsets"])
     colours = class_colours(source.num_classes)
     shown = set()
-    examples = []
+    examples, sheets = [], {}
     for name in choose(source, config["eval"]["examples"]):
         try:
             title, pictures, classes = _example(config, workdir.root, source, name, colours)
@@ -74,6 +75,10 @@ def present(
         sheet = mosaic([images for _, images in pictures], [label for label, _ in pictures])
         picture = workdir.root / "report" / f"{name.replace('/', '-')}.png"
         replace_file(picture, to_png_bytes(sheet))
+        sheets[name] = sheet
+    with LoggingWriter(workdir.root) as writer:
+        for name, sheet in sheets.items():
+            writer.write_image(name, 0, sheet)
     record, times = workdir.record, workdir.times()
     write_report(
         workdir.root / "report" / "index.html",
@@ -100,16 +105,17 @@ def present(
 def _example(config, root: Path, source: ClipSource, name: str, colours: np.ndarray):
     """(title, [(row label, pictures by second)], class ids seen)."""
     encoded = source[_index(source, name)]["frames"]
-    frames = [np.asarray(Image.open(io.BytesIO(frame)).convert("RGB")) for frame in encoded]
+    frames = [_thumbnail(frame) for frame in encoded]
     pictures = [("frames", frames)]
     truth, classes = None, set()
     predicted = []
     for stage_name in config["schedule"]:
         stage = config["stages"][stage_name]
         binary = stage["task"] == "binary"
+        first = stage["prior"]["evaluate"][0]
         for prior in stage["prior"]["evaluate"]:
             for sound in config["eval"]["sounds"]:
-                if not binary and sound == "silence":
+                if not binary and (sound, prior) not in (("right", prior), ("other", first)):
                     continue  # the page is long enough
                 arrays = _load(root / stage_name, sound, prior)
                 masks, labels = arrays[f"prediction/{name}"], arrays[f"label/{name}"]
@@ -121,6 +127,12 @@ def _example(config, root: Path, source: ClipSource, name: str, colours: np.ndar
                 label += f", {prior} prior" if prior != "none" else ""
                 predicted.append((label, _painted(frames, masks, binary, colours)))
     return name, [*pictures, ("truth", truth), *predicted], classes - {0}
+
+
+def _thumbnail(encoded: bytes) -> np.ndarray:
+    image = Image.open(io.BytesIO(encoded)).convert("RGB")
+    image.thumbnail((LARGEST, LARGEST))  # never enlarges
+    return np.asarray(image)
 
 
 def _load(stage_folder: Path, sound: str, prior: str) -> dict[str, np.ndarray]:

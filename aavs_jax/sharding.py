@@ -5,33 +5,62 @@ The batch is split over both axes. Parameters and optimiser state are copied alo
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from aavs_jax.errors import UserError
+from aavs_jax.progress import say
 
 # Below this many numbers cutting an array costs more than it saves.
 SMALLEST_CUT = 2**14
 
 
-def make_mesh(fsdp: int = 1) -> Mesh:
-    """All devices as [data, fsdp].
+def make_mesh(fsdp: int = 1, batch_sizes: Sequence[int] = ()) -> Mesh:
+    """The devices as [data, fsdp].
+
+    One process alone takes as many of its devices as can share every batch evenly; many processes
+    take all of theirs.
 
     The axes are Auto: Swin's window partition merges the batch with windows in a reshape, which
     JAX's default, Explicit axes, refuses.
 
+    Args:
+      fsdp: devices over which parameters are cut.
+      batch_sizes: rows of the batches that are to be shared.
+
     Raises:
       UserError: `fsdp` does not divide the number of devices.
     """
-    devices = jax.device_count()
-    if fsdp < 1 or devices % fsdp:
-        raise UserError(f"mesh.fsdp is {fsdp}, but there are {devices} devices: make it a divisor")
-    return jax.make_mesh((devices // fsdp, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+    there = taken = jax.device_count()
+    if fsdp < 1 or there % fsdp:
+        raise UserError(f"mesh.fsdp is {fsdp}, but there are {there} devices: make it a divisor")
+    if jax.process_count() == 1:
+        fitting = (n for n in range(there, 0, -fsdp) if not any(size % n for size in batch_sizes))
+        taken = next(fitting, there)
+    if taken < there:
+        say(
+            f"uses {taken} of {there} devices, which is how many can share a batch of "
+            f"{' or '.join(map(str, sorted(set(batch_sizes))))}: to use all of them, change "
+            "data.batch_size of the stages"
+        )
+    return jax.make_mesh(
+        (taken // fsdp, fsdp),
+        ("data", "fsdp"),
+        axis_types=(AxisType.Auto,) * 2,
+        devices=jax.devices()[:taken],
+    )
+
+
+def everyone_is_here(where: str) -> None:
+    """Waits for all processes; `where` has to be the same text in each."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(where)
 
 
 def state_shardings(state: Any, mesh: Mesh) -> Any:

@@ -9,7 +9,6 @@ whole, so the same command, given again, goes on with the first one that is miss
 
 import contextlib
 import functools
-import math
 import shutil
 import zlib
 from collections.abc import Callable, Mapping
@@ -18,24 +17,23 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from aavs_jax import dataset, evaluate, presentation, tree
+from aavs_jax.batches import eval_batches, evaluations, train_batches
 from aavs_jax.checkpoint import SCORE, PhaseCheckpoints, load_parameters
+from aavs_jax.checks import SPLITS, check_data, check_pretrained, check_schedule
 from aavs_jax.errors import UserError
-from aavs_jax.logging_writer import LoggingWriter
+from aavs_jax.logging_writer import LoggingWriter, writing
 from aavs_jax.method import Method, make_method
 from aavs_jax.progress import say
 from aavs_jax.report import format_table
-from aavs_jax.sharding import make_mesh, put_state
+from aavs_jax.sharding import everyone_is_here, make_mesh, put_state
 from aavs_jax.train import train_phase
 from aavs_jax.workdir import Workdir, read_rows
-from data_pipelines.loader import eval_loader, open_source, train_loader
-from data_pipelines.source import ClipSource
+from data_pipelines.loader import open_source
 
 SELECTED_BY = {"binary": "J", "semantic": "mIoU"}  # the figure that chooses checkpoints
-SPLITS = ("train", "val", "test")
 
 
 def train_and_evaluate(config: Mapping[str, Any], root: Path, name: str) -> list[dict[str, Any]]:
@@ -52,20 +50,14 @@ def train_and_evaluate(config: Mapping[str, Any], root: Path, name: str) -> list
     Raises:
       UserError, DataError: whatever the user has to mend.
     """
-    workdir = Workdir(root, config, name)
-    results = workdir.root / "results.json"
-    rows = read_rows(results)
-    if rows is not None:
-        say(f"{workdir.root} is complete already; give another --workdir to run again\n")
-    else:
-        mesh = make_mesh(config["mesh"]["fsdp"])
-        with workdir.timed("data"):
-            data_dir = dataset.prepared(config["data"], workdir.root)
-        rows = []
-        for stage_name in config["schedule"]:
-            rows += run_stage(config, stage_name, data_dir, workdir, mesh)
-        presentation.present(config, workdir, rows, data_dir)
-        workdir.write_rows(results, rows)
+    with Workdir(root, config, name) as workdir:
+        results = workdir.root / "results.json"
+        rows = read_rows(results)
+        if rows is not None:
+            say(f"{workdir.root} is complete already; give another --workdir to run again\n")
+        else:
+            rows = _run(config, workdir)
+            workdir.write_rows(results, rows)
     say(f"\n{format_table(rows)}\n")
     for what, path in (
         ("report", "report/index.html"),
@@ -74,6 +66,21 @@ def train_and_evaluate(config: Mapping[str, Any], root: Path, name: str) -> list
         ("checkpoints", "<stage>/<phase>/checkpoints/"),
     ):
         say(f"{what:<12} {workdir.root / path}")
+    return rows
+
+
+def _run(config: Mapping[str, Any], workdir: Workdir) -> list[dict[str, Any]]:
+    check_schedule(config, workdir.root)
+    stages = [config["stages"][name] for name in config["schedule"]]
+    mesh = make_mesh(config["mesh"]["fsdp"], [stage["data"]["batch_size"] for stage in stages])
+    with workdir.timed("data"):
+        data_dir = dataset.prepared(config["data"], workdir.root)
+    check_data(config, data_dir, workdir.root, mesh)
+    rows = []
+    with jax.default_matmul_precision(config["matmul_precision"]):
+        for stage_name in config["schedule"]:
+            rows += run_stage(config, stage_name, data_dir, workdir, mesh)
+    presentation.present(config, workdir, rows, data_dir)
     return rows
 
 
@@ -90,7 +97,6 @@ def run_stage(
     say(f"\n=== stage {stage_name}: {stage['task']}, phases {', '.join(stage['order'])} ===")
     sources = {split: open_source(data_dir, split, stage["data"]["subsets"]) for split in SPLITS}
     method = make_method(stage, sources["train"].num_classes)
-    check_patterns(stage_name, stage, method)
     with LoggingWriter(workdir.root, enabled=jax.process_index() == 0) as writer:
         for phase_name in stage["order"]:
             with workdir.timed(f"{stage_name}/{phase_name}"):
@@ -100,24 +106,8 @@ def run_stage(
         parameters = best_parameters(folder / stage["order"][-1])
         rows = _figures(config, stage_name, method, parameters, sources, workdir.root, mesh)
     workdir.write_rows(folder / "results.json", rows)
-    _everyone_is_here(f"{stage_name} complete")
+    everyone_is_here(f"{stage_name} complete")
     return rows
-
-
-def check_patterns(stage_name: str, stage: Mapping[str, Any], method: Method) -> None:
-    """Every phase's patterns, before hours are spent on the first one.
-
-    Raises:
-      UserError: a pattern matches nothing.
-    """
-    for phase_name in stage["order"]:
-        phase = stage["phases"][phase_name]
-        for key in ("trains", "fresh", "zero"):
-            purpose = f"{stage_name}/{phase_name} {key}"
-            chosen = tree.matching(method.shapes, phase[key], purpose)
-            if key == "trains":
-                decay = phase["optimizer"]["no_decay"]
-                tree.matching(chosen, decay, f"{stage_name}/{phase_name} no_decay")
 
 
 def _run_phase(config, stage_name, phase_name, method, sources, workdir, mesh, writer) -> None:
@@ -125,27 +115,8 @@ def _run_phase(config, stage_name, phase_name, method, sources, workdir, mesh, w
     phase, data = stage["phases"][phase_name], stage["data"]
     name = f"{stage_name}/{phase_name}"
     seed = zlib.crc32(f"{config['seed']}/{name}".encode())
-    batches = train_loader(
-        sources["train"],
-        task=stage["task"],
-        image_size=data["image_size"],
-        label_size=data["label_size"],
-        batch_size=data["batch_size"],
-        seconds=data["seconds"],
-        sampling=data["sampling"],
-        shuffle=data["shuffle"],
-        flip=data["flip"],
-        prior=stage["prior"]["train"],
-        prior_dir=masks_folder(stage, workdir.root),
-        mixture=stage["prior"]["mixture"],
-        max_targets=data["max_targets"],
-        seed=seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        num_workers=config["data"]["num_workers"],
-        cache=config["data"]["cache"],
-    )
-    validation = _eval_batches(
+    batches = train_batches(config, stage, sources["train"], workdir.root, seed)
+    validation = eval_batches(
         config, stage, sources["val"], workdir.root, mesh, prior=stage["prior"]["evaluate"][0]
     )
 
@@ -212,6 +183,11 @@ def starting_parameters(
     parameters |= taken
     if given:
         left = [path for path in fresh if path not in taken]
+        if not taken:
+            raise UserError(
+                f"nothing in {start!r}, from which {name} starts, fits the network: it holds "
+                f"{', '.join(list(given)[:3])} and the like; check the path, or the model's sizes"
+            )
         say(
             f"[{name}] takes {len(taken)} of {len(fresh)} arrays from {start!r}"
             + (f"; drawn afresh: {', '.join(left)}" if left else "")
@@ -229,13 +205,7 @@ def pretrained_parameters(init: Mapping[str, str], name: str) -> dict[str, np.nd
     Raises:
       UserError: one of them is not given, or not readable.
     """
-    missing = [f"--config.init.{key}=DIR" for key, folder in init.items() if not folder]
-    if missing:
-        raise UserError(
-            f"{name} starts from pretrained parameters, and none are given: pass "
-            f"{' and '.join(missing)} (Orbax checkpoints of parameters by path), or take the small "
-            "network, which needs none, with --config=...:FOLDER,small"
-        )
+    check_pretrained(init, name)
     merged: dict[str, np.ndarray] = {}
     for folder in init.values():
         merged |= load_parameters(Path(folder))
@@ -248,36 +218,6 @@ def best_parameters(directory: Path) -> dict[str, np.ndarray]:
         return checkpoints.best_parameters()
 
 
-def masks_folder(stage: Mapping[str, Any], root: Path) -> Path | None:
-    """Where the predicted prior masks of a stage lie; None if it has no prior."""
-    masks = stage["prior"]["masks"]
-    if not masks:
-        return None
-    return Path(masks) if "/" in masks else root / masks / "masks"
-
-
-def _eval_batches(config, stage, source: ClipSource, root, mesh, *, prior, sound="right"):
-    data = stage["data"]
-    # Every batch is whole clips of every length, shared evenly by processes and devices.
-    lengths = {clip.seconds for clip in source.clips}
-    unit = math.lcm(*(length * jax.process_count() for length in lengths), mesh.size)
-    frames = math.ceil(config["eval"]["frames_per_batch"] / unit) * unit
-    return eval_loader(
-        source,
-        task=stage["task"],
-        image_size=data["image_size"],
-        label_size=data["label_size"],
-        frames_per_batch=frames,
-        sound=sound,
-        prior=prior,
-        prior_dir=masks_folder(stage, root),
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        num_workers=config["data"]["num_workers"],
-        cache=config["data"]["cache"],
-    )
-
-
 def _figures(config, stage_name, method, parameters, sources, root, mesh) -> list[dict[str, Any]]:
     """Rows for every prior and sound on the test split; masks and rows of the other splits."""
     stage = config["stages"][stage_name]
@@ -287,18 +227,15 @@ def _figures(config, stage_name, method, parameters, sources, root, mesh) -> lis
     writes = stage["writes_masks"] and not masks.exists()
     if jax.process_index() == 0:
         shutil.rmtree(partial, ignore_errors=True)
-    _everyone_is_here(f"{stage_name} masks begin")
+    everyone_is_here(f"{stage_name} masks begin")
     chosen = presentation.choose(sources["test"], config["eval"]["examples"])
     rows = []
-    priors = stage["prior"]["evaluate"]
-    runs = [("test", prior, sound) for prior in priors for sound in config["eval"]["sounds"]]
-    runs += [(split, priors[0], "right") for split in ("val", "train") if writes]
-    for split, prior, sound in runs:
-        batches = _eval_batches(config, stage, sources[split], root, mesh, prior=prior, sound=sound)
+    for split, prior, sound in evaluations(config, stage):
+        batches = eval_batches(config, stage, sources[split], root, mesh, prior=prior, sound=sound)
         showcase = evaluate.Showcase(chosen if split == "test" else ())
         observers: list[Callable] = [showcase]
         with contextlib.ExitStack() as stack:
-            if writes and sound == "right":
+            if writes and sound == "right" and prior == stage["prior"]["evaluate"][0]:
                 writer = evaluate.MaskWriter(partial)
                 stack.callback(writer.close)
                 observers.append(writer)
@@ -315,14 +252,10 @@ def _figures(config, stage_name, method, parameters, sources, root, mesh) -> lis
         if split == "test":
             presentation.save(root / stage_name, sound, prior, showcase)
     if writes:
-        _everyone_is_here(f"{stage_name} masks written")
+        everyone_is_here(f"{stage_name} masks written")
         if jax.process_index() == 0:
-            partial.rename(masks)
-        _everyone_is_here(f"{stage_name} masks in place")
+            with writing(masks):
+                partial.rename(masks)
+        everyone_is_here(f"{stage_name} masks in place")
         say(f"[{stage_name}] hands over its masks: {masks}")
     return rows
-
-
-def _everyone_is_here(where: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(where)

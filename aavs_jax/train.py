@@ -60,34 +60,40 @@ def train_phase(
       checkpoint_every: steps between checkpoints from which a killed run goes on.
 
     Raises:
-      UserError: a pattern that matches nothing; a loss that is not finite.
+      UserError: a pattern that matches nothing; a loss or gradient that is not finite.
     """
     stage_name, phase_name = name.split("/")
-    total = max(1, round(phase["epochs"] * steps_per_epoch))
+    total = count_steps(phase, steps_per_epoch)
     validate_every = max(1, round(phase["validate_every_epochs"] * steps_per_epoch))
     trainable, frozen = tree.partition(method.shapes, phase["trains"], f"{name} trains")
     optimizer = make_optimizer(phase["optimizer"], total, list(trainable), name)
-    schedule = make_schedule(phase["optimizer"], total)
+    schedule = make_schedule(phase["optimizer"], total, name)
 
     with PhaseCheckpoints(directory) as checkpoints:
         if checkpoints.latest_step >= total:
             say(f"[{name}] is complete: {total} steps")
             return
         say(f"[{name}] {total} steps on {mesh.size} device(s)\n{tree.table(trainable, frozen)}")
-        parameters = start()
+        begun = checkpoints.latest_step >= 0
+        if begun:
+            # What it started from may be gone by now; all it needs is in its own folder.
+            empty = {path: np.zeros(leaf.shape, leaf.dtype) for path, leaf in trainable.items()}
+            parameters = empty | checkpoints.load_frozen()
+        else:
+            parameters = start()
         state = TrainState.create(
             {path: parameters[path] for path in trainable},
             {path: parameters[path] for path in frozen},
             optimizer,
         )
         state = put_state(state, mesh)
-        checkpoints.save_frozen(state.frozen)
-        restored = checkpoints.restore_latest(state, batches)
-        if restored is not None:
-            state = restored
+        if begun:
+            state = checkpoints.restore_latest(state, batches)
             say(f"[{name}] continues from step {int(state.step)}")
+        else:
+            checkpoints.save_frozen(state.frozen)
         # A phase that starts drops what a killed start may have written, step 0 included.
-        writer.rewind(stage_name, phase_name, int(state.step) if restored is not None else -1)
+        writer.rewind(stage_name, phase_name, int(state.step) if begun else -1)
 
         train_step = make_train_step(method, optimizer, schedule, seed, state, mesh)
         pending: collections.deque = collections.deque()
@@ -97,12 +103,15 @@ def train_phase(
             while pending:
                 step, ids, scalars = pending.popleft()
                 values = {key: float(value) for key, value in scalars.items()}
-                if not math.isfinite(values["loss"]):
-                    raise UserError(
-                        f"the loss of {name} is {values['loss']} at step {step}, on the clips "
-                        f"{', '.join(ids)}: look at these clips, lower the learning rate or clip "
-                        f"gradients; {directory / 'checkpoints'} holds the last good states"
-                    )
+                # A gradient that is not finite spoils the parameters a step before the loss shows.
+                for key in ("loss", "gradient_norm"):
+                    if not math.isfinite(values[key]):
+                        raise UserError(
+                            f"the {key.replace('_', ' ')} of {name} is {values[key]} at step "
+                            f"{step}, on the clips {', '.join(ids)}: look at these clips, "
+                            "or lower the learning rate or clip gradients, with another --workdir; "
+                            f"{directory / 'checkpoints'} holds the last good states"
+                        )
                 bar.set_postfix(loss=f"{values['loss']:.2f}", refresh=False)
                 bar.update(1)
                 if step % log_every == 0 or step == total:
@@ -122,14 +131,20 @@ def train_phase(
                 if step % validate_every == 0 or step == total:
                     settle()
                     figures = validate(state.parameters)
-                    writer.write_scalars(stage_name, phase_name, step, figures, kind="val")
-                    say(f"[{name}] step {step}: validation {_in_words(figures)}")
+                    shown = {key: value for key, value in figures.items() if key != SCORE}
+                    writer.write_scalars(stage_name, phase_name, step, shown, kind="val")
+                    say(f"[{name}] step {step}: validation {_in_words(shown)}")
                     checkpoints.save(state, batches, figures)
                 elif step % checkpoint_every == 0:
                     settle()
                     checkpoints.save(state, batches, None)
         checkpoints.wait()
         writer.flush()
+
+
+def count_steps(phase: Mapping[str, Any], steps_per_epoch: float) -> int:
+    """Optimiser steps of a phase, as `train_phase` takes them."""
+    return max(1, round(phase["epochs"] * steps_per_epoch))
 
 
 def make_train_step(
@@ -168,4 +183,4 @@ def make_train_step(
 
 
 def _in_words(figures: Mapping[str, float]) -> str:
-    return ", ".join(f"{key} {value:.3f}" for key, value in figures.items() if key != SCORE)
+    return ", ".join(f"{key} {value:.3f}" for key, value in figures.items())

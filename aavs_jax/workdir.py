@@ -6,6 +6,7 @@ results.json    figures, a flat list of rows; there when the run is complete
 """
 
 import contextlib
+import fcntl
 import importlib.metadata
 import json
 import os
@@ -20,18 +21,23 @@ from typing import Any
 import jax
 
 from aavs_jax.errors import UserError
-from aavs_jax.logging_writer import replace_file
+from aavs_jax.logging_writer import replace_file, writing
 
 PACKAGES = ("aavs_jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets")
+# What a folder holds at most in which nothing was trained yet; one may have been killed writing.
+BEGINNINGS = {".lock", "config.json", ".config.json.partial", "times.jsonl"}
 # A run may go on with other values of these: they change no figure.
-FREE_KEYS = ("data.num_workers", "data.cache", "mesh.fsdp", "checkpoint_every")
+FREE_KEYS = ("data.cache", "checkpoint_every")
 
 
 class Workdir:
-    """Paths and records of a run; only the first process writes."""
+    """Paths and records of a run; only the first process writes. `with` it, nobody else runs in it."""
 
     def __init__(self, root: str | os.PathLike[str], config: Mapping[str, Any], name: str):
         """Takes the folder for this config, or takes it up again.
+
+        A run that stopped before it trained anything leaves its folder free, so that a mistake in
+        the config can be mended and the command repeated.
 
         Args:
           root: the folder; made if missing.
@@ -39,9 +45,11 @@ class Workdir:
           name: of the config, such as "avss".
 
         Raises:
-          UserError: it was made by another config, or cannot be written.
+          UserError: it was made by another config or by another number of processes, or cannot be
+            written.
         """
         self.root = Path(root).absolute()
+        self._lock = None
         record = {
             "config_name": name,
             "config": json.loads(json.dumps(config)),
@@ -57,17 +65,27 @@ class Workdir:
         if path.exists():
             try:
                 before = json.loads(path.read_text())
-            except ValueError:
+                old_config, old_versions = before["config"], before["versions"]
+            except (ValueError, KeyError, TypeError):
                 raise UserError(
                     f"{path} is damaged: choose another folder with --workdir, or delete it if "
                     "nothing in that folder is of worth"
                 ) from None
-            self._check_same(before["config"], record["config"])
-            self.record = before
-            if before["versions"] != record["versions"]:
-                print(f"{path} was written by other versions of the libraries", file=sys.stderr)
-            return
-        if self.root.is_dir() and any(self.root.iterdir()) and jax.process_index() == 0:
+            differing = _differing(old_config, record["config"])
+            if not differing and before.get("processes") != record["processes"]:
+                # Every process has its own place in the data, and they would not fit together.
+                differing = f"processes were {before.get('processes')}, are {record['processes']}"
+            if not differing:
+                self.record = before
+                if old_versions != record["versions"]:
+                    print(f"{path} was written by other versions of the libraries", file=sys.stderr)
+                return
+            if self._is_begun():
+                raise UserError(
+                    f"the folder {self.root} was made by another config ({differing}): choose "
+                    "another with --workdir, or go back to that config"
+                )
+        elif jax.process_index() == 0 and self._is_begun():
             raise UserError(
                 f"the folder {self.root} is not empty and was not made by this program: choose "
                 "another with --workdir"
@@ -75,22 +93,42 @@ class Workdir:
         self.record = record
         if jax.process_index() == 0:
             replace_file(path, json.dumps(record, indent=1).encode())
+            with writing(self._times):
+                self._times.unlink(missing_ok=True)  # those of another config
 
-    def _check_same(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        old, new = _flatten(before), _flatten(now)
-        differing = [
-            key
-            for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key) and key not in FREE_KEYS
-        ]
-        if differing:
-            key = differing[0]
-            more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
+    def __enter__(self) -> "Workdir":
+        """Holds the folder for this run; the system lets go of it when the process is killed.
+
+        Raises:
+          UserError: another run has it.
+        """
+        if jax.process_index():
+            return self
+        path = self.root / ".lock"
+        with writing(path):
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._lock = lock = open(path, "w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.__exit__()
             raise UserError(
-                f"the folder {self.root} was made by another config ({key} was {old.get(key)!r}, "
-                f"is {new.get(key)!r}{more}): choose another with --workdir, or go back to that "
-                "config"
-            )
+                f"another process is running in {self.root}: wait for it to end, or choose another "
+                "folder with --workdir"
+            ) from None
+        return self
+
+    def __exit__(self, *exception) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    @property
+    def _times(self) -> Path:
+        return self.root / "times.jsonl"
+
+    def _is_begun(self) -> bool:
+        return self.root.is_dir() and any(e.name not in BEGINNINGS for e in self.root.iterdir())
 
     @contextlib.contextmanager
     def timed(self, what: str) -> Iterator[None]:
@@ -99,14 +137,13 @@ class Workdir:
         yield
         if jax.process_index() == 0:
             line = {"what": what, "seconds": round(time.monotonic() - start, 2)}
-            with open(self.root / "times.jsonl", "a") as file:
+            with writing(self._times), open(self._times, "a") as file:
                 file.write(json.dumps(line) + "\n")
 
     def times(self) -> dict[str, float]:
         """Seconds by part, all starts together."""
-        path = self.root / "times.jsonl"
         total: dict[str, float] = {}
-        for row in path.read_text().splitlines() if path.exists() else ():
+        for row in self._times.read_text().splitlines() if self._times.exists() else ():
             with contextlib.suppress(ValueError):  # a line that a kill tore in two
                 line = json.loads(row)
                 total[line["what"]] = total.get(line["what"], 0.0) + line["seconds"]
@@ -121,6 +158,20 @@ class Workdir:
 def read_rows(path: Path) -> list[dict[str, Any]] | None:
     """What `write_rows` wrote; None if there is no such file."""
     return json.loads(path.read_text()) if path.exists() else None
+
+
+def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Says where two configs differ; '' if nowhere that matters."""
+    old, new = _flatten(before), _flatten(now)
+    keys = [
+        key
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and key not in FREE_KEYS
+    ]
+    if not keys:
+        return ""
+    more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+    return f"{keys[0]} was {old.get(keys[0])!r}, is {new.get(keys[0])!r}{more}"
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -13,7 +13,7 @@ from configs import base
 def get_config(argument: str = ""):
     """See configs/base.py for the argument."""
     folder, small = base.parse_argument(argument)
-    config = base.base(folder)
+    config = base.base(folder, small)
     config.schedule = ("localise", "understand")
     localise = base.stage("binary", small)
     localise.writes_masks = True

@@ -15,6 +15,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from data_pipelines.avsbench import layout
 from data_pipelines.errors import DataError
 from data_pipelines.source import Clip, ClipSource, open_source
 from data_pipelines.transforms import SILENCE, Draw, ReadClip, Request
@@ -23,6 +24,7 @@ __all__ = ["ClipSource", "EvalLoader", "eval_loader", "open_source", "train_load
 
 PRIORS = ("none", "true", "predicted", "mixture")
 SOUNDS = ("right", "other", "silence")
+ENDLESS = 10**9  # epochs; what Grain itself takes for endless overflows in batches of one clip
 PAIRING_SEED = 3407  # which other clip is heard where sound is "other"; the same in every run
 
 
@@ -63,7 +65,7 @@ def train_loader(
         sampling: "clip": all seconds in order, shorter clips padded, and where only frame 0 is
             labelled (v1s) it is repeated with the sound of each second (the paper's way);
             "frame": one random labelled second, `seconds` is 1.
-        shuffle: False walks the clips in the order of the table.
+        shuffle: False walks v1s, then v1m, then v2, each in the order of the table.
         flip: swap left and right in half of the draws.
         prior: "none", "true" (foreground of the label), "predicted" (stage one's masks), or
             "mixture" of these two.
@@ -105,8 +107,12 @@ def train_loader(
     order = grain.MapDataset.range(len(source)).seed(seed)
     if shuffle:
         order = order.shuffle()
+    else:
+        subsets = list(layout.SUBSETS)
+        walk = sorted(range(len(source)), key=lambda i: subsets.index(source.clips[i].subset))
+        order = grain.MapDataset.source(walk).seed(seed)
     # Drawn before the slice: a clip's draws are its own, whichever process it falls to.
-    requests = order.repeat().random_map(draw)
+    requests = order.repeat(ENDLESS).random_map(draw)
     own = requests[process_index::process_count].map(read)
     batches = own.batch(batch_size // process_count, batch_fn=_stack)
     return iter(_iterate(batches, num_workers))

@@ -119,7 +119,8 @@ def predicted_mask(path: Path, size: int) -> np.ndarray:
         ) from fault
     except (OSError, SyntaxError) as fault:
         raise DataError(
-            f"predicted mask cannot be read: {path}; delete it and let localise write it again"
+            f"predicted mask cannot be read: {path}; delete the folder masks and results.json of "
+            "the stage that wrote it, and start the command again"
         ) from fault
     mask = np.asarray(image)
     if mask.shape != (size, size):

@@ -1,0 +1,174 @@
+"""What can be known to be wrong with a run before hours are spent on it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+
+from aavs_jax import tree
+from aavs_jax.batches import eval_batches, evaluations, masks_folder, train_batches
+from aavs_jax.errors import UserError
+from aavs_jax.method import Method, make_method
+from aavs_jax.optimizer import make_schedule
+from aavs_jax.train import count_steps
+from data_pipelines.loader import open_source
+
+Config = Mapping[str, Any]
+SPLITS = ("train", "val", "test")
+TASKS = ("binary", "semantic")
+
+
+def check_schedule(config: Config, root: Path) -> None:
+    """Stages, phases, patterns and hand-overs, before data is prepared; finished stages are not
+    looked at.
+
+    Args:
+      config: as in configs/base.py.
+      root: the folder of the run.
+
+    Raises:
+      UserError: a stage or phase that is not described; a network that cannot be; a pattern that
+        matches nothing; a phase that starts from, or a stage that takes masks from, what no
+        earlier one leaves; pretrained parameters that are not given.
+    """
+    earlier: list[str] = []
+    for stage_name in config["schedule"]:
+        stage = _described(config["stages"], stage_name, "config.stages")
+        if stage["task"] not in TASKS:
+            raise UserError(
+                f"config.stages.{stage_name}.task is {stage['task']!r}, none of {', '.join(TASKS)}"
+            )
+        for phase_name in stage["order"]:
+            _described(stage["phases"], phase_name, f"config.stages.{stage_name}.phases")
+        if not _finished(root, stage_name):
+            # No pattern depends on the number of classes, which only the data knows.
+            check_patterns(stage_name, stage, make_method(stage, 2))
+            _check_evaluation(config, stage_name)
+            _check_masks(config, stage_name, earlier, root)
+        for phase_name in stage["order"]:
+            name = f"{stage_name}/{phase_name}"
+            if not (root / name / "checkpoints").is_dir():
+                _check_start(config, name, earlier, root)
+            earlier.append(name)
+
+
+def check_patterns(stage_name: str, stage: Config, method: Method) -> None:
+    """Every phase's patterns.
+
+    Raises:
+      UserError: a pattern matches nothing.
+    """
+    for phase_name in stage["order"]:
+        phase = stage["phases"][phase_name]
+        for key in ("trains", "fresh", "zero"):
+            purpose = f"{stage_name}/{phase_name} {key}"
+            chosen = tree.matching(method.shapes, phase[key], purpose)
+            if key == "trains":
+                decay = phase["optimizer"]["no_decay"]
+                tree.matching(chosen, decay, f"{stage_name}/{phase_name} no_decay")
+                if not chosen:
+                    raise UserError(f"{purpose} is empty: name the parameters that shall train")
+
+
+def check_data(config: Config, data_dir: Path, root: Path, mesh: Mesh) -> None:
+    """Whether the data fits every stage that is not finished.
+
+    Raises:
+      UserError, DataError: a split without clips; sizes that do not fit the clips or the devices;
+        more warm-up than a phase has steps; no sound of other classes.
+    """
+    # Nothing is read here, so nobody needs to be hired for it.
+    config = {**config, "data": {**config["data"], "num_workers": 0}}
+    for stage_name in config["schedule"]:
+        if _finished(root, stage_name):
+            continue
+        stage = config["stages"][stage_name]
+        subsets, batch_size = stage["data"]["subsets"], stage["data"]["batch_size"]
+        sources = {split: open_source(data_dir, split, subsets) for split in SPLITS}
+        train_batches(config, stage, sources["train"], root, 0)
+        if batch_size % mesh.size:
+            raise UserError(
+                f"config.stages.{stage_name}.data.batch_size is {batch_size}, which "
+                f"{mesh.size} devices cannot share: make it a multiple"
+            )
+        for phase_name in stage["order"]:
+            phase = stage["phases"][phase_name]
+            steps = count_steps(phase, len(sources["train"]) / batch_size)
+            make_schedule(phase["optimizer"], steps, f"{stage_name}/{phase_name}")
+        eval_batches(config, stage, sources["val"], root, mesh, prior=stage["prior"]["evaluate"][0])
+        for split, prior, sound in evaluations(config, stage):
+            eval_batches(config, stage, sources[split], root, mesh, prior=prior, sound=sound)
+
+
+def check_pretrained(init: Mapping[str, str], name: str) -> None:
+    """Whether the folders of config.init are given.
+
+    Raises:
+      UserError: one of them is not, or is not there.
+    """
+    missing = [f"--config.init.{key}=DIR" for key, folder in init.items() if not folder]
+    if missing:
+        raise UserError(
+            f"{name} starts from pretrained parameters, and none are given: pass "
+            f"{' and '.join(missing)} (Orbax checkpoints of parameters by path), or take the small "
+            "network, which needs none, with --config=...:FOLDER,small"
+        )
+    for key, folder in init.items():
+        if not Path(folder).is_dir():
+            raise UserError(f"--config.init.{key} is no folder: {folder}: check the path")
+
+
+def _check_start(config: Config, name: str, earlier: list[str], root: Path) -> None:
+    stage_name, phase_name = name.split("/")
+    start = config["stages"][stage_name]["phases"][phase_name]["start"]
+    if start == "pretrained":
+        check_pretrained(config["init"], name)
+    elif start not in ("nothing", *earlier) and not (root / start / "checkpoints").is_dir():
+        raise UserError(
+            f"{name} starts from {start!r}, which is neither 'nothing', 'pretrained' nor a phase "
+            f"before it: correct config.stages.{stage_name}.phases.{phase_name}.start"
+        )
+
+
+def _check_evaluation(config: Config, stage_name: str) -> None:
+    stage, where = config["stages"][stage_name], f"config.stages.{stage_name}"
+    priors = stage["prior"]["evaluate"]
+    if not priors or any((p == "none") != (stage["prior"]["train"] == "none") for p in priors):
+        raise UserError(
+            f"{where}.prior.train is {stage['prior']['train']!r} and prior.evaluate {priors}: a "
+            "network is trained and evaluated either with prior masks or, 'none', without"
+        )
+    if "right" not in config["eval"]["sounds"]:
+        raise UserError("config.eval.sounds lacks 'right', the sound that belongs to each clip")
+    if stage["writes_masks"] and stage["task"] != "binary":
+        raise UserError(f"{where}.writes_masks is set, but only a binary stage draws masks")
+
+
+def _check_masks(config: Config, stage_name: str, earlier: list[str], root: Path) -> None:
+    stage = config["stages"][stage_name]
+    prior = stage["prior"]
+    if not {prior["train"], *prior["evaluate"]} & {"predicted", "mixture"}:
+        return
+    folder = masks_folder(stage, root)
+    written = [
+        other
+        for other in {name.split("/")[0] for name in earlier}
+        if config["stages"][other]["writes_masks"]
+    ]
+    if folder is None or (prior["masks"] not in written and not folder.is_dir()):
+        raise UserError(
+            f"config.stages.{stage_name}.prior.masks is {prior['masks']!r}, which is neither an "
+            "earlier stage that writes masks nor a folder of masks: correct it"
+        )
+
+
+def _described(descriptions: Config, name: str, where: str) -> Config:
+    if name not in descriptions:
+        names = ", ".join(descriptions) or "none"
+        raise UserError(f"there is no {where}.{name}: there are {names}")
+    return descriptions[name]
+
+
+def _finished(root: Path, stage_name: str) -> bool:
+    return (root / stage_name / "results.json").exists()

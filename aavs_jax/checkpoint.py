@@ -137,8 +137,9 @@ class PhaseCheckpoints:
         if not damaged:
             return None
         raise UserError(
-            f"none of the checkpoints in {self._root} can be read ({_reason(damaged[0][1])}): if the code or the "
-            f"libraries have changed, go back to those of config.json; otherwise {self._anew}"
+            f"none of the checkpoints in {self._root} can be read ({_reason(damaged[0][1])}): if "
+            "the code or the libraries have changed, go back to those of config.json; otherwise "
+            f"{self._anew}"
         )
 
     def best_step(self) -> int:

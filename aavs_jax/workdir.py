@@ -31,7 +31,10 @@ FREE_KEYS = ("data.cache", "checkpoint_every")
 
 
 class Workdir:
-    """Paths and records of a run; only the first process writes. `with` it, nobody else runs in it."""
+    """Paths and records of a run, held by `with`, so that nobody else runs in it meanwhile.
+
+    Only the first process writes.
+    """
 
     def __init__(self, root: str | os.PathLike[str], config: Mapping[str, Any], name: str):
         """Takes the folder for this config, or takes it up again.

@@ -1,4 +1,15 @@
-"""Options of the whole test suite."""
+"""Options of the whole test suite, and tiny runs of the command."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs import avss
+
+REPOSITORY = Path(__file__).parents[1]
 
 
 def pytest_addoption(parser):
@@ -9,3 +20,149 @@ def pytest_addoption(parser):
         metavar="FILE.npz",
         help="check this golden file (repeatable) instead of those found beside and in the repo",
     )
+
+
+# ---- runs of the command, as small as they can be
+
+
+def _tiny_keys() -> dict[str, object]:
+    """Below config.stages.<stage>: a network of 0.1 M parameters that sees 32 pixels."""
+    return {
+        "model.num_queries": 4,
+        "model.feature_size": 32,
+        "model.num_heads": 2,
+        "model.encoder_layers": 1,
+        "model.encoder_ffn": 32,
+        "model.decoder_layers": 1,
+        "model.decoder_ffn": 32,
+        "model.audio_hidden": 16,
+        "model.backbone.embed_dim": 8,
+        "model.backbone.depths": (1, 1, 1, 1),
+        "model.backbone.num_heads": (1, 1, 2, 2),
+        "model.backbone.window_size": 2,
+        "model.audio.blocks": ((4,), (4,), (4,), (4,)),
+        "model.audio.fully_connected": (8,),
+        "data.image_size": 32,
+        "data.label_size": 32,
+        "data.max_targets": 4,  # background and three sounding objects
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny_stage():
+    """A function: stage of configs/avss.py, other keys -> its plain config, tiny, embedded data."""
+
+    def make(name: str, **changes) -> dict:
+        stage = avss.get_config().stages[name]
+        keys = {**_tiny_keys(), "loss.grid": 8, **changes}
+        stage.update_from_flattened_dict(keys)
+        return stage.to_dict()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_flags():
+    """A function: stages, phases, keys below the stages -> the flags of a tiny run.
+
+    12 clips of 32 pixels; with configs/avss.py each phase has 36 steps of 4 clips.
+    """
+
+    def make(
+        stages=("localise", "understand"), phases=("all",), epochs: float = 24.0, **changes
+    ) -> list[str]:
+        keys = {**_tiny_keys(), **changes}
+        if phases == ("all",):
+            # A constant rate, or else the number of steps would be a constant of what is compiled.
+            keys = {
+                "loss.grid": 8,
+                "data.batch_size": 4,
+                "phases.all.validate_every_epochs": 12.0,
+                "phases.all.optimizer.warmup_steps": 2,
+                "phases.all.optimizer.schedule": "constant",
+            } | keys
+        keys |= {f"phases.{phase}.epochs": epochs for phase in phases}
+        run = {
+            "data.clips": 12,
+            "data.size": 32,
+            "log_every": 1,
+            "checkpoint_every": 9,
+            "eval.examples": 2,
+        } | {f"stages.{stage}.{key}": value for stage in stages for key, value in keys.items()}
+        return [f"--config.{key}={value}" for key, value in run.items()]
+
+    return make
+
+
+# Sees every file that is opened, renamed, made or removed, and kills the process, before it is
+# done, at the COUNT-th whose description matches PATTERN.
+_FATAL = """
+import os, re, runpy, signal, sys
+
+pattern, left = re.compile(os.environ["PATTERN"]), int(os.environ["COUNT"])
+events = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
+
+def see(event, arguments):
+    global left
+    if event in events and pattern.search(" ".join([event, *map(str, arguments[:2])])):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(see)
+runpy.run_module("aavs_jax.main", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory):
+    """A function that starts `python -m aavs_jax.main` with some flags, as a `subprocess.Popen`.
+
+    All runs share a compilation cache. With die_at=(pattern, count) the process is killed at the
+    count-th change to the file system that matches the pattern, "<event> <path> <second path>".
+    """
+    cache = tmp_path_factory.mktemp("compilation_cache")
+
+    def make(*flags: str, die_at: tuple[str, int] | None = None, **environment: str):
+        program = ["-c", _FATAL] if die_at else ["-m", "aavs_jax.main"]
+        if die_at:
+            environment |= {"PATTERN": die_at[0], "COUNT": str(die_at[1])}
+        return subprocess.Popen(
+            [sys.executable, *program, *flags],
+            cwd=REPOSITORY,
+            env={
+                **os.environ,
+                "JAX_COMPILATION_CACHE_DIR": str(cache),
+                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+                **environment,
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def command(start):
+    """Like `start`, to the end: returns what was printed; the exit code has to be `code`."""
+
+    def run(*flags: str, code: int = 0, timeout: float = 600.0, **arguments) -> str:
+        with start(*flags, **arguments) as process:
+            try:
+                output, _ = process.communicate(timeout=timeout)
+            finally:
+                process.kill()
+        assert process.returncode == code, output
+        return output
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_run(command, tiny_flags, tmp_path_factory):
+    """An undisturbed run of configs/avss.py: (its folder, its flags but --workdir, its output)."""
+    folder = tmp_path_factory.mktemp("runs") / "avss"
+    flags = ["--config=configs/avss.py", *tiny_flags()]
+    return folder, flags, command(*flags, f"--workdir={folder}")

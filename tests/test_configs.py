@@ -1,0 +1,222 @@
+"""The configs: every argument loads, and the paper's schedule stands there number for number."""
+
+import pytest
+from ml_collections import config_flags
+
+from aavs_jax import tree
+from aavs_jax.checks import check_patterns
+from aavs_jax.losses import LossConfig
+from aavs_jax.method import make_method
+from configs import avss, avss_end_to_end, base, ms3, s4
+
+CONFIGS = {"s4": s4, "ms3": ms3, "avss": avss, "avss_end_to_end": avss_end_to_end}
+AUDIO_MLP = 197_376
+VGGISH = 72_141_184
+CLASSES = 71  # of AVSS, background counted
+
+every_config = pytest.mark.parametrize("name", CONFIGS)
+every_argument = pytest.mark.parametrize("argument", ["", "/x", "/x,small"])
+
+
+def paper(name: str) -> dict:
+    return CONFIGS[name].get_config("/x").to_dict()
+
+
+@pytest.fixture(scope="module")
+def networks():
+    """Paper-size networks, abstractly, each built once."""
+    built = {}
+
+    def network(name: str, stage_name: str):
+        if (name, stage_name) not in built:
+            stage = paper(name)["stages"][stage_name]
+            built[name, stage_name] = make_method(stage, CLASSES)
+        return built[name, stage_name]
+
+    return network
+
+
+@every_config
+@every_argument
+def test_loads_locks_and_every_stage_is_described(name, argument):
+    config = CONFIGS[name].get_config(argument)
+    config.lock()
+    with pytest.raises((AttributeError, KeyError)):
+        config.unheard_of = 1
+    assert config.data.folder == argument.partition(",")[0]
+    assert config.schedule
+    assert set(config.schedule) == set(config.stages)
+    for stage in config.stages.values():
+        assert stage.order and set(stage.order) == set(stage.phases)
+
+
+@every_config
+@every_argument
+def test_every_pattern_matches_and_the_network_can_be(name, argument):
+    config = CONFIGS[name].get_config(argument).to_dict()
+    for stage_name, stage in config["stages"].items():
+        method = make_method(stage, CLASSES)
+        check_patterns(stage_name, stage, method)
+        LossConfig.from_dict({**stage["loss"], "max_targets": stage["data"]["max_targets"]})
+
+
+@every_config
+def test_loads_through_the_flag_from_any_folder(name, monkeypatch, tmp_path):
+    from absl import flags
+
+    path = CONFIGS[name].__file__
+    monkeypatch.chdir(tmp_path)
+    arguments = ["test", f"--config={path}:/x,small", "--config.seed=7"]
+    monkeypatch.setattr("sys.argv", arguments)  # ml_collections looks for overrides there
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "", flag_values=values)
+    values(arguments)
+    assert (values.config.seed, values.config.data.folder) == (7, "/x")
+    assert values.config.is_locked
+
+
+@every_config
+def test_an_unknown_option_is_an_error(name):
+    with pytest.raises(ValueError, match=r"FOLDER or FOLDER,small: there is no option 'smal'"):
+        CONFIGS[name].get_config("/x,smal")
+
+
+def test_small_is_what_an_empty_folder_means():
+    assert base.parse_argument("") == ("", True)
+    assert base.parse_argument("/x") == ("/x", False)
+    assert base.parse_argument("/x,small") == ("/x", True)
+    for module in CONFIGS.values():
+        embedded = module.get_config("").to_dict()
+        given = module.get_config("/x,small").to_dict()
+        assert embedded["stages"] == given["stages"] != module.get_config("/x").to_dict()["stages"]
+
+
+BOTH = [
+    ("s4", "localise"),
+    ("ms3", "localise"),
+    ("avss", "localise"),
+    ("avss", "understand"),
+    ("avss_end_to_end", "understand"),
+]
+
+
+@pytest.mark.parametrize(("name", "stage_name"), BOTH)
+def test_the_papers_recipe_that_all_share(name, stage_name):
+    config = paper(name)
+    assert config["seed"] == 3407
+    stage = config["stages"][stage_name]
+    assert stage["order"] == ("a", "b")
+    a, b = stage["phases"]["a"], stage["phases"]["b"]
+    assert (a["start"], b["start"]) == ("pretrained", f"{stage_name}/a")
+    assert a["epochs"] + b["epochs"] == 60
+    assert a["epochs"] == (30 if stage["task"] == "binary" else 20)
+    clipping = 0.01 if stage["task"] == "binary" else 0.0
+    for phase, rate in ((a, 1e-3), (b, 1e-4)):
+        assert phase["optimizer"] == {
+            "learning_rate": rate,
+            "schedule": "constant",
+            "warmup_steps": 0,
+            "weight_decay": 0.05,
+            "no_decay": (),
+            "clip_norm": clipping,
+        }
+        assert phase["validate_every_epochs"] == 1  # the best epoch is kept
+    # Backbone adapters: the identity in a, freshly drawn in b.
+    assert (a["zero"], a["fresh"]) == ((base.BACKBONE_ADAPTERS,), ())
+    assert (b["zero"], b["fresh"]) == ((), (base.BACKBONE_ADAPTERS,))
+    assert {**stage["loss"]} == {
+        "class_weight": 2.0,
+        "mask_weight": 5.0,
+        "dice_weight": 5.0,
+        "no_object_weight": 0.1,
+        "num_points": 12544,
+        "oversample_ratio": 3.0,
+        "importance_ratio": 0.75,
+        "grid": 0,
+    }
+    data = stage["data"]
+    assert (data["batch_size"], data["sampling"], data["flip"]) == (1, "clip", False)
+    assert (data["image_size"], data["label_size"]) == (384, 224)
+    assert stage["model"]["num_queries"] == (30 if stage["task"] == "binary" else 100)
+    assert stage["model"]["backbone"]["drop_path_rate"] == 0.3
+    assert stage["model"]["dtype"] == "float32"
+
+
+def test_what_the_papers_recipes_differ_in():
+    stages = {(name, stage): paper(name)["stages"][stage] for name, stage in BOTH}
+    rows = {
+        key: (
+            stage["task"],
+            stage["data"]["subsets"],
+            stage["data"]["seconds"],
+            stage["data"]["shuffle"],
+            stage["data"]["drop_empty_clips"],
+        )
+        for key, stage in stages.items()
+    }
+    everything = ("v1s", "v1m", "v2")
+    assert rows == {
+        ("s4", "localise"): ("binary", ("v1s",), 5, True, False),
+        ("ms3", "localise"): ("binary", ("v1m",), 5, True, True),
+        ("avss", "localise"): ("binary", everything, 10, True, False),
+        ("avss", "understand"): ("semantic", everything, 10, False, False),
+        ("avss_end_to_end", "understand"): ("semantic", everything, 10, False, False),
+    }
+
+
+def test_how_the_stages_of_avss_hand_over():
+    for argument, told in (("/x", "true"), ("/x,small", "predicted"), ("", "predicted")):
+        config = avss.get_config(argument).to_dict()
+        localise, understand = (config["stages"][name] for name in config["schedule"])
+        assert (localise["task"], understand["task"]) == ("binary", "semantic")
+        assert localise["writes_masks"] and not understand["writes_masks"]
+        assert localise["prior"]["train"] == "none"
+        prior = understand["prior"]
+        assert (prior["masks"], prior["train"]) == ("localise", told)
+        assert prior["evaluate"] == ("predicted", "true")
+    end_to_end = avss_end_to_end.get_config("").to_dict()["stages"]["understand"]
+    assert end_to_end["prior"]["train"] == "none"
+    assert end_to_end["prior"]["evaluate"] == ("none",)
+
+
+def test_end_to_end_trains_as_long_as_both_stages_together():
+    both = avss.get_config("").to_dict()["stages"]
+    epochs = [phase["epochs"] for stage in both.values() for phase in stage["phases"].values()]
+    alone = avss_end_to_end.get_config("").to_dict()["stages"]["understand"]["phases"]
+    assert sum(phase["epochs"] for phase in alone.values()) == sum(epochs)
+
+
+@pytest.mark.parametrize(
+    ("name", "stage_name", "total", "a", "b"),
+    [
+        ("s4", "localise", 114_551_675, 512_451 + AUDIO_MLP, 7_522_115 + AUDIO_MLP),
+        ("ms3", "localise", 114_551_675, 512_451 + AUDIO_MLP, 7_522_115 + AUDIO_MLP),
+        ("avss", "localise", 114_551_675, 512_451 + AUDIO_MLP, 7_522_115 + AUDIO_MLP),
+        ("avss", "understand", 114_606_016, 738_568, 7_748_232),
+        # Without the three key vectors of 256 numbers.
+        ("avss_end_to_end", "understand", 114_606_016 - 768, 738_568 - 768, 7_748_232 - 768),
+    ],
+)
+def test_as_many_parameters_train_as_the_papers_code_trains(
+    networks, name, stage_name, total, a, b
+):
+    method = networks(name, stage_name)
+    assert tree.count(method.shapes) == total + VGGISH
+    stage = paper(name)["stages"][stage_name]
+    counts = []
+    for phase in stage["phases"].values():
+        trainable, _ = tree.partition(method.shapes, phase["trains"], name)
+        counts.append(tree.count(trainable))
+        assert not any(path.startswith("audio_encoder/") for path in trainable)
+    assert counts == [a, b]
+
+
+@pytest.mark.parametrize(("name", "stage_name"), BOTH)
+def test_only_the_backbones_adapters_come_in_with_b(networks, name, stage_name):
+    method, stage = networks(name, stage_name), paper(name)["stages"][stage_name]
+    a, b = (
+        tree.matching(method.shapes, stage["phases"][phase]["trains"], name) for phase in ("a", "b")
+    )
+    added = tree.matching(method.shapes, (base.BACKBONE_ADAPTERS,), name)
+    assert b == a | added and not a & added
+    assert tree.count({path: method.shapes[path] for path in added}) == 7_009_664

@@ -1,0 +1,249 @@
+"""The same code on one device and on eight, which the CPU can be told to simulate.
+
+Devices must be there before JAX starts. So this file is a program, too: it runs a few steps and an
+evaluation on every mesh and leaves what came out, and the tests compare. Eight devices cannot agree
+with one bit for bit: each sums over its own clips first, and float32 sums depend on their order.
+"""
+
+import json
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+TRAINS = "(?!audio_encoder/).*"  # something is frozen, too
+STEPS = 4
+CLIPS = 16  # per batch
+MESHES = {"data=8": 1, "data=2, fsdp=4": 4}  # and the devices along fsdp
+REPOSITORY = Path(__file__).parents[1]
+DEVICES = "--xla_force_host_platform_device_count=8"
+
+
+def main(stage: dict, data_dir: str, out: Path, meshes: dict[str, int]) -> None:
+    """Runs everything on each mesh. Without this program's devices: on one."""
+    import jax
+    import optax
+
+    from aavs_jax import sharding, tree
+    from aavs_jax.evaluate import evaluate
+    from aavs_jax.method import make_method
+    from aavs_jax.train import make_train_step
+    from aavs_jax.train_state import TrainState
+    from data_pipelines.loader import eval_loader, open_source
+
+    sharding.SMALLEST_CUT = 2**8  # or next to nothing of so small a network would be cut
+    method = make_method(stage, 9)
+    # With its usual eps Adam's first steps are as long for a gradient of rounding errors as for any
+    # other, and no two trajectories could be compared. Clipping makes a global norm count.
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2, eps=1e-2))
+    schedule = optax.constant_schedule(1e-2)
+    rng = np.random.default_rng(0)
+    shape = (CLIPS, 1)
+    batches = [
+        {
+            "frames": rng.integers(0, 256, (*shape, 32, 32, 3), np.uint8),
+            "audio": rng.normal(size=(*shape, 96, 64)).astype(np.float32),
+            "labels": rng.integers(0, 3, (*shape, 4, 4)).repeat(8, 2).repeat(8, 3).astype(np.uint8),
+            "labelled": np.ones(shape, bool),
+            "valid": rng.random(shape) < 0.8,
+            "prior_mask": rng.random((*shape, 32, 32), np.float32),
+        }
+        for _ in range(STEPS)
+    ]
+    results = {"devices": jax.device_count()}
+    for name, fsdp in meshes.items():
+        mesh = sharding.make_mesh(fsdp)
+        found = results[name] = {"axis_types": [kind.name for kind in mesh.axis_types]}
+        trainable, frozen = tree.partition(method.initial(7), [TRAINS], "test")
+        state = sharding.put_state(TrainState.create(trainable, frozen, optimizer), mesh)
+        step = make_train_step(method, optimizer, schedule, 5, state, mesh)
+        found["losses"] = []
+        for batch in batches:
+            state, scalars = step(state, sharding.put_batch(batch, mesh))
+            found["losses"].append({key: float(value) for key, value in scalars.items()})
+        arrays = dict(state.parameters)
+        for path, x in jax.tree_util.tree_leaves_with_path(state.opt_state):
+            arrays[f"optimiser{jax.tree_util.keystr(path)}"] = x
+        found["arrays"] = {path: np.asarray(x) for path, x in arrays.items()}
+        # Of one device's share of each array, relative to the whole.
+        found["shares"] = {
+            path: x.addressable_shards[0].data.size / x.size for path, x in arrays.items()
+        }
+        parameters = sharding.put_state(method.initial(7), mesh)
+        for frames in {"one device": (40, 80), "data=8": (40,)}.get(name, ()):
+            loader = eval_loader(
+                open_source(data_dir, "train"),
+                task=stage["task"],
+                image_size=32,
+                label_size=32,
+                frames_per_batch=frames,
+                prior="true",
+            )
+            predictions = {}
+
+            def observe(batch, masks, predictions=predictions):
+                for clip, mask, valid in zip(batch["ids"], masks, batch["valid"], strict=True):
+                    if clip:
+                        assert clip not in predictions
+                        predictions[str(clip)] = mask[valid]
+
+            figures = evaluate(
+                method, parameters, loader, mesh, description=name, observers=[observe]
+            )
+            found[f"evaluation of {frames}"] = (figures, predictions)
+    out.write_bytes(pickle.dumps(results))
+
+
+@pytest.fixture(scope="module")
+def results(tiny_stage, tmp_path_factory):
+    """What `main` found on one device and on all meshes of eight."""
+    from data_pipelines import audible_shapes
+    from data_pipelines.avsbench.avsbench_dataset_builder import prepare
+
+    folder = tmp_path_factory.mktemp("devices")
+    raw = audible_shapes.make(folder / "raw", clips=12, size=32, progress=False)
+    prepare(raw, folder / "data", progress=False)
+    (folder / "stage.json").write_text(json.dumps(tiny_stage("understand")))
+    # Both at once: half of the time is Python's.
+    runs = []
+    for name, meshes in (("one", {"one device": 1}), ("eight", MESHES)):
+        flags = DEVICES if name == "eight" else "--xla_force_host_platform_device_count=1"
+        arguments = [str(folder / "stage.json"), str(folder / "data"), str(folder / name)]
+        runs.append(
+            subprocess.Popen(
+                # -P: this file's folder holds a data_pipelines of its own
+                [sys.executable, "-P", __file__, *arguments, json.dumps(meshes)],
+                cwd=REPOSITORY,
+                env={
+                    **os.environ,
+                    "PYTHONPATH": str(REPOSITORY),
+                    "XLA_FLAGS": flags,
+                    "JAX_PLATFORMS": "cpu",
+                },
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    for run in runs:
+        output, _ = run.communicate(timeout=600)
+        assert run.returncode == 0, output[-4000:]
+    one, eight = (pickle.loads((folder / name).read_bytes()) for name in ("one", "eight"))
+    assert (one["devices"], eight["devices"]) == (1, 8)
+    return one | eight
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_losses_are_those_of_one_device(mesh, results):
+    one, eight = results["one device"]["losses"], results[mesh]["losses"]
+    assert len(one) == len(eight) == STEPS
+    for ours, theirs in zip(eight, one, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5)  # measured: 6e-7
+    assert len({scalars["loss"] for scalars in one}) == STEPS
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_state_is_that_of_one_device(mesh, results):
+    one, eight = results["one device"]["arrays"], results[mesh]["arrays"]
+    assert one.keys() == eight.keys()
+    for kind in (".mu[", ".nu[", ""):
+        paths = [path for path in one if kind in path and (kind or "optimiser" not in path)]
+        # Biases in front of a normalisation have no gradient but rounding errors.
+        floor = 1e-3 * max(np.abs(one[path]).max() for path in paths)
+        for path in paths:
+            scale = max(np.abs(one[path]).max(), floor)
+            assert np.abs(eight[path] - one[path]).max() < 1e-5 * scale, path  # measured: 3e-6
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_parameters_and_moments_are_cut(mesh, results):
+    """Along fsdp, and only along fsdp; what is too small to be worth it is copied."""
+    shares, arrays = results[mesh]["shares"], results["one device"]["arrays"]
+    fsdp = MESHES[mesh]
+    assert set(shares.values()) == ({1.0} if fsdp == 1 else {1.0, 1 / fsdp})
+    if fsdp > 1:
+        held = sum(share * arrays[path].size for path, share in shares.items())
+        assert held < 1.2 / fsdp * sum(array.size for array in arrays.values())
+        # A parameter's moments lie where it lies.
+        for path, share in shares.items():
+            for moment in ("mu", "nu"):
+                (mine,) = [p for p in shares if p.endswith(f".{moment}['{path}']")] or [path]
+                assert shares[mine] == share
+        assert sum(".mu[" in path and share < 1 for path, share in shares.items()) > 50
+
+
+def test_figures_do_not_depend_on_devices(results):
+    one, eight = (results[name]["evaluation of 40"] for name in ("one device", "data=8"))
+    assert_same_figures(eight, one)
+
+
+def test_figures_do_not_depend_on_the_batch_size(results):
+    evaluations = [results["one device"][f"evaluation of {frames}"] for frames in (40, 80)]
+    assert_same_figures(*evaluations)
+
+
+def assert_same_figures(ours, theirs) -> None:
+    """Bit for bit: the classes of pixels are the same, and what is summed of them are counts."""
+    (figures, masks), (other_figures, other_masks) = ours, theirs
+    assert masks.keys() == other_masks.keys() and len(masks) == 6
+    for clip in masks:
+        np.testing.assert_array_equal(masks[clip], other_masks[clip])
+    assert len(np.unique(np.concatenate(list(masks.values())))) > 2
+    assert figures["clips"] == 6 and figures["frames"] == 2 * (1 + 5 + 10)
+    assert figures.keys() == other_figures.keys()
+    for name in figures:
+        np.testing.assert_array_equal(figures[name], other_figures[name], err_msg=name)
+
+
+def test_axes_are_auto(results):
+    """Without it, JAX 0.10 makes Explicit axes, which Swin's window partition cannot have."""
+    assert all(set(results[mesh]["axis_types"]) == {"Auto"} for mesh in MESHES)
+
+
+@pytest.mark.slow
+def test_two_processes(command, start, tiny_run, tiny_flags, tmp_path):
+    """`--distributed` as Slurm starts it: every clip is evaluated once, the figures are there."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    run = tmp_path / "run"
+    flags = ["--config=configs/avss.py", *tiny_flags(), "--distributed", f"--workdir={run}"]
+    slurm = {
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+        "SLURM_JOB_ID": "1",
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": "2",
+    }
+    processes = [
+        start(*flags, SLURM_PROCID=str(rank), SLURM_LOCALID="0", **slurm) for rank in (0, 1)
+    ]
+    try:
+        outputs = [process.communicate(timeout=500)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    assert "[localise/all] 36 steps on 2 device(s)" in outputs[0]
+    assert "stage localise" not in outputs[1]  # the first process speaks
+    ours, theirs = (json.loads((f / "results.json").read_text()) for f in (run, tiny_run[0]))
+    same = ("stage", "split", "sound", "prior", "metric", "clips", "frames")
+    kept = [[{key: row[key] for key in same} for row in rows] for rows in (ours, theirs)]
+    assert kept[0] == kept[1]
+    names = [
+        sorted(str(path.relative_to(f)) for path in (f / "localise/masks").rglob("*.png"))
+        for f in (run, tiny_run[0])
+    ]
+    assert names[0] == names[1]
+    assert (run / "report/index.html").exists()
+
+
+if __name__ == "__main__":
+    stage_file, data_folder, out_file, mesh_list = sys.argv[1:]
+    main(
+        json.loads(Path(stage_file).read_text()), data_folder, Path(out_file), json.loads(mesh_list)
+    )

@@ -1,0 +1,152 @@
+"""kill -9 at any moment, the same command again: the figures of a run that nobody disturbed.
+
+The moments at which things change hands lie fractions of a millisecond apart. To hit them the
+process kills itself (`start` in conftest.py), with the signal that cannot be caught.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aavs_jax.stepping_stones import best_parameters
+
+# What is under way -> the change to the file system before which the process dies, and which of
+# several like it; in the order in which a run comes to them.
+DATA = {
+    "a clip is drawn": (r"^open \S*/\.raw\.partial/v1m/\S*\.jpg w", 3),
+    "the drawn clips get their name": (r"^os\.rename \S*/\.raw\.partial \S*/raw$", 1),
+    "array_record is written": (r"^open \S*/incomplete\.\S*/metadata\.json w", 1),
+    "the prepared data get their name": (r"^os\.rename \S*/incomplete\.\S* ", 1),
+}
+PHASE = {
+    "has begun": (r"^os\.mkdir \S*/STAGE/all/checkpoints ", 1),
+    "names its first checkpoint": (r"^os\.rename \S* \S*/STAGE/all/checkpoints/9$", 1),
+    "writes its second checkpoint": (r"^open \S*/STAGE/all/checkpoints/18\.\S*/_METADATA w", 1),
+    "names its second checkpoint": (r"^os\.rename \S* \S*/STAGE/all/checkpoints/18$", 1),
+    "drops its first checkpoint": (r"^shutil\.rmtree \S*/STAGE/all/checkpoints/9 ", 1),
+    "names its last checkpoint": (r"^os\.rename \S* \S*/STAGE/all/checkpoints/36$", 1),
+}
+LOCALISE, UNDERSTAND = (
+    {f"{stage} {what}": (at.replace("STAGE", stage), nth) for what, (at, nth) in PHASE.items()}
+    for stage in ("localise", "understand")
+)
+HAND_OVER = {
+    "the best of localise is read": (r"^open \S*/localise/all/checkpoints/\d+/metrics/\S* r", 1),
+    "masks are written": (r"^open \S*/localise/masks\.partial/\S*\.png w", 25),
+    "the masks get their name": (r"^os\.rename \S*/masks\.partial ", 1),
+    "the masks have their name": (r"^open \S*/localise/\.results\.json\.partial w", 1),
+    "the rows of localise get their name": (r"^os\.rename \S* \S*/localise/results\.json$", 1),
+    "localise is complete": (r"^os\.mkdir \S*/understand", 1),
+}
+END = {
+    "half of the last figures are there": (r"^os\.rename \S* \S*/understand/examples/right-t", 1),
+    "the report gets its name": (r"^os\.rename \S* \S*/report/index\.html$", 1),
+    "the figures get their name": (r"^os\.rename \S* \S*/run/results\.json$", 1),
+}
+MOMENTS = DATA | LOCALISE | HAND_OVER | UNDERSTAND | END
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def assert_undisturbed(folder: Path, undisturbed: Path) -> None:
+    for name in ("results.json", "metrics.jsonl"):
+        assert (folder / name).read_bytes() == (undisturbed / name).read_bytes(), name
+    masks = files(folder / "localise/masks")
+    assert masks == files(undisturbed / "localise/masks")
+    assert len(masks) == 12 // 3 * (5 + 5 + 10)
+    for stage in ("localise", "understand"):
+        ours, theirs = (best_parameters(f / stage / "all") for f in (folder, undisturbed))
+        assert ours.keys() == theirs.keys()
+        for path in ours:
+            np.testing.assert_array_equal(ours[path], theirs[path], err_msg=path)
+    assert (folder / "report/index.html").exists()
+    # Beside the run's folder lie its data.
+    leftovers = ("partial", "-tmp", "incomplete", "damaged")
+    names = [str(path.relative_to(folder.parent)) for path in folder.parent.rglob("*")]
+    assert not [name for name in names if any(word in name for word in leftovers)]
+    json.loads((folder / "config.json").read_bytes())
+
+
+def test_killed_again_and_again(command, tiny_run, tmp_path):
+    undisturbed, flags, _ = tiny_run
+    folder = tmp_path / "run"
+    flags = (*flags, f"--workdir={folder}")
+    # Each start dies at the next moment; the one after says where it takes up the run again.
+    says = None
+    for moment, next_says in (
+        ("array_record is written", "preparing"),
+        ("localise writes its second checkpoint", "[localise/all] continues from step 9"),
+        ("masks are written", "[localise/all] is complete"),
+        ("the masks have their name", "[localise/all] is complete"),
+        ("understand names its last checkpoint", "[understand/all] continues from step 27"),
+        ("the figures get their name", "[understand] is complete"),
+    ):
+        output = command(*flags, die_at=MOMENTS[moment], code=-signal.SIGKILL)
+        assert says is None or says in output, (moment, output)
+        assert (folder / "localise/masks.partial").exists() == (moment == "masks are written")
+        assert not (folder / "results.json").exists()
+        says = next_says
+    assert says in command(*flags)
+    assert_undisturbed(folder, undisturbed)
+
+
+@pytest.mark.slow
+def test_killed_from_outside(start, command, tiny_run, tmp_path):
+    undisturbed, flags, _ = tiny_run
+    folder = tmp_path / "run"
+    flags = (*flags, f"--workdir={folder}")
+    for steps in (12, 50):  # of 36 in each phase
+        with start(*flags) as process:
+            seen = ""
+            while seen.count('"kind": "train"') < steps and process.poll() is None:
+                time.sleep(0.002)
+                path = folder / "metrics.jsonl"
+                seen = path.read_text() if path.exists() else ""
+            os.kill(process.pid, signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL
+        assert not (folder / "results.json").exists()
+    assert "continues from step" in command(*flags)
+    assert_undisturbed(folder, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_at(moment, command, tiny_run, tmp_path):
+    undisturbed, flags, _ = tiny_run
+    folder = tmp_path / "run"
+    flags = (*flags, f"--workdir={folder}")
+    command(*flags, die_at=MOMENTS[moment], code=-signal.SIGKILL)
+    command(*flags)
+    assert_undisturbed(folder, undisturbed)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(start, command, tiny_run, tmp_path):
+    undisturbed, flags, _ = tiny_run
+    folder = tmp_path / "run"
+    flags = (*flags, f"--workdir={folder}")
+    draw = random.Random(3407)
+    longest, kills = 4.0, 0
+    while not (folder / "results.json").exists():
+        with start(*flags) as process:
+            try:
+                process.wait(draw.uniform(0, longest))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                kills += 1
+        longest *= 1.2  # or a slow machine would never come to its first checkpoint
+    assert kills >= 3
+    assert_undisturbed(folder, undisturbed)

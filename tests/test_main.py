@@ -1,0 +1,230 @@
+"""The command: whatever a user gets wrong is one sentence and exit code 2, and nothing is lost."""
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from aavs_jax.errors import UserError
+from aavs_jax.stepping_stones import train_and_evaluate
+from configs import avss
+from data_pipelines import audible_shapes
+from data_pipelines.avsbench import layout
+from data_pipelines.errors import DataError
+
+REPOSITORY = Path(__file__).parents[1]
+AVSS = f"--config={REPOSITORY}/configs/avss.py"
+
+
+def error_of(*arguments: str, cwd: Path) -> str:
+    """Runs the command, which has to fail as it should; returns its one sentence."""
+    done = subprocess.run(
+        [sys.executable, "-m", "aavs_jax.main", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    # Progress may stand before it, in lines of its own.
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and done.stderr.splitlines()[-1] == lines[0], done.stderr
+    return lines[0]
+
+
+# ---- mistakes in the command itself: no jax, nothing written
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["--config=FILE is missing", "--config=configs/avss.py"]),
+        (["--config=none/such.py"], ["none/such.py"]),
+        ([AVSS, "--config.seeds=1"], ["seeds", "Did you mean", "seed"]),
+        (
+            [AVSS, "--config.stages.localise.phases.all.optimizer.learning_rat=1e-3"],
+            ["learning_rat", "Did you mean", "learning_rate"],
+        ),
+        ([AVSS, "--config.stages.localise.foo.bar=1"], ["the config has no key 'foo'"]),
+        ([AVSS, "--wokdir=x"], ["wokdir", "Did you mean", "workdir"]),
+        ([AVSS, "--config.seed=many"], ["config.seed", "many"]),
+        ([AVSS, "stray"], ["'stray'", "Options start with --"]),
+        ([AVSS + ":/x,smal"], ["there is no option 'smal'", "FOLDER,small"]),
+    ],
+    ids=["config", "file", "key", "deep_key", "no_key", "flag", "type", "stray", "option"],
+)
+def test_a_mistake_in_the_command(tmp_path, arguments, words):
+    said = error_of(*arguments, cwd=tmp_path)
+    for word in words:
+        assert word in said
+    assert not list(tmp_path.iterdir())
+
+
+# ---- by the whole command
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """A sound data folder, not to be changed."""
+    return audible_shapes.make(
+        tmp_path_factory.mktemp("data") / "raw", clips=9, size=32, progress=False
+    )
+
+
+def test_a_missing_data_folder_and_then_the_mended_command(tmp_path, raw):
+    run = f"--workdir={tmp_path / 'runs' / 'mine'}"
+    said = error_of(f"{AVSS}:{tmp_path}/none,small", run, cwd=tmp_path)
+    assert f"there is no data folder {tmp_path}/none: check the path" in said
+    # The same folder goes on with the right path: it gets as far as the next mistake.
+    said = error_of(
+        f"{AVSS}:{raw},small",
+        run,
+        "--config.stages.localise.phases.all.trains=('nothing_like_this',)",
+        cwd=tmp_path,
+    )
+    assert "'nothing_like_this' of 'localise/all trains' matches none" in said
+    assert not list(tmp_path.rglob("*.array_record*"))
+
+
+def test_the_paper_without_pretrained_weights(tmp_path, raw):
+    said = error_of(f"{AVSS}:{raw}", cwd=tmp_path)
+    assert "localise/a starts from pretrained parameters, and none are given" in said
+    assert "--config.init.mask2former=DIR" in said
+    assert not list(tmp_path.rglob("*.array_record*"))
+
+
+def test_a_file_where_the_workdir_should_be(tmp_path):
+    (tmp_path / "runs").write_text("a file")
+    said = error_of(AVSS, cwd=tmp_path)
+    assert f"Cannot write {tmp_path}/runs/avss" in said and "--workdir" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    assert (tmp_path / "runs").read_text() == "a file"
+
+
+def test_a_full_disk(tmp_path, raw):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        said = error_of(f"{AVSS}:{raw},small", f"--workdir={disk}/run", cwd=tmp_path)
+        assert "No space left on device" in said and str(disk) in said
+        # Nothing that looks like a prepared data set.
+        assert not list(disk.glob("data/*/avsbench/1.0.0"))
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+# ---- in this process, for what is behind the flags
+
+
+def small_config(folder, **changes) -> dict:
+    config = avss.get_config(f"{folder},small")
+    config.update_from_flattened_dict(changes)
+    return config.to_dict()
+
+
+def run_on(folder, root, **changes):
+    return train_and_evaluate(small_config(folder, **changes), root / "runs" / "avss", "avss")
+
+
+def nothing_but_the_record(root) -> bool:
+    """Neither a data set nor a trace of training."""
+    files = [path.name for path in (root / "runs").rglob("*") if path.is_file()]
+    return set(files) <= {".lock", "config.json", "avsbench.lock"}
+
+
+def some_clip(folder) -> tuple[str, str]:
+    with open(folder / layout.METADATA_NAME, newline="") as file:
+        row = next(row for row in csv.DictReader(file) if row["label"] == "v2")
+    return row["label"], row["uid"]
+
+
+def corrupt_frame(folder):
+    path = layout.frame_path(folder, *some_clip(folder), 3)
+    path.write_bytes(path.read_bytes()[:100])
+    return f"corrupt frame: {path}"
+
+
+def missing_frame(folder):
+    path = layout.frame_path(folder, *some_clip(folder), 3)
+    path.unlink()
+    return f"frames missing in {path.parent}: 3.jpg"
+
+
+def missing_sound(folder):
+    path = layout.audio_path(folder, *some_clip(folder))
+    path.unlink()
+    return str(path)
+
+
+def label_out_of_range(folder):
+    path = layout.rgb_label_path(folder, *some_clip(folder), 1)
+    colours = np.asarray(Image.open(path).convert("RGB")).copy()
+    colours[0, 0] = layout.palette()[200]
+    Image.fromarray(colours).save(path)
+    return f"label value out of range: {path}"
+
+
+def no_table(folder):
+    for entry in folder.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    return f"{layout.METADATA_NAME} missing in {folder}"
+
+
+def empty_table(folder):
+    path = folder / layout.METADATA_NAME
+    path.write_text(path.read_text().splitlines()[0] + "\n")
+    return f"no clips in {folder}"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [corrupt_frame, missing_frame, missing_sound, label_out_of_range, no_table, empty_table],
+    ids=lambda f: f.__name__,
+)
+def test_a_fault_in_the_data_names_the_file(tmp_path, raw, spoil):
+    folder = shutil.copytree(raw, tmp_path / "raw")
+    words = spoil(folder)
+    with pytest.raises(DataError) as error:
+        run_on(folder, tmp_path)
+    assert words in str(error.value)
+    assert nothing_but_the_record(tmp_path)
+
+
+def test_more_warm_up_than_steps(tmp_path, raw):
+    with pytest.raises(UserError, match=r"warmup_steps of localise/all is 50.* only \d+ steps"):
+        run_on(raw, tmp_path, **{"eval.sounds": ("right",)})
+    assert not (tmp_path / "runs" / "avss" / "localise").exists()
+
+
+def test_an_fsdp_that_does_not_divide_the_devices(tmp_path, raw):
+    with pytest.raises(UserError, match=r"mesh\.fsdp is 7, but there are \d+ devices"):
+        run_on(raw, tmp_path, **{"mesh.fsdp": 7})
+    assert nothing_but_the_record(tmp_path)
+
+
+def test_a_workdir_made_by_another_config(tmp_path, raw):
+    root = tmp_path / "runs" / "avss"
+    with pytest.raises(UserError, match="warmup_steps"):
+        run_on(raw, tmp_path, **{"eval.sounds": ("right",)})
+    (root / "metrics.jsonl").write_text("")  # it trained
+    before = (root / "config.json").read_bytes()
+    with pytest.raises(UserError, match=r"made by another config \(seed was 3407, is 1\)"):
+        run_on(raw, tmp_path, **{"eval.sounds": ("right",), "seed": 1})
+    assert (root / "config.json").read_bytes() == before
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="a folder that not even root can write")
+def test_an_unwritable_workdir(raw):
+    with pytest.raises(UserError, match=r"Cannot write /proc/runs/avss"):
+        train_and_evaluate(small_config(raw), Path("/proc/runs/avss"), "avss")

@@ -1,0 +1,365 @@
+"""What a phase starts from, and what is found to be wrong before anything is done."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aavs_jax.batches import evaluations, masks_folder
+from aavs_jax.checkpoint import SCORE, PhaseCheckpoints, save_parameters
+from aavs_jax.checks import check_data, check_patterns, check_schedule
+from aavs_jax.errors import UserError
+from aavs_jax.method import Method
+from aavs_jax.sharding import make_mesh
+from aavs_jax.stepping_stones import starting_parameters, train_and_evaluate
+from aavs_jax.train_state import TrainState
+from configs import avss, s4
+from data_pipelines import audible_shapes
+from data_pipelines.avsbench.avsbench_dataset_builder import prepare
+from data_pipelines.errors import DataError
+
+SHAPES = {"audio/kernel": (3,), "backbone/adapter": (2, 2), "head/kernel": (4,), "queries": (5,)}
+
+
+def draw(seed):
+    rng = np.random.default_rng(seed)
+    return {path: rng.normal(size=shape).astype(np.float32) for path, shape in SHAPES.items()}
+
+
+NETWORK = Method(
+    task="binary",
+    num_classes=2,
+    shapes={path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in SHAPES.items()},
+    initial=draw,
+    loss=None,
+    predict=None,
+)
+FRESH = draw(3)
+
+
+def config_with(start, fresh=(), zero=(), init=None):
+    phase = {"start": start, "fresh": fresh, "zero": zero}
+    return {
+        "seed": 3,
+        "init": init or {"mask2former": "", "vggish": ""},
+        "stages": {"localise": {"phases": {"b": phase}}},
+    }
+
+
+def start_of(root, *arguments, **more):
+    return starting_parameters(config_with(*arguments, **more), "localise/b", NETWORK, root)
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    for path, value in one.items():
+        np.testing.assert_array_equal(value, other[path], err_msg=path)
+
+
+def leave_phase(directory, parameters):
+    """Two validated checkpoints, the first of which is better."""
+    with PhaseCheckpoints(directory) as checkpoints:
+        for step, score in ((1, 0.8), (2, 0.3)):
+            values = {path: jnp.asarray(value) * step for path, value in parameters.items()}
+            state = TrainState(jnp.asarray(step), values, {}, ())
+            checkpoints.save(state, iter_of_data(), {SCORE: score})
+
+
+def iter_of_data():
+    import grain
+
+    return iter(grain.MapDataset.range(3).to_iter_dataset())
+
+
+# starting_parameters
+
+
+def test_nothing_is_the_fresh_draw_of_the_seed(tmp_path):
+    assert_same(start_of(tmp_path, "nothing"), FRESH)
+
+
+def test_pretrained_without_folders_says_which_options_to_give(tmp_path):
+    with pytest.raises(UserError) as error:
+        start_of(tmp_path, "pretrained")
+    words = str(error.value)
+    assert "localise/b starts from pretrained parameters" in words
+    assert "--config.init.mask2former=DIR and --config.init.vggish=DIR" in words
+    assert ",small" in words
+    given = {"mask2former": str(tmp_path), "vggish": ""}
+    with pytest.raises(UserError, match=r"pass --config\.init\.vggish=DIR \(Orbax"):
+        start_of(tmp_path, "pretrained", init=given)
+    given["vggish"] = str(tmp_path / "none")
+    with pytest.raises(UserError, match=r"init\.vggish is no folder: .*none"):
+        start_of(tmp_path, "pretrained", init=given)
+
+
+def test_pretrained_joins_the_folders_and_names_what_does_not_fit(tmp_path, capsys):
+    save_parameters(
+        tmp_path / "network",
+        {"backbone/adapter": jnp.ones((2, 2)), "head/kernel": jnp.ones(151), "other": jnp.ones(1)},
+    )
+    save_parameters(tmp_path / "sound", {"audio/kernel": jnp.full(3, 2.0)})
+    init = {"mask2former": str(tmp_path / "network"), "vggish": str(tmp_path / "sound")}
+    parameters = start_of(tmp_path, "pretrained", init=init)
+    expected = FRESH | {
+        "backbone/adapter": np.ones((2, 2), np.float32),
+        "audio/kernel": np.full(3, 2.0, np.float32),
+    }
+    assert_same(parameters, expected)
+    said = capsys.readouterr().out
+    assert "[localise/b] takes 2 of 4 arrays from 'pretrained'" in said
+    assert "drawn afresh: head/kernel, queries" in said
+
+
+def test_a_phase_hands_over_its_best_not_its_last(tmp_path, capsys):
+    before = {path: np.full(shape, 7, np.float32) for path, shape in SHAPES.items()}
+    leave_phase(tmp_path / "localise" / "a", before)
+    assert_same(start_of(tmp_path, "localise/a"), before)
+    said = capsys.readouterr().out
+    assert "takes 4 of 4 arrays from 'localise/a'" in said and "afresh" not in said
+
+
+def test_what_misfits_from_another_stage_is_named_and_drawn_afresh(tmp_path, capsys):
+    before = {path: np.full(shape, 7, np.float32) for path, shape in SHAPES.items()}
+    before["head/kernel"] = np.full(9, 7, np.float32)
+    leave_phase(tmp_path / "localise" / "a", before)
+    parameters = start_of(tmp_path, "localise/a")
+    assert_same(parameters, before | {"head/kernel": FRESH["head/kernel"]})
+    assert "drawn afresh: head/kernel" in capsys.readouterr().out
+
+
+def test_fresh_and_zero_win_over_what_is_taken(tmp_path):
+    before = {path: np.full(shape, 7, np.float32) for path, shape in SHAPES.items()}
+    leave_phase(tmp_path / "localise" / "a", before)
+    parameters = start_of(tmp_path, "localise/a", fresh=("backbone/.*",), zero=("queries",))
+    changed = {
+        "backbone/adapter": FRESH["backbone/adapter"],
+        "queries": np.zeros(5, np.float32),
+    }
+    assert_same(parameters, before | changed)
+
+
+def test_a_start_that_is_not_there_and_patterns_without_match_are_errors(tmp_path):
+    with pytest.raises(UserError, match=r"starts from 'localise/z', which is neither"):
+        start_of(tmp_path, "localise/z")
+    for key in ("fresh", "zero"):
+        with pytest.raises(UserError, match=f"'none_such' of 'localise/b {key}' matches none"):
+            start_of(tmp_path, "nothing", **{key: ("none_such",)})
+
+
+# masks
+
+
+def test_where_masks_lie(tmp_path):
+    assert masks_folder({"prior": {"masks": ""}}, tmp_path) is None
+    assert masks_folder({"prior": {"masks": "localise"}}, tmp_path) == tmp_path / "localise/masks"
+    assert str(masks_folder({"prior": {"masks": "/my/masks"}}, tmp_path)) == "/my/masks"
+    assert str(masks_folder({"prior": {"masks": "./masks"}}, tmp_path)) == "masks"
+
+
+def test_what_a_trained_stage_is_evaluated_with():
+    config = {"eval": {"sounds": ("right", "silence")}}
+    prior = {"evaluate": ("predicted", "true")}
+    alone = evaluations(config, {"prior": prior, "writes_masks": False})
+    assert alone == [
+        ("test", "predicted", "right"),
+        ("test", "predicted", "silence"),
+        ("test", "true", "right"),
+        ("test", "true", "silence"),
+    ]
+    writing = evaluations(config, {"prior": prior, "writes_masks": True})
+    assert writing == [*alone, ("val", "predicted", "right"), ("train", "predicted", "right")]
+
+
+# check_patterns and check_schedule: before data is prepared
+
+
+def edited(edit, module=avss, argument=""):
+    config = module.get_config(argument)
+    edit(config)
+    return config.to_dict()
+
+
+@pytest.mark.parametrize("key", ["trains", "fresh", "zero"])
+def test_patterns_of_every_phase_are_looked_at(key):
+    stage = {
+        "order": ("a", "b"),
+        "phases": {
+            name: {"trains": (".*",), "fresh": (), "zero": (), "optimizer": {"no_decay": ()}}
+            for name in ("a", "b")
+        },
+    }
+    check_patterns("localise", stage, NETWORK)
+    stage["phases"]["b"][key] = ("queries", "nothing_like_this")
+    with pytest.raises(UserError, match=f"'nothing_like_this' of 'localise/b {key}' matches none"):
+        check_patterns("localise", stage, NETWORK)
+
+
+def test_what_is_spared_from_decay_must_train():
+    phase = {"trains": ("queries",), "fresh": (), "zero": ()}
+    stage = {"order": ("a",), "phases": {"a": phase | {"optimizer": {"no_decay": ("head/.*",)}}}}
+    with pytest.raises(UserError, match=r"'head/\.\*' of 'localise/a no_decay' matches none"):
+        check_patterns("localise", stage, NETWORK)
+
+
+def test_a_phase_that_trains_nothing_is_an_error():
+    phase = {"trains": (), "fresh": (), "zero": (), "optimizer": {"no_decay": ()}}
+    with pytest.raises(UserError, match="'?localise/a trains'? is empty"):
+        check_patterns("localise", {"order": ("a",), "phases": {"a": phase}}, NETWORK)
+
+
+def set_pattern(config):
+    config.stages.understand.phases.all.trains = ("nothing_like_this",)
+
+
+def set_start(config):
+    config.stages.localise.phases.all.start = "understand/all"
+
+
+def set_stage(config):
+    config.schedule = ("localise", "undrestand")
+
+
+def set_phase(config):
+    config.stages.understand.order = ("a",)
+
+
+def set_task(config):
+    config.stages.understand.task = "both"
+
+
+def set_method(config):
+    config.stages.understand.method = "tpavi"
+
+
+def set_masks(config):
+    config.stages.understand.prior.masks = "/no/such/folder"
+
+
+def set_no_masks(config):
+    config.stages.localise.writes_masks = False
+
+
+def set_model(config):
+    config.stages.understand.model.num_heads = 5
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (set_pattern, r"'nothing_like_this' of 'understand/all trains' matches none"),
+        (set_start, r"localise/all starts from 'understand/all', which is neither"),
+        (set_stage, r"no config\.stages\.undrestand: there are localise, understand"),
+        (set_phase, r"no config\.stages\.understand\.phases\.a: there are all"),
+        (set_task, r"stages\.understand\.task is 'both', none of binary, semantic"),
+        (set_method, r"method 'tpavi' is none of aavs"),
+        (set_masks, r"prior\.masks is '/no/such/folder', which is neither an earlier stage"),
+        (
+            set_no_masks,
+            r"prior\.masks is 'localise', which is neither an earlier stage that writes",
+        ),
+        (set_model, r"model or loss cannot be"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_schedule_that_cannot_be_is_found_before_anything_is_made(tmp_path, edit, words):
+    config = edited(edit)
+    with pytest.raises(UserError, match=words):
+        check_schedule(config, tmp_path)
+    with pytest.raises(UserError, match=words):
+        train_and_evaluate(config, tmp_path / "run", "avss")
+    assert {path.name for path in tmp_path.rglob("*")} == {"run", ".lock", "config.json"}
+
+
+@pytest.mark.parametrize("module", [avss, s4])
+def test_the_paper_without_pretrained_weights_is_found_before_data_is_looked_for(tmp_path, module):
+    config = module.get_config(str(tmp_path / "no_data_here")).to_dict()
+    with pytest.raises(UserError, match=r"localise/a starts from pretrained .*none are given"):
+        train_and_evaluate(config, tmp_path / "run", "avss")
+
+
+@pytest.mark.parametrize("argument", ["", "/x,small"])
+def test_schedules_of_the_project_pass(tmp_path, argument):
+    for module in (avss, s4):
+        check_schedule(module.get_config(argument).to_dict(), tmp_path)
+
+
+def test_finished_stages_and_begun_phases_are_not_looked_at(tmp_path):
+    config = avss.get_config("/x").to_dict()
+    with pytest.raises(UserError, match="localise/a starts from pretrained"):
+        check_schedule(config, tmp_path)
+    for phase in ("localise/a", "localise/b"):
+        (tmp_path / phase / "checkpoints").mkdir(parents=True)
+    (tmp_path / "localise" / "results.json").write_text("[]")
+    with pytest.raises(UserError, match="understand/a starts from pretrained"):
+        check_schedule(config, tmp_path)
+
+
+# check_data: with the data at hand, before the first step
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    audible_shapes.make(folder / "raw", clips=40, size=32, progress=False)
+    prepare(folder / "raw", folder / "prepared", progress=False)
+    return folder / "prepared"
+
+
+def fit_small_data(config):
+    for stage in config.stages.values():
+        stage.phases["all"].optimizer.warmup_steps = 1
+    config.eval.sounds = ("right", "silence")
+
+
+def test_data_that_fits_passes_without_a_record_read(data_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "data_pipelines.source.ClipSource.__getitem__", lambda *_: pytest.fail("a record was read")
+    )
+    check_data(edited(fit_small_data), data_dir, tmp_path, make_mesh())
+
+
+def test_too_much_warm_up_names_the_phase(data_dir, tmp_path):
+    def edit(config):
+        fit_small_data(config)
+        config.stages.understand.phases.all.optimizer.warmup_steps = 10_000
+
+    with pytest.raises(UserError, match=r"warmup_steps of understand/all is 10000.* steps"):
+        check_data(edited(edit), data_dir, tmp_path, make_mesh())
+
+
+def test_a_batch_that_the_devices_cannot_share(data_dir, tmp_path):
+    @dataclasses.dataclass
+    class ThreeDevices:
+        size: int = 3
+
+    with pytest.raises(UserError, match=r"localise\.data\.batch_size is 20, which 3 devices"):
+        check_data(edited(fit_small_data), data_dir, tmp_path, ThreeDevices())
+
+
+def test_clips_longer_than_a_batchs_seconds(data_dir, tmp_path):
+    def edit(config):
+        fit_small_data(config)
+        config.stages.understand.data.sampling = "clip"
+
+    with pytest.raises(DataError, match="seconds is 1, but clips sampled by clip need"):
+        check_data(edited(edit), data_dir, tmp_path, make_mesh())
+
+
+def test_an_unknown_sound_or_prior(data_dir, tmp_path):
+    def edit(config):
+        fit_small_data(config)
+        config.eval.sounds = ("right", "noise")
+
+    with pytest.raises(DataError, match="sound 'noise' is none of"):
+        check_data(edited(edit), data_dir, tmp_path, make_mesh())
+
+
+def test_a_mesh_that_the_devices_do_not_make(tmp_path):
+    def edit(config):
+        config.mesh.fsdp = 3
+
+    with pytest.raises(UserError, match=r"mesh\.fsdp is 3, but there are \d+ devices"):
+        train_and_evaluate(edited(edit), tmp_path / "run", "avss")

@@ -28,10 +28,13 @@ def check_schedule(config: Config, root: Path) -> None:
       root: the folder of the run.
 
     Raises:
-      UserError: a stage or phase that is not described; a network that cannot be; a pattern that
-        matches nothing; a phase that starts from, or a stage that takes masks from, what no
-        earlier one leaves; pretrained parameters that are not given.
+      UserError: a number out of range; a stage or phase that is not described; a network that
+        cannot be; a pattern that matches nothing; a phase that starts from, or a stage that takes
+        masks from, what no earlier one leaves; pretrained parameters that are not given.
     """
+    for key, least in (("seed", 0), ("log_every", 1), ("checkpoint_every", 1)):
+        if config[key] < least:
+            raise UserError(f"config.{key} is {config[key]}: give at least {least}")
     earlier: list[str] = []
     for stage_name in config["schedule"]:
         stage = _described(config["stages"], stage_name, "config.stages")
@@ -39,6 +42,8 @@ def check_schedule(config: Config, root: Path) -> None:
             raise UserError(
                 f"config.stages.{stage_name}.task is {stage['task']!r}, none of {', '.join(TASKS)}"
             )
+        if not stage["order"]:
+            raise UserError(f"config.stages.{stage_name}.order is empty: name its phases")
         for phase_name in stage["order"]:
             _described(stage["phases"], phase_name, f"config.stages.{stage_name}.phases")
         if not _finished(root, stage_name):

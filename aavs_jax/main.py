@@ -68,7 +68,15 @@ def main(_: list[str]) -> None:
         lambda record: "orbax" not in record.pathname or record.levelname != "ERROR"
     )
     if _DISTRIBUTED.value:
-        jax.distributed.initialize()
+        try:
+            jax.distributed.initialize()
+        except (ValueError, RuntimeError) as error:
+            print(
+                f"error: --distributed finds no cluster ({str(error).splitlines()[0]}): start one "
+                "process on each host of a TPU slice or by SLURM, or leave it out on one machine",
+                file=sys.stderr,
+            )
+            sys.exit(2)
     workdir = Path(_WORKDIR.value or Path("runs") / config_name()).absolute()
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(workdir.parent / "compilation_cache"))

@@ -59,7 +59,8 @@ def make_method(stage: Mapping[str, Any], num_classes: int) -> Method:
         )
     try:
         return METHODS[stage["method"]](stage, 2 if stage["task"] == "binary" else num_classes)
-    except ValueError as error:
+    # What sizes of 0 and empty lists run into is not only the ValueErrors of the configurations.
+    except (ValueError, TypeError, IndexError, ArithmeticError) as error:
         raise UserError(f"the config's model or loss cannot be: {error}") from error
 
 

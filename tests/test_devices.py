@@ -20,6 +20,8 @@ TRAINS = "(?!audio_encoder/).*"  # something is frozen, too
 STEPS = 4
 CLIPS = 16  # per batch
 MESHES = {"data=8": 1, "data=2, fsdp=4": 4}  # and the devices along fsdp
+# Cuts along fsdp and the batches' rows -> how many of eight devices are taken.
+TAKEN = {(1, (16,)): 8, (1, (20,)): 5, (1, (20, 8)): 4, (2, (20,)): 4, (1, (1,)): 1}
 REPOSITORY = Path(__file__).parents[1]
 DEVICES = "--xla_force_host_platform_device_count=8"
 
@@ -56,6 +58,8 @@ def main(stage: dict, data_dir: str, out: Path, meshes: dict[str, int]) -> None:
         for _ in range(STEPS)
     ]
     results = {"devices": jax.device_count()}
+    if jax.device_count() == 8:
+        results["taken"] = [sharding.make_mesh(*wanted).size for wanted in TAKEN]
     for name, fsdp in meshes.items():
         mesh = sharding.make_mesh(fsdp)
         found = results[name] = {"axis_types": [kind.name for kind in mesh.axis_types]}
@@ -198,6 +202,10 @@ def assert_same_figures(ours, theirs) -> None:
     assert figures.keys() == other_figures.keys()
     for name in figures:
         np.testing.assert_array_equal(figures[name], other_figures[name], err_msg=name)
+
+
+def test_as_many_devices_are_taken_as_can_share_the_batches(results):
+    assert results["taken"] == list(TAKEN.values())
 
 
 def test_axes_are_auto(results):

@@ -246,6 +246,38 @@ def set_model(config):
     config.stages.understand.model.num_heads = 5
 
 
+def set_empty_audio(config):
+    config.stages.understand.model.audio.fully_connected = ()
+
+
+def set_seed(config):
+    config.seed = -1
+
+
+def set_no_checkpoints(config):
+    config.checkpoint_every = 0
+
+
+def set_no_phases(config):
+    config.stages.localise.order = ()
+
+
+def set_prior_in_training_only(config):
+    config.stages.understand.prior.evaluate = ("none",)
+
+
+def set_prior_in_evaluation_only(config):
+    config.stages.understand.prior.train = "none"
+
+
+def set_sounds(config):
+    config.eval.sounds = ("silence",)
+
+
+def set_semantic_masks(config):
+    config.stages.understand.writes_masks = True
+
+
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
@@ -261,6 +293,14 @@ def set_model(config):
             r"prior\.masks is 'localise', which is neither an earlier stage that writes",
         ),
         (set_model, r"model or loss cannot be"),
+        (set_empty_audio, r"model or loss cannot be"),
+        (set_seed, r"config\.seed is -1: give at least 0"),
+        (set_no_checkpoints, r"config\.checkpoint_every is 0: give at least 1"),
+        (set_no_phases, r"stages\.localise\.order is empty"),
+        (set_prior_in_training_only, r"either with prior masks or, 'none', without"),
+        (set_prior_in_evaluation_only, r"either with prior masks or, 'none', without"),
+        (set_sounds, r"eval\.sounds lacks 'right'"),
+        (set_semantic_masks, r"writes_masks is set, but only a binary stage"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -152,6 +152,22 @@ def test_shapes_and_types(train, masks_dir):
         assert (batch[name].shape, batch[name].dtype) == (shape, dtype), name
 
 
+def test_unshuffled_is_subset_by_subset_whatever_the_order_of_the_table(train):
+    class Backwards:
+        clips, num_classes = train.clips[::-1], train.num_classes
+
+        def __len__(self):
+            return len(train)
+
+        def __getitem__(self, index):
+            return train[len(train) - 1 - index]
+
+    ids = next(by_clip(Backwards(), shuffle=False, batch_size=11))["ids"]
+    subsets = [str(clip).split("/")[0] for clip in ids]
+    assert subsets == ["v1s"] * 5 + ["v1m"] * 3 + ["v2"] * 3
+    assert list(ids[:5]) == [clip.name for clip in train.clips if clip.subset == "v1s"][::-1]
+
+
 def test_whole_clips(train, clips, frame_colour):
     """Frame t with second t; v1s repeats frame 0 and its label with each second's sound; five
     seconds are padded to ten."""

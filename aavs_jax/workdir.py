@@ -110,7 +110,7 @@ class Workdir:
         path = self.root / ".lock"
         with writing(path):
             self.root.mkdir(parents=True, exist_ok=True)
-            self._lock = lock = open(path, "w")
+            self._lock = lock = open(path, "a")  # changes nothing that is there
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -39,6 +39,8 @@ def parse(arguments: list[str]) -> list[str]:
 
 def _in_a_sentence(error: Exception) -> str:
     """What absl and ml_collections say in many lines, some of them a traceback."""
+    if error.args and isinstance(error.args[0], KeyError):
+        error = error.args[0]  # ml_collections wraps it in an AttributeError
     if isinstance(error, KeyError):
         return f"the config has no key {str(error.args[0]).replace(chr(10), ': ')}"
     text = str(error).strip()

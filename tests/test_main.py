@@ -48,7 +48,7 @@ def error_of(*arguments: str, cwd: Path) -> str:
     [
         ([], ["--config=FILE is missing", "--config=configs/avss.py"]),
         (["--config=none/such.py"], ["none/such.py"]),
-        ([AVSS, "--config.seeds=1"], ["seeds", "Did you mean", "seed"]),
+        ([AVSS, "--config.seeds=1"], ["no key 'seeds'", "Did you mean", "seed"]),
         (
             [AVSS, "--config.stages.localise.phases.all.optimizer.learning_rat=1e-3"],
             ["learning_rat", "Did you mean", "learning_rate"],
@@ -65,6 +65,7 @@ def test_a_mistake_in_the_command(tmp_path, arguments, words):
     said = error_of(*arguments, cwd=tmp_path)
     for word in words:
         assert word in said
+    assert "\\" not in said  # nobody's repr
     assert not list(tmp_path.iterdir())
 
 

@@ -108,7 +108,9 @@ def test_killed_from_outside(start, command, tiny_run, tmp_path):
     undisturbed, flags, _ = tiny_run
     folder = tmp_path / "run"
     flags = (*flags, f"--workdir={folder}")
-    for steps in (12, 50):  # of 36 in each phase
+    # Of 36 in each phase. A checkpoint, each ninth step, is written while training goes on, but the
+    # second one waits for the first: 20 steps into understand that one is there for certain.
+    for steps in (12, 56):
         with start(*flags) as process:
             seen = ""
             while seen.count('"kind": "train"') < steps and process.poll() is None:

@@ -157,7 +157,7 @@ def starting_parameters(
 
     Raises:
       UserError: pretrained parameters are asked for and none are given; a phase that is not
-        there; a pattern that matches nothing.
+        there; nothing in it fits the network; a pattern that matches nothing.
     """
     stage_name, phase_name = name.split("/")
     phase = config["stages"][stage_name]["phases"][phase_name]

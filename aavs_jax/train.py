@@ -42,7 +42,8 @@ def train_phase(
     """Trains a phase to its end, from where it stopped if it was begun before.
 
     Afterwards `PhaseCheckpoints(directory).best_parameters()` has what to hand over. Whether and
-    where the process was killed in between changes no figure.
+    where the process was killed in between changes no figure (on CPU no bit of one; GPUs may sum
+    in another order from one start to the next).
 
     Args:
       name: "<stage>/<phase>".
@@ -60,7 +61,8 @@ def train_phase(
       checkpoint_every: steps between checkpoints from which a killed run goes on.
 
     Raises:
-      UserError: a pattern that matches nothing; a loss or gradient that is not finite.
+      UserError: a pattern that matches nothing; a loss or gradient that is not finite; there are
+        checkpoints, and none can be read.
     """
     stage_name, phase_name = name.split("/")
     total = count_steps(phase, steps_per_epoch)

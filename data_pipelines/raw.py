@@ -1,0 +1,113 @@
+"""What every layout on disk is read into: a table of clips that says which file holds what.
+
+A layout's reader only looks at names and tables; nothing here has been decoded yet.
+"""
+
+import dataclasses
+from pathlib import Path
+
+LABEL_ENCODINGS = ("colours", "ids", "foreground")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sound:
+    """One recording that is heard in a clip.
+
+    Attributes:
+        path: of an audio file, or of a video file whose sound track is meant.
+        position: of its source from left (0) to right (1): L = (1 - p) x, R = p x. None: the file's
+            own channels are taken as they are.
+    """
+
+    path: Path
+    position: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class RawClip:
+    """One clip as it lies on disk.
+
+    Attributes:
+        subset: v1s, v1m, v2, vpo_ss, vpo_ms, vpo_msmi, or clips (folders of one's own).
+        uid: unique in its subset; can be the name of a folder.
+        split: train, val or test.
+        seconds: T.
+        frames: T pictures, one a second; or one, a still that is seen in every second; none if
+            `video` is given.
+        labels: (second, picture) of the labelled seconds, ascending.
+        label_encoding: "colours" (AVSBench's palette), "ids" (pixel values, see `label_ids`) or
+            "foreground" (whatever is not black is `foreground`).
+        label_ids: pixel value -> class id, for "ids"; None: the values are class ids. Values
+            that are not named are faults.
+        foreground: class id of what is not black, for "foreground"; None: its class is not known
+            (it is stored white, which is foreground but no class).
+        video: a video file, of which the frame at the end of each second is taken.
+        start: the second of the video and of the sound with which the clip begins.
+        sounds: what is heard, summed.
+        centred: whether T seconds are taken from the middle of each sound, a short one being
+            repeated (VPO), instead of from `start`.
+        objects: class ids that the table says sound in the picture; None: those of the labels.
+    """
+
+    subset: str
+    uid: str
+    split: str
+    seconds: int
+    frames: tuple[Path, ...]
+    labels: tuple[tuple[int, Path], ...]
+    sounds: tuple[Sound, ...]
+    label_encoding: str = "colours"
+    label_ids: tuple[tuple[int, int], ...] | None = None
+    foreground: int | None = None
+    video: Path | None = None
+    start: int = 0
+    centred: bool = False
+    objects: tuple[int, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.subset}/{self.uid}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """Something that is not as it should be.
+
+    Attributes:
+        kind: "left out" (the clip is not prepared), "repaired" (it is, mended), or "noticed".
+        clip: "subset/uid", or as much of a name as there is; "" for the folder as a whole.
+        code: two or three words, the same for all findings alike, which are counted by it.
+        message: one sentence: what and in which file.
+    """
+
+    kind: str
+    clip: str
+    code: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True)
+class RawTable:
+    """What a folder holds.
+
+    Attributes:
+        layout: its name, for people ("AVSBench, unified release").
+        roots: folders within which all files must lie.
+        class_names: by class id, background first.
+        clips: in a fixed order.
+        binary_only: subsets whose labels tell foreground from background, but no classes.
+        stereo: whether left and right mean something and are kept.
+        expected: (subset, split) -> clips of a complete published copy; empty where none is known.
+        findings: what was wrong with tables and names; clips left out so are not in `clips`.
+        fingerprint: hex digest that changes with whatever the table was read from.
+    """
+
+    layout: str
+    roots: tuple[Path, ...]
+    class_names: tuple[str, ...]
+    clips: tuple[RawClip, ...]
+    fingerprint: str
+    binary_only: tuple[str, ...] = ()
+    stereo: bool = False
+    expected: dict[tuple[str, str], int] = dataclasses.field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()

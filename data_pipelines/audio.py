@@ -9,8 +9,8 @@ import functools
 import os
 
 import numpy as np
-import soundfile
 
+from data_pipelines import sound_files
 from data_pipelines.errors import DataError
 
 SAMPLE_RATE = 16000  # Hz
@@ -24,12 +24,12 @@ EXAMPLE_WINDOWS = 96  # windows per example, 0.96 s
 
 
 def load_waveform(path: str | os.PathLike[str]) -> np.ndarray:
-    """Reads a sound file as 16 kHz mono.
+    """Reads a sound file, or the sound track of a video, as 16 kHz mono.
 
     Channels are averaged, other sampling rates resampled.
 
     Args:
-        path: a file that libsndfile can read (WAV, FLAC, OGG, ...).
+        path: of the file; see `sound_files` for what can be read, `media` for the limits.
 
     Returns:
         float32 [S], samples in [-1, 1): int16 files are divided by 32768.
@@ -37,24 +37,29 @@ def load_waveform(path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
         DataError: the file is missing, cannot be read, or holds no samples.
     """
-    path = os.fspath(path)
-    if not os.path.isfile(path):
-        raise DataError(f"sound file missing: {path}")
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError, RuntimeError) as fault:
-        raise DataError(f"sound file cannot be read: {path} ({fault})") from fault
-    if not len(samples):
-        raise DataError(f"sound file holds no samples: {path}")
-    waveform = samples.mean(axis=1)
-    if rate != SAMPLE_RATE:
-        import librosa  # costs seconds to load, and only files at other rates need it
+    excerpt = sound_files.read_sound(path)
+    return resample(excerpt.samples[:, 0], excerpt.rate)
+
+
+def resample(waveform: np.ndarray, rate: int) -> np.ndarray:
+    """Brings a waveform to 16 kHz.
+
+    Args:
+        waveform: float32 [S].
+        rate: its sampling rate, Hz.
+
+    Returns:
+        float32 [S * 16000 / rate], rounded up.
+    """
+    if rate != SAMPLE_RATE and len(waveform):
+        import librosa  # costs a second to load, and only files at other rates need it
 
         waveform = librosa.resample(
-            waveform, orig_sr=rate, target_sr=SAMPLE_RATE, res_type="soxr_hq"
+            np.ascontiguousarray(waveform),
+            orig_sr=rate,
+            target_sr=SAMPLE_RATE,
+            res_type="soxr_hq",
         )
-    if not np.isfinite(waveform).all():
-        raise DataError(f"sound file holds samples that are no numbers: {path}")
     return np.ascontiguousarray(waveform, dtype=np.float32)
 
 

@@ -1,0 +1,241 @@
+"""Label maps in the encodings that data sets have, checked and counted, and written as AVSBench's.
+
+Large maps are looked at a few rows at a time, so that checking needs little memory.
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+
+from data_pipelines import media
+from data_pipelines.avsbench import layout
+from data_pipelines.media import MediaError
+
+# Size of label maps in the first release, whatever the shape of the frames (width, height).
+SQUARE_LABEL = (224, 224)
+STRIP_PIXELS = 2**20
+
+_PNG = {"format": "PNG"}
+_WHITE = 255
+
+
+@dataclasses.dataclass(frozen=True)
+class Label:
+    """A label map as it is stored.
+
+    Attributes:
+        encoded: a PNG that shows AVSBench's colours: with a palette, which takes a quarter of the
+            time to decode; the file as it was, if it has other colours, too.
+        size: width, height.
+        pixels: how many pixels have each class id, int64 [256]; not those of foreground whose
+            class is not known. Colours that are none of the palette's count as background.
+        foreground: pixels that are not black.
+        stray: pixels whose colour is no class's.
+    """
+
+    encoded: bytes
+    size: tuple[int, int]
+    pixels: np.ndarray
+    foreground: int
+    stray: int = 0
+
+
+def read_label(
+    path: str | os.PathLike[str],
+    encoding: str,
+    class_count: int,
+    *,
+    label_ids: tuple[tuple[int, int], ...] | None = None,
+    foreground: int | None = None,
+) -> Label:
+    """Reads a label map.
+
+    Args:
+        path: of the picture.
+        encoding: "colours", "ids" or "foreground", see `raw.RawClip`.
+        class_count: K; class ids are 0 to K - 1.
+        label_ids: pixel value -> class id, for "ids"; None: the values are class ids.
+        foreground: class id of what is not black, for "foreground"; None: not known.
+
+    Returns:
+        The label map.
+
+    Raises:
+        MediaError: see `media.read_picture`; a value that is no class.
+    """
+    encoded, image = media.read_picture(path, "label")
+    if encoding == "colours":
+        return _colours(path, encoded, image, class_count)
+    if encoding == "foreground":
+        return _foreground(path, image, class_count, foreground)
+    return _ids(path, encoded, image, class_count, label_ids)
+
+
+def check_size(
+    path, size: tuple[int, int], frame_size: tuple[int, int], first_size: tuple[int, int]
+) -> None:
+    """A label map covers its frame: same shape up to scale and rounding.
+
+    Args:
+        path: of the label map.
+        size: its width and height.
+        frame_size: of the frame.
+        first_size: of the first label map of the clip.
+
+    Raises:
+        MediaError: it does not, or the clip's label maps differ in size.
+    """
+    (width, height), (frame_width, frame_height) = size, frame_size
+    skew = abs(width * frame_height - height * frame_width)
+    if size != SQUARE_LABEL and skew > 2 * max(frame_size):
+        raise MediaError(
+            "label of wrong size",
+            f"label of wrong size: {path} is {width}x{height}, its frame "
+            f"{frame_width}x{frame_height}",
+        )
+    if size != first_size:
+        raise MediaError(
+            "label of wrong size",
+            f"label of wrong size: {path} is {width}x{height}, those before it in the clip "
+            f"{first_size[0]}x{first_size[1]}",
+        )
+
+
+def _colours(path, encoded: bytes, image: Image.Image, class_count: int) -> Label:
+    pixels, foreground, stray = np.zeros(256, np.int64), 0, 0
+    colour_of_id = layout.palette(256)
+    whole = np.empty((image.height, image.width), np.uint8)
+    for top, strip in _strips(image):
+        colours = np.asarray(media.to_rgb(strip))
+        ids = colours_to_ids(colours)
+        whole[top : top + strip.height] = ids
+        pixels += np.bincount(ids.ravel(), minlength=256)
+        coloured = colours.any(axis=-1)
+        foreground += int(np.count_nonzero(coloured))
+        stray += int(np.count_nonzero(coloured & (ids == 0)))
+    highest = int(np.flatnonzero(pixels).max())
+    if highest >= class_count:
+        colour = tuple(int(v) for v in colour_of_id[highest])
+        raise MediaError(
+            f"label above {class_count - 1}",
+            f"label value out of range: {path} holds colour {colour} of class id {highest}, but "
+            f"the classes have only ids 0 to {class_count - 1}",
+        )
+    if not stray:
+        encoded = _encode_ids(whole)
+    return Label(encoded, image.size, pixels, foreground, stray)
+
+
+def _foreground(path, image: Image.Image, class_count: int, class_id: int | None) -> Label:
+    if class_id is not None and class_id >= class_count:
+        raise _above(path, f"its foreground is class id {class_id}", class_count)
+    mask = np.empty((image.height, image.width), np.uint8)
+    for top, strip in _strips(image):
+        # Not by way of RGB where it is grey: of 16 bits the lower ones count, too.
+        values = np.asarray(
+            strip if strip.mode in ("1", "L") or strip.mode.startswith("I") else media.to_rgb(strip)
+        )
+        rows = values != 0
+        mask[top : top + strip.height] = rows if rows.ndim == 2 else rows.any(axis=-1)
+    count = int(np.count_nonzero(mask))
+    pixels = np.zeros(256, np.int64)
+    pixels[0] = mask.size - count
+    if class_id is None:
+        encoded = media.encode(Image.fromarray(mask * np.uint8(_WHITE)).convert("RGB"), _PNG)
+    else:
+        if class_id:
+            pixels[class_id] = count
+        encoded = _encode_ids(mask * np.uint8(class_id))
+    return Label(encoded, image.size, pixels, count)
+
+
+def _ids(path, encoded: bytes, image: Image.Image, class_count: int, label_ids) -> Label:
+    known = np.full(2**16, -1, np.int32)
+    if label_ids is None:
+        known[:] = np.arange(2**16)
+    else:
+        for value, class_id in label_ids:
+            known[value] = class_id
+    ids = np.empty((image.height, image.width), np.uint8)
+    bits = media.bits_per_channel(encoded, image)
+    for top, strip in _strips(image):
+        values = _values(path, strip, bits)
+        mapped = known[values]
+        if (mapped < 0).any():
+            value = int(values[mapped < 0].max())
+            raise MediaError(
+                "label value unknown",
+                f"label value unknown: {path} holds the value {value}, which stands for no class",
+            )
+        if (highest := int(mapped.max())) >= class_count:
+            value = int(values[mapped == highest][0])
+            raise _above(path, f"it holds the value {value} of class id {highest}", class_count)
+        ids[top : top + strip.height] = mapped
+    pixels = np.bincount(ids.ravel(), minlength=256).astype(np.int64)
+    return Label(_encode_ids(ids), image.size, pixels, int(pixels[1:].sum()))
+
+
+def _values(path, strip: Image.Image, bits: int) -> np.ndarray:
+    """The values that the file holds, as integers [h, w]: of a palette the indices."""
+    mode = strip.mode
+    if mode in ("1", "L", "P", "PA") or mode.startswith("I"):
+        values = np.asarray(strip if mode != "PA" else strip.getchannel("P"))
+        # Pillow stretches grey of 2 and 4 bits to 8.
+        return values // {2: 85, 4: 17}[bits] if mode == "L" and bits in (2, 4) else values * 1
+    if bits == 8 and mode in ("LA", "RGB", "RGBA"):
+        bands = np.asarray(strip)
+        if mode == "LA" or (bands[..., :3] == bands[..., :1]).all():
+            return bands[..., 0]
+    raise MediaError(
+        "label of colours",
+        f"label of colours: {path} should hold class ids (a grey PNG, or one with a palette)",
+    )
+
+
+def _above(path, what: str, class_count: int) -> MediaError:
+    return MediaError(
+        f"label above {class_count - 1}",
+        f"label value out of range: {path}: {what}, but the classes have only ids 0 to "
+        f"{class_count - 1}",
+    )
+
+
+def _encode_ids(ids: np.ndarray) -> bytes:
+    image = Image.fromarray(ids).convert("P")
+    image.putpalette(layout.palette(256).tobytes())
+    return media.encode(image, _PNG)
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    rows = max(1, STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def colours_to_ids(colours: np.ndarray) -> np.ndarray:
+    """Class ids of label colours; a colour that is none of the 256 palette's is background.
+
+    Args:
+        colours: uint8 [..., 3], RGB.
+
+    Returns:
+        uint8 [...].
+    """
+    # The palette uses the three highest bits of each channel, so nine bits tell its colours apart.
+    high = (colours >> 5).astype(np.uint16)
+    ids = _ID_OF_HIGH_BITS[(high[..., 0] << 6) | (high[..., 1] << 3) | high[..., 2]]
+    stray = ((colours[..., 0] | colours[..., 1] | colours[..., 2]) & 31) != 0
+    return np.where(stray, np.uint8(0), ids)
+
+
+def _id_of_high_bits() -> np.ndarray:
+    high = (layout.palette(256) >> 5).astype(np.uint16)
+    table = np.zeros(512, np.uint8)
+    table[(high[:, 0] << 6) | (high[:, 1] << 3) | high[:, 2]] = np.arange(256)
+    return table
+
+
+_ID_OF_HIGH_BITS = _id_of_high_bits()

@@ -1,0 +1,308 @@
+"""One clip from disk: read, checked, mended where that is possible, or left out with the reason.
+
+`read_clip` runs in worker processes. Whatever the files hold it returns; what is wrong with them
+becomes findings.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipelines import audio, clip_sound, labels, media, video_files
+from data_pipelines.media import MediaError
+from data_pipelines.raw import Finding, RawClip
+
+SILENCE_TOLERANCE = 1e-3  # of log-mel values, around those of digital silence
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadOptions:
+    """How clips are stored.
+
+    Attributes:
+        size: frames are resized to size x size pixels (JPEG); None: they stay as they are.
+        stereo: whether the log-mel examples of left and right are kept, too.
+        follow_links: whether links may lead out of the data folder.
+    """
+
+    size: int | None = None
+    stereo: bool = False
+    follow_links: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadResult:
+    """What became of a clip.
+
+    Attributes:
+        example: what the builder stores; None if and only if a finding says "left out". uid,
+            subset, frames (T encoded pictures, or 1 of a still), labels (encoded, of the labelled
+            seconds), labelled (bool [T]), objects (class ids), audio (float32 [T, 96, 64], mono),
+            stereo (float32 [T, 2, 96, 64], left and right; [0, 2, 96, 64] if not kept).
+        findings: what was not as it should be.
+        facts: what reports count, fit for JSON: pixels (class id -> pixels in label maps),
+            foreground_pixels (not black), label_pixels, empty_masks (label maps all black),
+            silent_seconds, seconds, repaired_seconds (whose frame or sound was repeated),
+            sound_digest (of the waveform; that of silent clips says nothing), frame_digests (of
+            the stored frames), objects. Empty for a clip that is left out.
+    """
+
+    example: dict[str, Any] | None
+    findings: tuple[Finding, ...]
+    facts: dict[str, Any]
+
+
+class _Reading:
+    """A clip while it is read."""
+
+    def __init__(self, clip: RawClip, options: ReadOptions, class_count: int, roots):
+        self.clip, self.options, self.class_count = clip, options, class_count
+        self.roots = tuple(_real(str(root)) for root in roots)
+        self.findings: list[Finding] = []
+        self.repaired: set[int] = set()
+        self.bytes = 0
+
+    def find(self, kind: str, code: str, message: str) -> None:
+        name = media.printable(self.clip.name)
+        self.findings.append(Finding(kind, name, code, media.printable(message)))
+
+    def check_inside(self, path: Path) -> None:
+        """Raises MediaError if a link leads the file out of the roots."""
+        if self.options.follow_links:
+            return
+        try:
+            real = _real(os.path.dirname(path))
+            if os.path.islink(path):
+                real = os.path.realpath(path)
+        except (OSError, ValueError):
+            return  # a name that cannot be; opening it says so
+        if not any(real == root or real.startswith(root.rstrip("/") + "/") for root in self.roots):
+            raise MediaError(
+                "link leads outside", f"link leads out of the data folder: {path} is {real}"
+            )
+
+    def keep(self, encoded: bytes) -> bytes:
+        """Counts what is kept of a clip against the limit."""
+        self.bytes += len(encoded)
+        if self.bytes > media.MAX_CLIP_BYTES:
+            raise MediaError(
+                "clip too large",
+                f"clip too large: the pictures of {self.clip.name} need more than "
+                f"{media.MAX_CLIP_BYTES >> 20} MiB",
+            )
+        return encoded
+
+
+def read_clip(
+    clip: RawClip, options: ReadOptions, class_count: int, roots: tuple[Path, ...]
+) -> ReadResult:
+    """Reads one clip, decoding everything once to see that it can be.
+
+    Args:
+        clip: where its files are.
+        options: how it is stored.
+        class_count: K, background counted.
+        roots: folders within which its files must lie.
+
+    Returns:
+        The example, or the reason why there is none.
+    """
+    reading = _Reading(clip, options, class_count, roots)
+    try:
+        _check_shape(clip)
+        frames, sizes = _read_frames(reading)
+        stored = _read_labels(reading, sizes)
+        waveforms, examples = _read_sound(reading)
+    except MediaError as fault:
+        reading.find("left out", fault.code, str(fault))
+        return ReadResult(None, tuple(reading.findings), {})
+    pixels = sum((label.pixels for label in stored), np.zeros(256, np.int64))
+    objects = clip.objects
+    if objects is None:
+        objects = tuple(int(i) for i in np.flatnonzero(pixels) if i)
+    mono = examples[0]
+    if not options.stereo:
+        sides = np.zeros((0, 2, *mono.shape[1:]), np.float32)
+    else:
+        sides = np.stack([examples[-2 % len(examples)], examples[-1]], axis=1)
+    seconds = {second for second, _ in clip.labels}
+    example = {
+        "uid": clip.uid,
+        "subset": clip.subset,
+        "frames": frames,
+        "labels": [label.encoded for label in stored],
+        "labelled": np.array([second in seconds for second in range(clip.seconds)], bool),
+        "objects": list(objects),
+        "audio": mono,
+        "stereo": sides,
+    }
+    silent = np.abs(mono - audio.silence_example()).max(axis=(1, 2)) <= SILENCE_TOLERANCE
+    facts = {
+        "pixels": {int(i): int(pixels[i]) for i in np.flatnonzero(pixels)},
+        "foreground_pixels": sum(label.foreground for label in stored),
+        "label_pixels": sum(label.size[0] * label.size[1] for label in stored),
+        "empty_masks": sum(not label.foreground for label in stored),
+        "silent_seconds": int(silent.sum()),
+        "seconds": clip.seconds,
+        "repaired_seconds": len(reading.repaired),
+        "sound_digest": _digest(waveforms[0].tobytes()),
+        "frame_digests": [_digest(frame) for frame in frames],
+        "objects": list(objects),
+    }
+    return ReadResult(example, tuple(reading.findings), facts)
+
+
+def _check_shape(clip: RawClip) -> None:
+    """What a layout's reader hands over is as `RawClip` says."""
+    if not 1 <= clip.seconds <= media.MAX_CLIP_SECONDS:
+        raise MediaError(
+            "length out of limits",
+            f"clip {clip.name} has {clip.seconds} seconds, there can be 1 to "
+            f"{media.MAX_CLIP_SECONDS}",
+        )
+    if clip.video is None and len(clip.frames) not in (1, clip.seconds):
+        raise MediaError(
+            "frame missing",
+            f"clip {clip.name} has {len(clip.frames)} frames for {clip.seconds} seconds",
+        )
+    numbers = [second for second, _ in clip.labels]
+    if numbers != sorted(set(numbers)) or any(not 0 <= n < clip.seconds for n in numbers):
+        raise MediaError(
+            "label beyond clip",
+            f"labels of clip {clip.name} are of the seconds {numbers}, the clip has {clip.seconds}",
+        )
+    if not clip.sounds:
+        raise MediaError("sound file missing", f"sound file missing: clip {clip.name} has none")
+
+
+# --- pictures -----------------------------------------------------------------------------------
+
+
+def _read_frames(reading: _Reading) -> tuple[list[bytes], list[tuple[int, int]]]:
+    """Encoded frames, and their sizes (width, height) before any resizing."""
+    clip, size = reading.clip, reading.options.size
+    if clip.video is not None:
+        return _read_video(reading)
+    _check_present(clip)
+    frames, sizes, converted = [], [], []
+    for path in clip.frames:
+        reading.check_inside(path)
+        encoded, image = media.read_picture(path, "frame")
+        plain = image.mode == "RGB" and media.bits_per_channel(encoded, image) == 8
+        if not plain:
+            depth = media.bits_per_channel(encoded, image)
+            converted.append(f"{path} (mode {image.mode}, {depth} bits)")
+            image = media.to_rgb(image)
+        if size is not None or not plain:
+            encoded = media.encode_frame(image, size, lossless=True)
+        frames.append(reading.keep(encoded))
+        sizes.append(image.size)
+        del image  # before the next one is decoded
+    if converted:
+        more = f" and {len(converted) - 1} more of the clip" if converted[1:] else ""
+        reading.find(
+            "repaired", "frame converted", f"frame converted to 8-bit RGB: {converted[0]}{more}"
+        )
+    return frames, sizes
+
+
+def _check_present(clip: RawClip) -> None:
+    missing = [path for path in clip.frames if not _exists(path)]
+    if not missing:
+        return
+    folder = missing[0].parent
+    if not _exists(folder):
+        while not _exists(folder.parent):
+            folder = folder.parent
+        raise MediaError("folder missing", f"clip folder missing: {folder}")
+    names = ", ".join(path.name for path in missing[:10]) + (", ..." if missing[10:] else "")
+    raise MediaError(
+        "frame missing",
+        f"frames missing in {folder}: {names} (the clip has {clip.seconds} seconds)",
+    )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return True  # it cannot be asked; opening it says why
+
+
+def _read_video(reading: _Reading) -> tuple[list[bytes], list[tuple[int, int]]]:
+    clip = reading.clip
+    reading.check_inside(clip.video)
+    frames, sizes = [], []
+    for image, reached in video_files.video_frames(clip.video, clip.start, clip.seconds):
+        frames.append(reading.keep(media.encode_frame(image, reading.options.size, lossless=False)))
+        sizes.append(image.size)
+        if not reached:
+            reading.repaired.add(clip.seconds - 1)
+            reading.find(
+                "repaired",
+                "video short",
+                f"video short: {clip.video} ends before second {clip.start + clip.seconds}, its "
+                "last frame was taken for the last second",
+            )
+    if len(frames) < clip.seconds:
+        raise MediaError(
+            "video too short",
+            f"video too short: {clip.video} shows {len(frames)} of the {clip.seconds} seconds "
+            f"from second {clip.start} on",
+        )
+    return frames, sizes
+
+
+def _read_labels(reading: _Reading, sizes: Sequence[tuple[int, int]]) -> list[labels.Label]:
+    clip, stored, stray = reading.clip, [], 0
+    for second, path in clip.labels:
+        reading.check_inside(path)
+        label = labels.read_label(
+            path,
+            clip.label_encoding,
+            reading.class_count,
+            label_ids=clip.label_ids,
+            foreground=clip.foreground,
+        )
+        reading.keep(label.encoded)
+        stored.append(label)
+        labels.check_size(path, label.size, sizes[second % len(sizes)], stored[0].size)
+        stray += label.stray
+    if stray:
+        share = stray / sum(label.size[0] * label.size[1] for label in stored)
+        reading.find(
+            "noticed",
+            "colours of no class",
+            f"colours of no class: labels of {clip.name} hold them in {stray} pixels "
+            f"({share:.2%}), which count as background",
+        )
+    return stored
+
+
+def _read_sound(reading: _Reading) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Waveforms and log-mel examples of mono and, where they differ from it, left and right."""
+    clip = reading.clip
+    for sound in clip.sounds:
+        reading.check_inside(sound.path)
+    waveforms, repairs = clip_sound.read_waveforms(clip, stereo=reading.options.stereo)
+    examples, more = clip_sound.log_mel(clip, waveforms)
+    for repair in repairs + more:
+        reading.repaired |= repair.seconds
+        reading.find("repaired", repair.code, repair.message)
+    return waveforms, examples
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+@functools.lru_cache(maxsize=256)
+def _real(folder: str) -> str:
+    """The folder that a path leads to; asked once, as a clip's files share theirs."""
+    return os.path.realpath(folder)

@@ -11,6 +11,8 @@ A *subset* is what `metadata.csv` calls `label`. A *class id* is the index of `l
 one, so background is 0. Masks of stage one are kept as `masks/<subset>/<uid>/<i>.png`.
 """
 
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,59 @@ BACKGROUND = "background"
 OFF_SCREEN = "off-the-screen"
 OBJECT_SEPARATOR = "_"  # joins the tokens of `a_obj`
 
+# Clips of the published release (Zhou et al., arXiv 2301.13190), counted in its metadata.csv.
+PUBLISHED_CLIPS = {
+    ("v1s", "train"): 3452,
+    ("v1s", "val"): 740,
+    ("v1s", "test"): 740,
+    ("v1m", "train"): 296,
+    ("v1m", "val"): 64,
+    ("v1m", "test"): 64,
+    ("v2", "train"): 4750,
+    ("v2", "val"): 500,
+    ("v2", "test"): 750,
+}
+
+# The classes of the release's label2idx.json, by class id.
+CLASS_NAMES = tuple(
+    """
+    background accordion airplane axe baby bassoon bell bird boat boy bus car cat cello clarinet
+    clipper clock dog donkey drum duck elephant emergency-car erhu flute frying-food girl goose
+    guitar gun guzheng hair-dryer handpan harmonica harp helicopter hen horse keyboard leopard lion
+    man marimba missile-rocket motorcycle mower parrot piano pig pipa saw saxophone sheep sitar
+    sorna squirrel tabla tank tiger tractor train trombone truck trumpet tuba ukulele utv
+    vacuum-cleaner violin wolf woman
+    """.split()
+)
+
+# The sound categories of the first release's single-source clips (S4), in alphabetical order, and
+# the classes which their objects are called in the unified release: one of each for one of each.
+S4_CATEGORIES = {
+    "ambulance_siren": "emergency-car",
+    "baby_laughter": "baby",
+    "cap_gun_shooting": "gun",
+    "cat_meowing": "cat",
+    "chainsawing_trees": "saw",
+    "coyote_howling": "wolf",
+    "dog_barking": "dog",
+    "driving_buses": "bus",
+    "female_singing": "woman",
+    "helicopter": "helicopter",
+    "horse_clip-clop": "horse",
+    "lawn_mowing": "mower",
+    "lions_roaring": "lion",
+    "male_speech": "man",
+    "mynah_bird_singing": "bird",
+    "playing_acoustic_guitar": "guitar",
+    "playing_glockenspiel": "marimba",
+    "playing_piano": "piano",
+    "playing_tabla": "tabla",
+    "playing_ukulele": "ukulele",
+    "playing_violin": "violin",
+    "race_car": "car",
+    "typing_on_computer_keyboard": "keyboard",
+}
+
 
 def palette(n: int = 256) -> np.ndarray:
     """Colours of class ids 0..n-1 by the Pascal-VOC bit rule.
@@ -42,6 +97,27 @@ def palette(n: int = 256) -> np.ndarray:
             bit = (ids >> (3 * level + channel)) & 1
             colours[:, channel] |= (bit << (7 - level)).astype(np.uint8)
     return colours
+
+
+def published_clips(rows: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], int]:
+    """What a complete copy holds of the subsets that a table can be a copy of.
+
+    A table that names less than nine tenths of a subset's published clips is no copy of it, but a
+    set of one's own in AVSBench's layout.
+
+    Args:
+        rows: (subset, split) -> rows of the table.
+    """
+    named, published = Counter(), Counter()
+    for (subset, _), count in rows.items():
+        named[subset] += count
+    for (subset, _), count in PUBLISHED_CLIPS.items():
+        published[subset] += count
+    return {
+        key: count
+        for key, count in PUBLISHED_CLIPS.items()
+        if 10 * named[key[0]] >= 9 * published[key[0]]
+    }
 
 
 def class_ids(label2idx: dict[str, int]) -> dict[str, int]:

@@ -1,0 +1,1 @@
+"""VPO: still pictures with the sounds of the objects in them."""

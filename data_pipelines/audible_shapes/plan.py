@@ -7,6 +7,14 @@ import numpy as np
 
 from data_pipelines.audible_shapes.shapes import CLASS_NAMES, NUM_SHAPES
 from data_pipelines.avsbench import layout
+from data_pipelines.compositions import (
+    Composition,
+    Deck,
+    activity,
+    generator,
+    pick,
+    subsets_and_splits,
+)
 
 SUBSET_SHARES = {"v1s": 0.35, "v1m": 0.30, "v2": 0.35}
 SPLIT_SHARES = {"train": 0.70, "val": 0.08, "test": 0.22}
@@ -17,8 +25,6 @@ _RIVALS_V1S = (0.10, 0.50, 0.40)  # 0, 1, 2
 _SOURCES = (0.45, 0.40, 0.15)  # 1, 2, 3 in v1m and v2
 _RIVALS = ((0.0, 0.6, 0.4), (0.1, 0.6, 0.3), (0.25, 0.75))  # 0, 1, 2 beside 1, 2, 3 sources
 _OFF_SCREEN = 0.22  # in v1m and v2
-_ALWAYS_ON = 0.35
-_STARTS_ON = 0.7
 
 # Streams of chance below the seed; a clip's own are (seed, stream, clip index).
 _DECKS, _PLAN, _DRAW = range(3)
@@ -33,37 +39,19 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Composition):
     """One clip before it is drawn. No class comes twice, on screen or off it.
 
     Mono sound could not tell two instances of a class apart. `objects` are in drawing order: later
     ones hide earlier ones.
     """
 
-    index: int
-    subset: str
-    split: str
     objects: tuple[Source, ...]
     off_screen: tuple[Source, ...]
 
     @property
-    def seconds(self) -> int:
-        return layout.SUBSET_SECONDS[self.subset]
-
-    @property
-    def start(self) -> int:
-        """Second of the imagined video at which the clip starts."""
-        return 0 if self.subset == "v1m" else self.index % 50
-
-    @property
-    def vid(self) -> str:
-        return f"shapes{self.index:05d}"  # eleven characters, like the real ids
-
-    @property
-    def uid(self) -> str:
-        if self.subset == "v1m":
-            return f"{self.vid}_0"
-        return f"{self.vid}_{1000 * self.start}_{1000 * (self.start + self.seconds)}"
+    def prefix(self) -> str:
+        return "shapes"
 
     @property
     def a_obj(self) -> str:
@@ -72,96 +60,29 @@ class Plan:
         return layout.OBJECT_SEPARATOR.join(names)
 
 
-def generator(seed: int, stream: int, *rest: int) -> np.random.Generator:
-    """A stream of chance that depends on these numbers alone."""
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, stream, *rest])))
-
-
 def drawing_generator(seed: int, index: int) -> np.random.Generator:
     """What the pixels and samples of clip `index` are drawn from."""
     return generator(seed, _DRAW, index)
-
-
-def _pick(rng, chances):
-    """Index drawn with these chances."""
-    return min(int(np.searchsorted(np.cumsum(chances), rng.random(), "right")), len(chances) - 1)
-
-
-class _Deck:
-    """Classes in random order, each as often as any other over every NUM_SHAPES cards."""
-
-    def __init__(self, rng):
-        self._rng = rng
-        self._cards = []
-
-    def draw(self, taken):
-        """The next class that is not in `taken`; those passed over stay on top."""
-        while not any(card not in taken for card in self._cards):
-            self._cards.extend(int(card) for card in np.argsort(self._rng.random(NUM_SHAPES)))
-        card = next(card for card in self._cards if card not in taken)
-        self._cards.remove(card)
-        return card
-
-
-def _largest_deficit(shares, counts):
-    """The key whose count lags most behind its share, once one more is added."""
-    total = sum(counts.values()) + 1
-    return max(shares, key=lambda key: shares[key] * total - counts[key])
-
-
-def _subsets_and_splits() -> Iterator[tuple[str, str]]:
-    """Subset and split of clips 0, 1, ...: near the shares at every length."""
-    subsets = dict.fromkeys(SUBSET_SHARES, 0)
-    splits = {subset: dict.fromkeys(SPLIT_SHARES, 0) for subset in subsets}
-    while True:
-        subset = _largest_deficit(SUBSET_SHARES, subsets)
-        counts = splits[subset]
-        # The first three go one to each split, so that a small set can be trained and scored.
-        missing = [split for split in SPLIT_SHARES if not counts[split]]
-        split = missing[0] if missing else _largest_deficit(SPLIT_SHARES, counts)
-        subsets[subset] += 1
-        counts[split] += 1
-        yield subset, split
-
-
-def _activity(rng, seconds):
-    """bool [seconds] of a source in v1m or v2: on all the time, or in runs of two seconds or more.
-
-    Log-mel examples of 0.96 s drift up to 0.4 s against the seconds; long runs keep sound and label
-    together for most of the time.
-    """
-    if rng.random() < _ALWAYS_ON:
-        return np.ones(seconds, bool)
-    while True:
-        active, on = [], rng.random() < _STARTS_ON
-        while len(active) < seconds:
-            longest = (3 if seconds <= 5 else 6) if on else 3
-            active += [on] * (2 + int(rng.random() * (longest - 1)))
-            on = not on
-        active = np.array(active[:seconds])
-        active[-1] = active[-2]  # no run of a single second at the end
-        if active.any() and not active.all():
-            return active
 
 
 def plans(seed: int, clips: int) -> Iterator[Plan]:
     """Plans of clips 0..clips-1; plan i is the same however many clips are asked for."""
     # A deck for each split and role, so that classes are even in every one of them.
     decks = {
-        (split, role): _Deck(generator(seed, _DECKS, i, j))
+        (split, role): Deck(generator(seed, _DECKS, i, j), NUM_SHAPES)
         for i, split in enumerate(SPLIT_SHARES)
         for j, role in enumerate(("source", "rival", "off-screen"))
     }
-    kinds = _subsets_and_splits()
+    kinds = subsets_and_splits(SUBSET_SHARES, SPLIT_SHARES)
     for index in range(clips):
         subset, split = next(kinds)
         seconds = layout.SUBSET_SECONDS[subset]
         rng = generator(seed, _PLAN, index)
         if subset == "v1s":
-            sources, rivals, off_screen = 1, _pick(rng, _RIVALS_V1S), 0
+            sources, rivals, off_screen = 1, pick(rng, _RIVALS_V1S), 0
         else:
-            sources = 1 + _pick(rng, _SOURCES)
-            rivals = _pick(rng, _RIVALS[sources - 1])
+            sources = 1 + pick(rng, _SOURCES)
+            rivals = pick(rng, _RIVALS[sources - 1])
             off_screen = int(rng.random() < _OFF_SCREEN)
         taken: list[int] = []
         parts = {}
@@ -175,7 +96,7 @@ def plans(seed: int, clips: int) -> Iterator[Plan]:
                 elif subset == "v1s":
                     active = np.ones(seconds, bool)
                 else:
-                    active = _activity(rng, seconds)
+                    active = activity(rng, seconds)
                 parts[role].append(Source(shape, active))
         objects = parts["source"] + parts["rival"]
         order = np.argsort(rng.random(len(objects)))

@@ -7,6 +7,7 @@ import numpy as np
 from data_pipelines.audible_shapes import sounds
 from data_pipelines.audible_shapes.plan import Plan, drawing_generator
 from data_pipelines.audible_shapes.shapes import HUE_SPREAD, SHAPES, hsv_to_rgb, rasterise
+from data_pipelines.compositions import drifting_paths
 
 # Diameter of an object as part of the frame's side, by how many objects share the frame.
 _DIAMETERS = {1: (0.36, 0.46), 2: (0.35, 0.46), 3: (0.32, 0.42), 4: (0.29, 0.37)}
@@ -84,36 +85,10 @@ class _Look:
 
 
 def _paths(rng, count, seconds):
-    """Where the objects are: slow drifts on slightly bent lines that mostly avoid each other.
-
-    Returns:
-      centres float64 [count, T, 2] (x, y) and radii float64 [count], as parts of the frame's side.
-    """
+    """Centres float64 [count, T, 2] (x, y) and radii float64 [count], in parts of the side."""
     low, high = _DIAMETERS[count]
     radii = rng.uniform(low, high, count) / 2
-    steps = np.linspace(0, 1, seconds)
-    centres = np.zeros((count, seconds, 2))
-    for i, radius in enumerate(radii):
-        tries = 64
-        margin = 0.85 * radius  # a corner may leave the frame
-        start = rng.uniform(margin, 1 - margin, (tries, 2))
-        heading = rng.uniform(0, 2 * np.pi, tries)
-        length = rng.uniform(0.08, 0.32 if seconds <= 5 else 0.45, tries)
-        end = start + length[:, None] * np.stack([np.cos(heading), np.sin(heading)], -1)
-        end = np.clip(end, margin, 1 - margin)
-        move = end - start
-        bend = rng.uniform(-0.25, 0.25, (tries, 1)) * np.stack([-move[:, 1], move[:, 0]], -1)
-        lines = start[:, None] + steps[:, None] * move[:, None]
-        lines = lines + np.sin(np.pi * steps)[:, None] * bend[:, None]
-        lines = np.clip(lines, margin, 1 - margin)
-        # How far it stays clear of the others at its worst second; some overlap is welcome.
-        clear = np.full(tries, np.inf)
-        for other in range(i):
-            apart = np.hypot(*np.moveaxis(lines - centres[other], -1, 0)).min(axis=1)
-            clear = np.minimum(clear, apart - 0.82 * (radius + radii[other]))
-        good = np.flatnonzero(clear >= 0)
-        centres[i] = lines[good[0] if good.size else int(np.argmax(clear))]
-    return centres, radii
+    return drifting_paths(rng, radii, seconds), radii
 
 
 def _noise(rng, cells, seconds, size, drift):

@@ -7,6 +7,7 @@ timbre has to be learned, not a waveform.
 import numpy as np
 
 from data_pipelines.avsbench.layout import SAMPLE_RATE
+from data_pipelines.compositions import loudness, noise_floor, switch, to_int16
 
 _TABLE = 2048
 
@@ -130,27 +131,6 @@ def synthesise(timbre: int, rng: np.random.Generator, seconds: int) -> np.ndarra
     return sound / np.sqrt(np.mean(sound**2))
 
 
-def switch(active: np.ndarray, fade: float = 0.01) -> np.ndarray:
-    """Envelope of a source that is on in some seconds, with fades (s) inside those seconds.
-
-    Args:
-      active: bool [T].
-
-    Returns:
-      float64 [T * 16000] in [0, 1]; exactly 0 in every second that is off.
-    """
-    ramp = (np.arange(int(fade * SAMPLE_RATE)) + 0.5) / int(fade * SAMPLE_RATE)
-    envelope = np.repeat(active.astype(np.float64), SAMPLE_RATE)
-    padded = np.concatenate([[False], active, [False]])
-    for t in np.flatnonzero(active):
-        start, end = t * SAMPLE_RATE, (t + 1) * SAMPLE_RATE
-        if not padded[t]:
-            envelope[start : start + ramp.size] = ramp
-        if not padded[t + 2]:
-            envelope[end - ramp.size : end] = ramp[::-1]
-    return envelope
-
-
 def mix(sources, seconds: int, rng: np.random.Generator) -> np.ndarray:
     """Sounds of a clip added up over a faint noise floor.
 
@@ -160,11 +140,8 @@ def mix(sources, seconds: int, rng: np.random.Generator) -> np.ndarray:
     Returns:
       int16 [seconds * 16000].
     """
-    count = seconds * SAMPLE_RATE
-    floor = rng.uniform(0.001, 0.003) * np.sqrt(12)  # uniform noise has a variance of 1/12
-    waveform = floor * (rng.random(count) - 0.5)
+    waveform = noise_floor(rng, seconds)
     for timbre, active in sources:
-        loudness = 0.07 * 10 ** (rng.uniform(-4, 4) / 20)
-        waveform += loudness * switch(active) * synthesise(timbre, rng, seconds)
-    waveform *= min(1.0, 0.98 / np.abs(waveform).max())
-    return np.round(waveform * 32768).astype(np.int16)
+        level = loudness(rng)
+        waveform += level * switch(active) * synthesise(timbre, rng, seconds)
+    return to_int16(waveform)

@@ -1,0 +1,56 @@
+"""Command line: python -m data_pipelines.audible_stamps --out=DIR [--show=sheet.png]."""
+
+import argparse
+import sys
+
+from data_pipelines.audible_stamps import sheet, write
+from data_pipelines.errors import DataError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code: 0, or 2 where the request cannot be met."""
+    parser = argparse.ArgumentParser(
+        prog="python -m data_pipelines.audible_stamps",
+        description="Makes a data set of cut-out photographs with their recordings, in AVSBench's "
+        "unified layout, from the packages tuxpaint-stamps-default and tuxpaint-data.",
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to make")
+    parser.add_argument(
+        "--packages",
+        metavar="DIR",
+        help="where both packages were unpacked with dpkg-deb -x, if they are not installed",
+    )
+    parser.add_argument("--clips", type=int, default=write.DEFAULT_CLIPS, metavar="N")
+    parser.add_argument(
+        "--size", type=int, default=write.DEFAULT_SIZE, metavar="PX", help="side of the frames"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S")
+    parser.add_argument(
+        "--held-out-stamps",
+        action="store_true",
+        help="where a class has several stamps, keep some for the test split alone",
+    )
+    parser.add_argument("--show", metavar="PNG", help="draw a contact sheet of some clips, too")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes; default: all cores")
+    options = parser.parse_args(arguments)
+    what = {
+        "packages": options.packages,
+        "clips": options.clips,
+        "size": options.size,
+        "seed": options.seed,
+        "held_out": options.held_out_stamps,
+    }
+    try:
+        write.make(options.out, **what, workers=options.workers)
+        print(f"{options.clips} clips written to {options.out}")
+        if options.show:
+            sheet.save(options.show, **what)
+            print(f"Contact sheet drawn to {options.show}")
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

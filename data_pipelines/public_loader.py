@@ -1,0 +1,134 @@
+"""How public AVS repositories load their data, written plainly, for `benchmark` to measure against.
+
+A PyTorch DataLoader whose items are single clips: every picture file opened, converted, resized,
+turned into a float tensor and normalised; every mask opened and resized; the sound file read, its
+log-mel examples computed and passed through VGGish, at every access.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data_pipelines.audio import SAMPLE_RATE, fit_examples, load_waveform, log_mel_examples
+from data_pipelines.errors import DataError
+
+MEAN = (0.485, 0.456, 0.406)  # of ImageNet's red, green and blue
+STD = (0.229, 0.224, 0.225)
+CONVOLUTIONS = ((64,), (128,), (256, 256), (512, 512))  # VGGish, each tuple ends in a pooling
+LINEAR = (4096, 4096, 128)
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """The files of one clip.
+
+    Attributes:
+        frames: pictures of the seconds that are shown.
+        labels: masks of the labelled seconds.
+        sounds: what is heard, summed.
+        seconds: T.
+    """
+
+    frames: tuple[Path, ...]
+    labels: tuple[Path, ...]
+    sounds: tuple[Path, ...]
+    seconds: int
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        return (*self.frames, *self.labels, *self.sounds)
+
+
+def batches(
+    clips: Sequence[Files], *, image_size: int, label_size: int, num_workers: int
+) -> Iterator[dict]:
+    """Endless batches of one clip each, in order, then from the first one again.
+
+    Args:
+        clips: what to read.
+        image_size: S of frames, pixels.
+        label_size: G of masks, pixels.
+        num_workers: worker processes; 0: none but this one.
+
+    Yields:
+        Tensors: frames float32 [1,F,3,S,S], labels float32 [1,L,1,G,G], audio float32 [1,T,128].
+
+    Raises:
+        DataError: PyTorch is not installed.
+    """
+    try:
+        import torch
+        import torch.utils.data
+    except ImportError as fault:
+        raise DataError(
+            'the comparison needs PyTorch: pip install "aavs_jax[test]", or measure this pipeline '
+            "alone with --alone"
+        ) from fault
+    torch.set_num_threads(1)  # as a DataLoader's workers have it
+    mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (MEAN, STD))
+    vggish = _vggish(torch)
+
+    def frame(path: Path):
+        image = Image.open(path).convert("RGB")
+        image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
+        tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+        return (tensor - mean) / std
+
+    def mask(path: Path):
+        image = Image.open(path).convert("L")
+        image = image.resize((label_size, label_size), Image.Resampling.NEAREST)
+        return torch.from_numpy((np.array(image) > 0).astype(np.float32))[None]
+
+    def embeddings(paths: tuple[Path, ...], seconds: int):
+        waveforms = [load_waveform(path)[: seconds * SAMPLE_RATE] for path in paths]
+        longest = max(map(len, waveforms))
+        mixture = sum(np.pad(waveform, (0, longest - len(waveform))) for waveform in waveforms)
+        examples = fit_examples(log_mel_examples(mixture), seconds)
+        with torch.no_grad():
+            return vggish(torch.from_numpy(examples)[:, None])
+
+    class Clips(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return len(clips)
+
+        def __getitem__(self, index: int):
+            files = clips[index]
+            return {
+                "frames": torch.stack([frame(path) for path in files.frames]),
+                "labels": torch.stack([mask(path) for path in files.labels]),
+                "audio": embeddings(files.sounds, files.seconds),
+            }
+
+    class Endless(torch.utils.data.Sampler):
+        def __iter__(self) -> Iterator[int]:
+            while True:
+                yield from range(len(clips))
+
+    loader = torch.utils.data.DataLoader(
+        Clips(),
+        batch_size=1,
+        sampler=Endless(),
+        num_workers=num_workers,
+        # What is defined in here cannot be pickled, which other ways of starting workers ask for.
+        multiprocessing_context="fork" if num_workers else None,
+    )
+    return iter(loader)
+
+
+def _vggish(torch):
+    """VGGish with random weights: [n,1,96,64] -> [n,128]."""
+    layers, channels = [], 1
+    for block in CONVOLUTIONS:
+        for width in block:
+            layers += [torch.nn.Conv2d(channels, width, 3, padding=1), torch.nn.ReLU()]
+            channels = width
+        layers.append(torch.nn.MaxPool2d(2))
+    layers.append(torch.nn.Flatten())
+    size = channels * 6 * 4
+    for width in LINEAR:
+        layers += [torch.nn.Linear(size, width), torch.nn.ReLU()]
+        size = width
+    return torch.nn.Sequential(*layers).eval()

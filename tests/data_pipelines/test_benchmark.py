@@ -1,0 +1,185 @@
+"""The comparison of speeds: both sides read the same, and memory stays flat."""
+
+import dataclasses
+import itertools
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from data_pipelines import audible_shapes, benchmark, measuring, public_loader
+from data_pipelines.errors import DataError
+from data_pipelines.measuring import Seconds
+from data_pipelines.recognise import read_table
+
+
+@pytest.fixture(scope="module")
+def raw_shapes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shapes") / "raw"
+    return audible_shapes.make(folder, clips=48, size=64, progress=False)
+
+
+@pytest.fixture(scope="module")
+def chosen(raw_shapes):
+    return benchmark.choose(read_table(raw_shapes), 24)
+
+
+@pytest.fixture(scope="module")
+def prepared(raw_shapes, chosen, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepared")
+    benchmark.prepare_clips(read_table(raw_shapes), chosen, folder, None)
+    return folder
+
+
+def test_clips_are_whole_and_spread_over_the_table(raw_shapes):
+    table = read_table(raw_shapes)
+    some = benchmark.choose(table, 6)
+    assert len(some) == len(set(some)) == 6
+    assert all(len(clip.labels) == clip.seconds for clip in some)
+    places = [table.clips.index(clip) for clip in some]
+    assert places == sorted(places) and places[-1] - places[0] > len(table.clips) / 2
+    assert benchmark.choose(table, 10**6) == [
+        clip for clip in table.clips if len(clip.labels) == clip.seconds
+    ]
+
+
+def test_where_no_clip_is_whole_others_are_read_as_far_as_they_are_shown(raw_shapes):
+    table = read_table(raw_shapes)
+    first_only = tuple(clip for clip in table.clips if len(clip.labels) == 1)
+    assert first_only
+    some = benchmark.choose(dataclasses.replace(table, clips=first_only), 3)
+    files = benchmark.files_of(some[0])
+    assert len(files.frames) == len(files.labels) == 1 and files.seconds == 5
+    without = tuple(dataclasses.replace(clip, sounds=()) for clip in table.clips)
+    with pytest.raises(DataError, match="no clip of this folder has its frames as pictures"):
+        benchmark.choose(dataclasses.replace(table, clips=without), 3)
+
+
+def test_both_sides_read_the_same(chosen, prepared):
+    ours = {
+        str(batch["ids"][0]): batch
+        for batch in itertools.islice(measuring.training_batches(prepared), len(chosen))
+    }
+    theirs = public_loader.batches(
+        [benchmark.files_of(clip) for clip in chosen],
+        image_size=measuring.IMAGE_SIZE,
+        label_size=measuring.LABEL_SIZE,
+        num_workers=0,
+    )
+    assert len(ours) == len(chosen)
+    mean, std = (np.reshape(v, (3, 1, 1)) for v in (public_loader.MEAN, public_loader.STD))
+    for clip in chosen:
+        batch, other = ours[clip.name], next(theirs)
+        seconds = clip.seconds
+        assert batch["valid"].shape == (1, seconds) and batch["valid"].all()  # no padding
+        assert batch["labelled"].all()
+        frames = (np.asarray(other["frames"][0]) * std + mean).transpose(0, 2, 3, 1) * 255
+        np.testing.assert_allclose(frames, batch["frames"][0], atol=1e-2)
+        masks = np.asarray(other["labels"][0, :, 0])
+        assert masks.shape == (seconds, 224, 224)
+        # Nearest against bilinear: only pixels along the edges differ.
+        assert (masks != batch["labels"][0]).mean() < 0.05
+        assert other["audio"].shape == (1, seconds, 128)
+        assert other["audio"].std() > 0
+
+
+def test_a_second_round_gives_the_same_batches(chosen, prepared):
+    count = len(chosen)
+    batches = list(itertools.islice(measuring.training_batches(prepared), 2 * count))
+    names = [str(batch["ids"][0]) for batch in batches]
+    assert len(set(names)) == count and names[:count] == names[count:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_command(raw_shapes, capsys, workers):
+    if workers > len(measuring.cores()):
+        pytest.skip("needs two cores")
+    flags = [str(raw_shapes), "--clips", "2", "--rounds", "1", "--workers", str(workers)]
+    assert benchmark.main(flags) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"2 clips, \d+ frames shown at 384 x 384, labels at 224 x 224", said)
+    for way in ("frames as they came", "frames --size 384", "the public way"):
+        line = re.search(rf"{way} +{workers}((?: +[\d.]+)+)\n", said)
+        assert line, said
+        figures = [float(figure) for figure in line[1].split()]
+        assert len(figures) == (6 if sys.platform == "linux" else 4)
+        assert all(figure > 0 for figure in figures)
+    assert said.count(" core(s) would feed it") == 3
+    assert len(re.findall(r"(?:kept|cache\)) +(?:\d+ *){4}\n?", said)) == 2
+
+
+def test_wrong_requests_are_one_sentence(raw_shapes, tmp_path, capsys):
+    for flags, words in (
+        ([str(tmp_path / "none")], "none"),
+        ([str(raw_shapes), "--clips", "0"], "--clips is 0"),
+        ([str(raw_shapes), "--rounds", "0"], "--rounds is 0"),
+        ([str(raw_shapes), "--workers", "100000"], "--workers 100000: give 1 to"),
+    ):
+        assert benchmark.main(flags) == 2
+        output = capsys.readouterr()
+        assert words in output.err and output.err.count("\n") == 1 and not output.out
+
+
+def test_without_torch_it_says_what_to_do(chosen, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(DataError, match=r"pip install \"aavs_jax\[test\]\".*--alone"):
+        public_loader.batches(
+            [benchmark.files_of(chosen[0])], image_size=8, label_size=8, num_workers=0
+        )
+
+
+def test_figures_are_medians_and_ratios_of_the_same_number_of_workers():
+    measured = [Seconds(3, 1, 9), Seconds(None, 5, 8), Seconds(1, 2, 1)]
+    assert benchmark.medians(measured) == Seconds(2, 2, 8)
+    assert benchmark.medians([Seconds(None, 5, 1)]) == Seconds(None, 5, 1)
+    speeds = {
+        ("ours", 1): Seconds(2.0, 1.0, 0.5),
+        (benchmark.PUBLIC, 1): Seconds(30.0, 20.0, 6.0),
+        ("ours", 2): Seconds(1.0, 0.5, 2.5),
+        (benchmark.PUBLIC, 2): Seconds(None, 10.0, 5.0),
+    }
+    lines = benchmark.speed_table(speeds, 10, 50).splitlines()
+    assert lines[2].split() == "ours 1 5.0 10.0 100.0 15.0 20.0 12.0".split()
+    assert lines[3].split() == "the public way 1 0.3 0.5 8.3 1.0 1.0 1.0".split()
+    assert lines[4].split() == "ours 2 10.0 20.0 20.0 - 20.0 2.0".split()
+
+
+def test_what_the_network_needs(monkeypatch):
+    monkeypatch.setattr(measuring, "cores", lambda: [0, 1, 2, 3])
+    speeds = {("ours", 1): Seconds(None, 1.0, 1.0), ("ours", 2): Seconds(None, 0.3, 0.5)}
+    lines = benchmark.need(speeds, 30).splitlines()
+    assert "1000 frames a second" in lines[0]
+    wanted = "ours: 240 from the 4 core(s) here, 24% of that; 17 core(s) would feed it"
+    assert [line.strip() for line in lines[1:]] == [wanted]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="told by /proc")
+def test_processor_time_is_that_of_this_process_and_those_under_it():
+    spin = "import time\nwhile time.process_time() < 0.6: pass\nprint()\ninput()"
+    before = measuring.processor_seconds()
+    with subprocess.Popen(
+        [sys.executable, "-c", spin], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        child.stdout.readline()  # it has worked, and waits
+        spent = measuring.processor_seconds() - before
+        child.communicate(b"\n")
+    assert 0.5 < spent < 2
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_memory_stays_flat_over_epochs(prepared, chosen, cache):
+    size = 288
+    taken = measuring.in_a_process(measuring.memory, prepared, cache=cache, image_size=size)
+    assert len(taken) == 1 + measuring.EPOCHS
+    # All frames and labels of an epoch, some 50 MB. What the allocator keeps for the next time
+    # differs by up to 12 MB from epoch to epoch, as reading threads take their turns; a loader
+    # that lets go of only three quarters of what it decodes grows by 25 MB in two epochs.
+    frames = sum(clip.seconds for clip in chosen)
+    decoded = frames * (3 * size**2 + measuring.LABEL_SIZE**2) / 1e6
+    assert decoded > 45
+    kept = taken[1] - taken[0]
+    assert kept > 0.9 * decoded if cache else kept < 0.75 * decoded
+    assert abs(taken[-1] - taken[1]) < 0.45 * decoded

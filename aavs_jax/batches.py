@@ -1,21 +1,43 @@
 """The loaders that a stage's config asks for."""
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
+from data_pipelines.embeddings import Embeddings
 from data_pipelines.loader import EvalLoader, eval_loader, train_loader
-from data_pipelines.source import ClipSource
+from data_pipelines.source import ClipSource, open_source, splits
 
 Config = Mapping[str, Any]
+SPLITS = ("train", "val", "test")
+
+
+def open_sources(data_dir: Path, stage: Config) -> dict[str, ClipSource]:
+    """The splits of a prepared data set in which a stage has clips; train always.
+
+    Raises:
+      DataError: nothing prepared there, or no clips to train on.
+    """
+    subsets = stage["data"]["subsets"]
+    sources = {"train": open_source(data_dir, "train", subsets)}
+    there = splits(data_dir)
+    for split in SPLITS[1:]:
+        clips = open_source(data_dir, split).clips if there.get(split) else ()
+        if any(not subsets or clip.subset in subsets for clip in clips):
+            sources[split] = open_source(data_dir, split, subsets)
+    return sources
 
 
 def train_batches(
-    config: Config, stage: Config, source: ClipSource, root: Path, seed: int
+    config: Config,
+    stage: Config,
+    source: ClipSource,
+    root: Path,
+    seed: int,
+    embeddings: Embeddings | None = None,
 ) -> Iterator[dict[str, Any]]:
     """This process's share of a stage's training batches.
 
@@ -25,6 +47,7 @@ def train_batches(
       source: clips of the training split.
       root: the folder of the run, where masks of other stages lie.
       seed: of order and draws.
+      embeddings: of the source's sounds, which the network takes instead of log-mel examples.
 
     Raises:
       DataError: see `data_pipelines.loader.train_loader`.
@@ -39,11 +62,14 @@ def train_batches(
         seconds=data["seconds"],
         sampling=data["sampling"],
         shuffle=data["shuffle"],
-        flip=data["flip"],
+        bucket_by_length=data["bucket_by_length"],
+        augment=data["augment"],
         prior=prior["train"],
         prior_dir=masks_folder(stage, root),
         mixture=prior["mixture"],
         max_targets=data["max_targets"],
+        channels=stage["model"]["audio"]["channels"],
+        embeddings=embeddings,
         seed=seed,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
@@ -61,22 +87,22 @@ def eval_batches(
     *,
     prior: str,
     sound: str = "right",
+    embeddings: Embeddings | None = None,
 ) -> EvalLoader:
     """This process's share of one pass over a split; arguments and errors as in `train_batches`."""
     data = stage["data"]
-    # Every batch is whole clips of every length, shared evenly by processes and devices.
-    lengths = {clip.seconds for clip in source.clips}
-    unit = math.lcm(*(length * jax.process_count() for length in lengths), mesh.size)
-    frames = math.ceil(config["eval"]["frames_per_batch"] / unit) * unit
     return eval_loader(
         source,
         task=stage["task"],
         image_size=data["image_size"],
         label_size=data["label_size"],
-        frames_per_batch=frames,
+        frames_per_batch=config["eval"]["frames_per_batch"],
         sound=sound,
         prior=prior,
         prior_dir=masks_folder(stage, root),
+        channels=stage["model"]["audio"]["channels"],
+        embeddings=embeddings,
+        devices=mesh.size,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         num_workers=config["data"]["num_workers"],
@@ -92,13 +118,16 @@ def masks_folder(stage: Config, root: Path) -> Path | None:
     return Path(masks) if "/" in masks else root / masks / "masks"
 
 
-def evaluations(config: Config, stage: Config) -> list[tuple[str, str, str]]:
+def evaluations(
+    config: Config, stage: Config, there: Collection[str] = SPLITS
+) -> list[tuple[str, str, str]]:
     """(split, prior, sound) of every pass that a trained stage is evaluated with.
 
     The test split with every prior and sound; the others too, where masks are wanted of all clips.
+    Splits that are not `there` are left out.
     """
     priors = stage["prior"]["evaluate"]
     passes = [("test", prior, sound) for prior in priors for sound in config["eval"]["sounds"]]
     if stage["writes_masks"]:
         passes += [(split, priors[0], "right") for split in ("val", "train")]
-    return passes
+    return [each for each in passes if each[0] in there]

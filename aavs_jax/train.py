@@ -31,7 +31,7 @@ def train_phase(
     start: Callable[[], dict[str, np.ndarray]],
     batches: Iterator[dict[str, Any]],
     steps_per_epoch: float,
-    validate: Callable[[Mapping[str, jax.Array]], dict[str, float]],
+    validate: Callable[[Mapping[str, jax.Array]], dict[str, float]] | None,
     mesh: Mesh,
     directory: Path,
     writer: LoggingWriter,
@@ -50,9 +50,10 @@ def train_phase(
       phase: `trains`, `epochs`, `validate_every_epochs`, `optimizer` as in configs/base.py.
       method: network and loss.
       start: the parameters a phase begun for the first time starts from, by path.
-      batches: Grain iterator of this process's share of the training batches.
-      steps_per_epoch: clips of the training split over clips in a batch.
-      validate: parameters -> figures, SCORE among them.
+      batches: Grain iterator of this process's share of the training batches, which may be of
+        several shapes; the step is compiled once for each.
+      steps_per_epoch: clips that are trained on over clips in a batch.
+      validate: parameters -> figures, SCORE among them; None: the last checkpoint is the best.
       mesh: of the devices.
       directory: where checkpoints go.
       writer: of scalars.
@@ -130,7 +131,10 @@ def train_phase(
                 # The scalars of the step before are ready; this one's are still being computed.
                 settle()
                 pending.append((step, ids, scalars))
-                if step % validate_every == 0 or step == total:
+                if validate is None and step == total:
+                    settle()
+                    checkpoints.save(state, batches, {SCORE: 0.0})
+                elif validate is not None and (step % validate_every == 0 or step == total):
                     settle()
                     figures = validate(state.parameters)
                     shown = {key: value for key, value in figures.items() if key != SCORE}

@@ -31,9 +31,12 @@ def base(folder: str, small: bool) -> ConfigDict:
     config.checkpoint_every = 100  # steps; a killed run goes on from the last one
 
     config.data = ConfigDict()
-    config.data.folder = folder  # AVSBench's unified layout, or a prepared folder; '': embedded
+    config.data.folder = folder  # as it came, or prepared; '': embedded
     config.data.num_workers = 0  # processes that decode; 0: threads of the main process
     config.data.cache = not folder  # keep decoded clips in memory
+    # Where the audio encoder is pretrained and never trains, its output is computed once and kept
+    # beside the prepared data.
+    config.data.embeddings = True
     # Audible Shapes, made where no folder is given.
     config.data.clips = 640
     config.data.size = 96  # pixels
@@ -51,7 +54,7 @@ def base(folder: str, small: bool) -> ConfigDict:
     config.init.vggish = ""  # the audio encoder
 
     config.eval = ConfigDict()
-    # At least; rounded up to what clips and devices need.
+    # About; rounded up to whole clips and to what devices need.
     config.eval.frames_per_batch = 40 if small else 10
     config.eval.sounds = ("right", "other", "silence")  # a row of figures each
     config.eval.examples = 6  # clips in the report
@@ -86,7 +89,8 @@ def stage(task: str, small: bool) -> ConfigDict:
     stage.loss.grid = 32 if small else 0
 
     stage.data = ConfigDict()
-    stage.data.subsets = ("v1s", "v1m", "v2")
+    # AVSBench: v1s, v1m, v2; VPO: vpo_ss, vpo_ms, vpo_msmi; a folder of one's own: clips. (): all.
+    stage.data.subsets = ()
     stage.data.image_size = 64 if small else 384  # pixels, what the network sees
     stage.data.label_size = 96 if small else 224  # pixels, what is scored and handed over
     # Classes in one label map, at most.
@@ -95,8 +99,13 @@ def stage(task: str, small: bool) -> ConfigDict:
     # 'clip': all seconds of a clip; 'frame': one random labelled second of it.
     stage.data.sampling = "frame" if small else "clip"
     stage.data.seconds = 1 if small else 10  # of every training batch; shorter clips are padded
+    # Batches of clips of one length, which are then of that length and have no padding; `seconds`
+    # is only the most there may be. In batches of one clip, the paper's, nothing else changes: the
+    # order stays, and padding has no part in the loss, but costs as much as what is real. With
+    # random seconds there is one length only.
+    stage.data.bucket_by_length = True
     stage.data.shuffle = True
-    stage.data.flip = small  # left and right, at random
+    stage.data.augment = augment(small)
     # MS3: a clip whose labels are empty in every frame contributes no loss.
     stage.data.drop_empty_clips = False
 
@@ -113,6 +122,49 @@ def stage(task: str, small: bool) -> ConfigDict:
     stage.order = ()  # of the phases
     stage.phases = ConfigDict()
     return stage
+
+
+def augment(small: bool) -> ConfigDict:
+    """Changes of training clips, each at random with a probability; 0 turns it off.
+
+    None is in the paper's recipe. The ranges are ordinary ones. Compared systems: CAVP takes
+    crops of pictures scaled by 0.5 to 2, flips and colour jitter; VCT scales, crops and jitters.
+
+    Args:
+      small: the small network flips.
+    """
+    augment = ConfigDict()
+    augment.flip = 0.5 if small else 0.0  # left and right, of pictures and of stereo sound
+
+    augment.resized_crop = ConfigDict()  # a part of the picture, enlarged to the whole
+    augment.resized_crop.probability = 0.0  # such as 1.0
+    augment.resized_crop.scale = (0.25, 1.0)  # area, share of the picture's: enlarged 1 to 2 times
+    augment.resized_crop.ratio = (0.75, 1.333)  # width : height, relative to the picture's
+
+    augment.colour_jitter = ConfigDict()
+    augment.colour_jitter.probability = 0.0  # such as 0.8
+    augment.colour_jitter.brightness = (0.6, 1.4)  # factors
+    augment.colour_jitter.contrast = (0.6, 1.4)
+    augment.colour_jitter.saturation = (0.6, 1.4)
+    augment.colour_jitter.hue = (-0.05, 0.05)  # turns of the colour circle
+
+    augment.sound_gain = ConfigDict()  # louder or softer
+    augment.sound_gain.probability = 0.0  # such as 0.5
+    augment.sound_gain.decibels = (-10.0, 6.0)
+
+    # A second clip's sound, of other classes, beside the clip's own; labels stay.
+    augment.mix_sounds = ConfigDict()
+    augment.mix_sounds.probability = 0.0  # such as 0.25
+    augment.mix_sounds.decibels = (-10.0, 0.0)  # by how much the second is made louder
+
+    # A sound of other classes instead of the clip's own: labels, and priors made from them, are
+    # empty. CAVP pairs each picture with a wrong sound, too.
+    augment.swap_sound = 0.0  # such as 0.1
+
+    augment.time_shift = ConfigDict()  # the sound against the picture
+    augment.time_shift.probability = 0.0  # such as 0.5
+    augment.time_shift.windows = 20  # at most, either way; of 10 ms
+    return augment
 
 
 def phase(trains: tuple[str, ...], start: str, epochs: float, learning_rate: float) -> ConfigDict:
@@ -182,6 +234,7 @@ def paper_model(task: str) -> ConfigDict:
     model.backbone.window_size = 12
     model.backbone.drop_path_rate = 0.3
     model.audio = ConfigDict()
+    model.audio.channels = 1  # of sound; 2: left and right, which VPO-MSMI's positions need
     model.audio.blocks = ((64,), (128,), (256, 256), (512, 512))
     model.audio.fully_connected = (4096, 4096, 128)
     return model

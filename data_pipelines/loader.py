@@ -1,31 +1,44 @@
 """The two Grain chains: endless training batches, and one pass of evaluation batches.
 
-A batch is a dict of NumPy arrays: frames uint8 [B,T,S,S,3], audio float32 [B,T,96,64], labels
-uint8 [B,T,G,G], labelled and valid bool [B,T], prior_mask float32 [B,T,G,G] where a prior is asked
-for, and ids (str [B], "subset/uid", "" for padding), which stays on the host.
+A batch is a dict of NumPy arrays: frames uint8 [B,T,S,S,3], audio float32 [B,T,96,64] (of two
+channels [B,T,96,64,2], left and right; as embeddings [B,T,E]), labels uint8 [B,T,G,G], labelled and
+valid bool [B,T], prior_mask float32 [B,T,G,G] where a prior is asked for, and ids (str [B],
+"subset/uid", "" for padding), which stays on the host.
 """
 
 import dataclasses
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
 
+from data_pipelines.augment import augmentations
 from data_pipelines.avsbench import layout
+from data_pipelines.embeddings import Embeddings
 from data_pipelines.errors import DataError
-from data_pipelines.source import Clip, ClipSource, open_source
-from data_pipelines.transforms import SILENCE, Draw, ReadClip, Request
+from data_pipelines.lengths import ByLength, batch_lengths
+from data_pipelines.partners import other_sounds
+from data_pipelines.request import SILENCE, Draw, Request
+from data_pipelines.source import ClipSource, open_source
+from data_pipelines.transforms import ReadClip
 
-__all__ = ["ClipSource", "EvalLoader", "eval_loader", "open_source", "train_loader"]
+__all__ = [
+    "ClipSource",
+    "EvalLoader",
+    "eval_loader",
+    "labelled_clips",
+    "open_source",
+    "train_loader",
+]
 
 PRIORS = ("none", "true", "predicted", "mixture")
 SOUNDS = ("right", "other", "silence")
 ENDLESS = 10**9  # epochs; what Grain itself takes for endless overflows in batches of one clip
-PAIRING_SEED = 3407  # which other clip is heard where sound is "other"; the same in every run
+BATCH = ("frames", "audio", "labels", "labelled", "valid", "prior_mask", "ids")
 
 
 def train_loader(
@@ -38,18 +51,21 @@ def train_loader(
     seconds: int,
     sampling: str,
     shuffle: bool = True,
-    flip: bool = False,
+    bucket_by_length: bool = False,
+    augment: Mapping[str, Any] | None = None,
     prior: str = "none",
     prior_dir: str | os.PathLike[str] | None = None,
     mixture: float = 0.5,
     max_targets: int = 16,
+    channels: int = 1,
+    embeddings: Embeddings | None = None,
     seed: int = 0,
     process_index: int = 0,
     process_count: int = 1,
     num_workers: int = 0,
     cache: bool = False,
 ) -> grain.DatasetIterator:
-    """Endless training batches, every clip once in each epoch.
+    """Endless training batches, every clip that has a label once in each epoch.
 
     Epochs are shuffled by seed and number; a batch may hold the end of one and the start of the
     next. Batches do not depend on the number of processes (each has its share of the same global
@@ -65,13 +81,17 @@ def train_loader(
         sampling: "clip": all seconds in order, shorter clips padded, and where only frame 0 is
             labelled (v1s) it is repeated with the sound of each second (the paper's way);
             "frame": one random labelled second, `seconds` is 1.
-        shuffle: False walks v1s, then v1m, then v2, each in the order of the table.
-        flip: swap left and right in half of the draws.
+        shuffle: False walks v1s, then v1m, then v2, each in the order of the table, then others.
+        bucket_by_length: instead of padding, batches of clips of one length, which is their T; see
+            `lengths.ByLength`. Of more than three lengths the next multiples of five.
+        augment: `data.augment` of a stage, see configs/base.py; None: nothing.
         prior: "none", "true" (foreground of the label), "predicted" (stage one's masks), or
             "mixture" of these two.
         prior_dir: folder of predicted masks, `<subset>/<uid>/<second>.png` beneath it.
         mixture: share of predicted masks in the mixture.
         max_targets: the most classes a label map may hold.
+        channels: of the sound, 1 or 2.
+        embeddings: of the source's sounds, given instead of log-mel examples.
         seed: of the order and of all draws.
         process_index: of this process.
         process_count: of all.
@@ -79,12 +99,15 @@ def train_loader(
         cache: keep decoded clips in memory (each worker its own).
 
     Raises:
-        DataError: sizes that do not fit each other or the clips; while iterating: a missing
-            predicted mask, a label map with too many classes.
+        DataError: sizes that do not fit each other or the clips; no clip with a label;
+            augmentations that cannot be; while iterating: a missing predicted mask, a label map
+            with too many classes.
     """
     _check_choice("sampling", sampling, ("clip", "frame"))
     _check_task_and_prior(task, prior, prior_dir, PRIORS)
-    longest = 1 if sampling == "frame" else max(clip.seconds for clip in source.clips)
+    _check_sound(channels, embeddings)
+    members = labelled_clips(source)
+    longest = 1 if sampling == "frame" else max(source.clips[i].seconds for i in members)
     if seconds < longest or (sampling == "frame" and seconds != 1):
         raise DataError(
             f"seconds is {seconds}, but clips sampled by {sampling} need {longest} seconds"
@@ -94,28 +117,65 @@ def train_loader(
             f"batch_size {batch_size} cannot be shared by {process_count} processes: "
             "make it a multiple"
         )
+    chosen = augmentations(augment or {}, source.clips, embeddings=embeddings is not None)
+    lengths = [1 if sampling == "frame" else clip.seconds for clip in source.clips]
+    if bucket_by_length:
+        of_batch = batch_lengths({lengths[i] for i in members})
+        totals = [of_batch.get(length, seconds) for length in lengths]
+    else:
+        totals = [seconds] * len(lengths)
     draw = Draw(
         labelled=tuple(clip.labelled for clip in source.clips),
-        lengths=tuple(clip.seconds for clip in source.clips),
+        lengths=tuple(lengths),
         sampling=sampling,
-        seconds=seconds,
+        seconds=tuple(totals),
         prior=prior,
         mixture=mixture,
-        flip=flip,
+        flip=chosen.flip,
     )
-    read = ReadClip(source, task, image_size, label_size, _path(prior_dir), max_targets, cache)
-    order = grain.MapDataset.range(len(source)).seed(seed)
     if shuffle:
-        order = order.shuffle()
+        order = grain.MapDataset.source(members).seed(seed).shuffle()
     else:
-        subsets = list(layout.SUBSETS)
-        walk = sorted(range(len(source)), key=lambda i: subsets.index(source.clips[i].subset))
+        rank = {subset: i for i, subset in enumerate(layout.SUBSETS)}
+        walk = sorted(members, key=lambda i: rank.get(source.clips[i].subset, len(rank)))
         order = grain.MapDataset.source(walk).seed(seed)
-    # Drawn before the slice: a clip's draws are its own, whichever process it falls to.
-    requests = order.repeat(ENDLESS).random_map(draw)
-    own = requests[process_index::process_count].map(read)
+    order = order.repeat(ENDLESS)
+    # Drawn before the share is taken: a clip's draws are its own, whichever process it falls to.
+    requests = order.random_map(draw)
+    if len({totals[i] for i in members}) > 1:
+        places = ByLength(
+            order, {i: totals[i] for i in members}, batch_size, process_index, process_count
+        )
+        own = grain.MapDataset.source(places).map(requests.__getitem__)
+    else:
+        own = requests[process_index::process_count]
+    read = ReadClip(
+        source,
+        task,
+        image_size,
+        label_size,
+        prior_dir=_path(prior_dir),
+        max_targets=max_targets,
+        channels=channels,
+        embeddings=embeddings,
+        cache=cache,
+    )
+    for transform in (*chosen.requests, read, *chosen.elements):
+        own = own.map(transform)
     batches = own.batch(batch_size // process_count, batch_fn=_stack)
     return iter(_iterate(batches, num_workers))
+
+
+def labelled_clips(source: ClipSource) -> list[int]:
+    """Indices of the clips that can be trained on: those that have a label.
+
+    Raises:
+        DataError: there are none.
+    """
+    members = [index for index, clip in enumerate(source.clips) if clip.labelled]
+    if not members:
+        raise DataError("no clip of the training split has a label: nothing can be learnt from it")
+    return members
 
 
 class EvalLoader:
@@ -142,6 +202,9 @@ def eval_loader(
     sound: str = "right",
     prior: str = "none",
     prior_dir: str | os.PathLike[str] | None = None,
+    channels: int = 1,
+    embeddings: Embeddings | None = None,
+    devices: int = 1,
     process_index: int = 0,
     process_count: int = 1,
     num_workers: int = 0,
@@ -149,85 +212,79 @@ def eval_loader(
 ) -> EvalLoader:
     """One pass over all clips, each once, in a fixed order.
 
-    Clips of one length share a batch, so that all batches have `frames_per_batch` frames: first
-    the shorter clips, then the longer. The last batch of each length is filled up with rows that
-    are `valid=False` and have the id "". Every process gets equally many batches. Seconds without
-    a label have `labelled=False`.
+    Clips of one length share a batch: first the shorter clips, then the longer. Of more than three
+    lengths the next multiples of five share one, and seconds that a clip lacks are `valid=False`.
+    The last batch of each length is filled up with rows that are `valid=False` and have the id "".
+    Every process gets equally many batches. Seconds without a label have `labelled=False`.
 
     Args:
         source: the clips.
         task: "binary" or "semantic".
         image_size: S of frames, pixels.
         label_size: G of labels and prior masks, pixels.
-        frames_per_batch: frames of the global batch, a multiple of every clip length times
-            `process_count`.
+        frames_per_batch: frames of the global batch, rounded up so that there are whole clips of
+            the longest for processes and devices; lengths that do not divide it have somewhat
+            more or fewer.
         sound: "right"; "other": that of a clip of the same source none of whose classes sound in
             this one, always the same one; "silence".
         prior: "none", "true" or "predicted".
         prior_dir: as in `train_loader`.
+        channels: of the sound, 1 or 2.
+        embeddings: of the source's sounds, given instead of log-mel examples.
+        devices: what the frames of every global batch are a multiple of.
         process_index: of this process.
         process_count: of all.
         num_workers: worker processes; 0 reads in threads of this process.
         cache: keep decoded clips in memory for the next pass.
 
     Raises:
-        DataError: frames_per_batch does not fit; no clip of other classes to take a sound from;
+        DataError: frames_per_batch is not positive; no clip of other classes to take a sound from;
             while iterating: a missing predicted mask.
     """
     _check_choice("sound", sound, SOUNDS)
     _check_task_and_prior(task, prior, prior_dir, PRIORS[:3])
-    lengths = sorted({clip.seconds for clip in source.clips})
-    unit = math.lcm(*lengths) * process_count
-    if frames_per_batch % unit or frames_per_batch < 1:
-        raise DataError(
-            f"frames_per_batch {frames_per_batch} does not fit clips of "
-            f"{' and '.join(map(str, lengths))} seconds on {process_count} process(es): "
-            f"make it a multiple of {unit}"
-        )
+    _check_sound(channels, embeddings)
+    if frames_per_batch < 1:
+        raise DataError(f"frames_per_batch is {frames_per_batch}: give at least 1")
     everyone = range(len(source))
     if sound == "other":
         sounds = other_sounds(source.clips)
     else:
         sounds = [SILENCE] * len(source) if sound == "silence" else list(everyone)
-    read = ReadClip(source, task, image_size, label_size, _path(prior_dir), None, cache)
+    read = ReadClip(
+        source,
+        task,
+        image_size,
+        label_size,
+        prior_dir=_path(prior_dir),
+        channels=channels,
+        embeddings=embeddings,
+        cache=cache,
+    )
+    total_of = batch_lengths({clip.seconds for clip in source.clips})
+    totals = sorted(set(total_of.values()))
+    unit = math.lcm(totals[-1] * process_count, devices)
+    frames = math.ceil(frames_per_batch / unit) * unit
     buckets = []
-    for length in lengths:
-        members = [i for i in everyone if source.clips[i].seconds == length]
-        whole = tuple(range(length))
-        rows = [Request(i, whole, whole, (True,) * length, sounds[i], prior=prior) for i in members]
-        clips_per_batch = frames_per_batch // length
-        filler = dataclasses.replace(rows[0], valid=(False,) * length)
+    for total in totals:
+        rows = []
+        for index in everyone:
+            length = source.clips[index].seconds
+            if total_of[length] == total:
+                seconds = tuple(min(t, length - 1) for t in range(total))
+                valid = tuple(t < length for t in range(total))
+                rows.append(Request(index, seconds, seconds, valid, sounds[index], prior=prior))
+        shared_by = math.lcm(process_count, devices // math.gcd(devices, total))
+        clips_per_batch = math.ceil(frames // total / shared_by) * shared_by
+        filler = dataclasses.replace(rows[0], valid=(False,) * total)
         rows += [filler] * (-len(rows) % clips_per_batch)
         own = grain.MapDataset.source(rows)[process_index::process_count].map(read)
         buckets.append(own.batch(clips_per_batch // process_count, batch_fn=_stack))
     return EvalLoader(grain.MapDataset.concatenate(buckets), num_workers)
 
 
-def other_sounds(clips: tuple[Clip, ...]) -> list[int]:
-    """For each clip the index of one whose sounding classes are all different.
-
-    The next such clip in a fixed random order, so that sounds are spread over clips.
-
-    Raises:
-        DataError: there is none for some clip.
-    """
-    order = np.random.default_rng(PAIRING_SEED).permutation(len(clips)).tolist()
-    others = [0] * len(clips)
-    for place, index in enumerate(order):
-        own = set(clips[index].objects)
-        following = order[place + 1 :] + order[:place]
-        other = next((i for i in following if own.isdisjoint(clips[i].objects)), None)
-        if other is None:
-            raise DataError(
-                f"no sound of other classes for clip {clips[index].name}: every clip of this "
-                "split shares a class with it; evaluate on more clips or without sound 'other'"
-            )
-        others[index] = other
-    return others
-
-
 def _stack(elements) -> dict[str, np.ndarray]:
-    return {name: np.stack([e[name] for e in elements]) for name in elements[0]}
+    return {name: np.stack([e[name] for e in elements]) for name in BATCH if name in elements[0]}
 
 
 def _iterate(batches: grain.MapDataset, num_workers: int) -> grain.IterDataset:
@@ -261,3 +318,10 @@ def _check_task_and_prior(task, prior, prior_dir, priors) -> None:
         raise DataError(f"the binary task takes no prior mask, but prior is {prior!r}")
     if prior in ("predicted", "mixture") and prior_dir is None:
         raise DataError(f"prior is {prior!r}, but prior_dir, the folder of its masks, is not given")
+
+
+def _check_sound(channels: int, embeddings: Embeddings | None) -> None:
+    if channels not in (1, 2):
+        raise DataError(f"a sound has 1 or 2 channels, not {channels}")
+    if channels == 2 and embeddings is not None:
+        raise DataError("embeddings are of mono sound: set model.audio.channels to 1")

@@ -1,8 +1,4 @@
-"""From encoded pictures to arrays, and the small Grain transforms of a clip.
-
-All randomness is in `Draw`, which says what to read before anything is read; the rest is a
-function of that request, so an iterator resumes exactly and caching changes nothing.
-"""
+"""From encoded pictures to arrays, and from a request to the arrays of a clip."""
 
 import dataclasses
 import io
@@ -14,14 +10,15 @@ import grain
 import numpy as np
 from PIL import Image
 
-from data_pipelines.audio import silence_example
+from data_pipelines.audio import EXAMPLE_WINDOWS, silence_example
+from data_pipelines.augment import mix
 from data_pipelines.avsbench import layout
 from data_pipelines.errors import DataError
+from data_pipelines.labels import colours_to_ids
+from data_pipelines.request import NOTHING, SILENCE, Request
 
 # Grain and XLA share the cores; threads of OpenCV's own would only stand in their way.
 cv2.setNumThreads(1)
-
-SILENCE = -1  # in place of the index of a clip: no sound at all
 
 
 # --- pictures ---------------------------------------------------------------------------------
@@ -41,32 +38,6 @@ def decode_frame(encoded: bytes, size: int) -> np.ndarray:
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
-def colours_to_ids(colours: np.ndarray) -> np.ndarray:
-    """Class ids of label colours; a colour that is none of the 256 palette's is background.
-
-    Args:
-        colours: uint8 [..., 3], RGB.
-
-    Returns:
-        uint8 [...].
-    """
-    # The palette uses the three highest bits of each channel, so nine bits tell its colours apart.
-    high = (colours >> 5).astype(np.uint16)
-    ids = _ID_OF_HIGH_BITS[(high[..., 0] << 6) | (high[..., 1] << 3) | high[..., 2]]
-    stray = ((colours[..., 0] | colours[..., 1] | colours[..., 2]) & 31) != 0
-    return np.where(stray, np.uint8(0), ids)
-
-
-def _id_of_high_bits() -> np.ndarray:
-    high = (layout.palette(256) >> 5).astype(np.uint16)
-    table = np.zeros(512, np.uint8)
-    table[(high[:, 0] << 6) | (high[:, 1] << 3) | high[:, 2]] = np.arange(256)
-    return table
-
-
-_ID_OF_HIGH_BITS = _id_of_high_bits()
-
-
 def semantic_label(encoded: bytes, size: int) -> np.ndarray:
     """Class ids of a colour label: nearest (Pillow's, at pixel centres), then colour -> id.
 
@@ -77,8 +48,9 @@ def semantic_label(encoded: bytes, size: int) -> np.ndarray:
     Returns:
         uint8 [G, G].
     """
-    image = Image.open(io.BytesIO(encoded)).convert("RGB")
-    return colours_to_ids(np.asarray(image.resize((size, size), Image.Resampling.NEAREST)))
+    # Fewer pixels to convert; nearest takes whole pixels, so the order makes no difference.
+    image = Image.open(io.BytesIO(encoded)).resize((size, size), Image.Resampling.NEAREST)
+    return colours_to_ids(np.asarray(image.convert("RGB")))
 
 
 def binary_label(encoded: bytes, size: int) -> np.ndarray:
@@ -128,80 +100,6 @@ def predicted_mask(path: Path, size: int) -> np.ndarray:
     return mask
 
 
-# --- requests: what a training or evaluation example is made of -------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """One clip of a batch, said in numbers.
-
-    Attributes:
-        index: which clip of the source.
-        frames: T seconds whose frames and labels are shown.
-        sounds: T seconds whose sound is heard.
-        valid: T flags; False is padding.
-        sound_index: the clip whose sound is heard, or SILENCE.
-        prior: "none", "true" or "predicted".
-        flip: whether left and right are swapped.
-    """
-
-    index: int
-    frames: tuple[int, ...]
-    sounds: tuple[int, ...]
-    valid: tuple[bool, ...]
-    sound_index: int
-    prior: str = "none"
-    flip: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Draw(grain.transforms.RandomMap):
-    """The index of a clip -> a `Request`, everything random in it drawn.
-
-    Attributes:
-        labelled: for each clip of the source, its labelled seconds.
-        lengths: for each clip, its length in seconds.
-        sampling: "clip" (all seconds in order) or "frame" (one random labelled second).
-        seconds: T of the request; what a clip lacks is padding.
-        prior: as in `Request`, or "mixture".
-        mixture: share of requests with predicted masks where prior is "mixture".
-        flip: whether half of the requests are flipped.
-    """
-
-    labelled: tuple[tuple[int, ...], ...]
-    lengths: tuple[int, ...]
-    sampling: str
-    seconds: int
-    prior: str
-    mixture: float
-    flip: bool
-
-    def random_map(self, index: int, rng: np.random.Generator) -> Request:
-        # Always the same number of draws, so that no option shifts what the others get.
-        pick, coin, share = rng.random(3)
-        index = int(index)
-        labelled, length = self.labelled[index], self.lengths[index]
-        if self.sampling == "frame":
-            frames = sounds = (labelled[int(pick * len(labelled))],)
-            length = 1
-        else:
-            sounds = tuple(min(t, length - 1) for t in range(self.seconds))
-            # Where only the first frame is labelled it is shown with each second's sound.
-            frames = (0,) * self.seconds if labelled == (0,) else sounds
-        prior = self.prior
-        if prior == "mixture":
-            prior = "predicted" if share < self.mixture else "true"
-        return Request(
-            index=index,
-            frames=frames,
-            sounds=sounds,
-            valid=tuple(t < length for t in range(self.seconds)),
-            sound_index=index,
-            prior=prior,
-            flip=self.flip and bool(coin < 0.5),
-        )
-
-
 # --- arrays of a request ----------------------------------------------------------------------
 
 
@@ -216,6 +114,9 @@ class ReadClip(grain.transforms.Map):
         label_size: G.
         prior_dir: the folder of stage one's masks.
         max_targets: the most classes a label map may hold (background counted); None: any.
+        channels: of the sound: 1, or 2 for left and right, which are alike where only a mono
+            sound is known.
+        embeddings: `embeddings.Embeddings` of the clips' sounds, read instead of log-mel examples.
         cache: keep what was decoded in memory.
     """
 
@@ -225,6 +126,8 @@ class ReadClip(grain.transforms.Map):
     label_size: int
     prior_dir: str | None = None
     max_targets: int | None = None
+    channels: int = 1
+    embeddings: Any = None
     cache: bool = False
     _kept: dict = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
@@ -239,51 +142,54 @@ class ReadClip(grain.transforms.Map):
 
         Returns:
             frames uint8 [T,S,S,3], labels uint8 [T,G,G], labelled and valid bool [T], audio
-            float32 [T,96,64], ids str, and if a prior is asked for prior_mask float32 [T,G,G].
+            float32 [T,96,64], [T,96,64,2] of two channels or [T,E] of embeddings, ids str, if a
+            prior is asked for prior_mask float32 [T,G,G]; and the request's flip and seed.
             Labels are 0 where `labelled` is False, as it is in padding. The id of a request
             that is padding from end to end is "".
         """
         clip = self.source.clips[request.index]
         kept = self._kept if self.cache else {}
         self._decode(request, kept)
+        stored = [_stored(clip, t) for t in request.frames]
         frames, labels = (
-            np.stack([kept[request.index, t, name] for t in request.frames])
-            for name in ("frame", "label")
+            np.stack([kept[request.index, t, name] for t in stored]) for name in ("frame", "label")
         )
         valid = np.array(request.valid)
         labelled = np.array([t in clip.labelled for t in request.frames]) & valid
         labels[~labelled] = 0
+        if request.empty:
+            labels[:] = 0
         element = {
             "frames": frames,
             "labels": labels,
             "labelled": labelled,
             "valid": valid,
-            "audio": self._sound(request, kept),
+            "audio": self._heard(request, kept),
             "ids": clip.name if valid.any() else "",
+            "flip": request.flip,
+            "seed": request.seed,
         }
         if request.prior == "true":
             element["prior_mask"] = (labels != 0).astype(np.float32)
         elif request.prior == "predicted":
             masks = np.stack([kept[request.index, t, "predicted"] for t in request.frames])
             element["prior_mask"] = masks.astype(np.float32) / np.float32(255)
-        if request.flip:
-            for name in {"frames", "labels", "prior_mask"} & element.keys():
-                element[name] = element[name][:, :, ::-1]
         return element
 
     def _decode(self, request: Request, kept: dict) -> None:
         """Adds to `kept` what the request needs and is not there."""
         index, clip = request.index, self.source.clips[request.index]
-        seconds = sorted(set(request.frames))
+        seconds = sorted({_stored(clip, t) for t in request.frames})
         missing = [t for t in seconds if (index, t, "label") not in kept]
         if missing:
             record = self.source[index]
-            kept[index, "audio"] = record["audio"]
+            kept[index, "audio"] = self._sound(index, record)
             for t in missing:
                 kept[index, t, "frame"] = decode_frame(record["frames"][t], self.image_size)
                 kept[index, t, "label"] = self._label(clip, record, t)
         if request.prior == "predicted":
-            for t in seconds:
+            # Of a still, too, there is a mask for every second: they differ by what is heard.
+            for t in set(request.frames):
                 if (index, t, "predicted") not in kept:
                     path = layout.mask_path(self.prior_dir, clip.subset, clip.uid, t)
                     kept[index, t, "predicted"] = predicted_mask(path, self.label_size)
@@ -302,11 +208,48 @@ class ReadClip(grain.transforms.Map):
                 )
         return label
 
-    def _sound(self, request: Request, kept: dict) -> np.ndarray:
+    def _heard(self, request: Request, kept: dict) -> np.ndarray:
+        """What the request says is heard, mixed."""
         if request.sound_index == SILENCE:
-            return np.stack([silence_example()] * len(request.sounds))
-        key = (request.sound_index, "audio")
-        if key not in kept:
-            kept[key] = self.source[request.sound_index]["audio"]
+            return np.stack([self._silence()] * len(request.sounds))
+        heard = self._seconds(request.sound_index, request, kept)
+        if request.mixed_index != NOTHING:
+            other = self._seconds(request.mixed_index, request, kept)
+            heard = mix(heard, other, request.mixed_level)
+        return heard
+
+    def _silence(self) -> np.ndarray:
+        if self.embeddings is not None:
+            return self.embeddings.silence
+        silence = silence_example()
+        return silence if self.channels == 1 else np.stack([silence] * self.channels, axis=-1)
+
+    def _seconds(self, index: int, request: Request, kept: dict) -> np.ndarray:
+        """The seconds of a clip's sound that are asked for, a copy."""
+        if (index, "audio") not in kept:
+            kept[index, "audio"] = self._sound(index, None)
+        sound = kept[index, "audio"]
         # Another clip's sound may be shorter than this clip.
-        return kept[key][np.minimum(request.sounds, len(kept[key]) - 1)]
+        seconds = np.minimum(request.sounds, len(sound) - 1)
+        if not request.shift:
+            return sound[seconds]
+        # Examples follow each other without a gap, so there are windows between them, too.
+        windows = sound.reshape(-1, *sound.shape[2:])
+        wanted = seconds[:, None] * EXAMPLE_WINDOWS + np.arange(EXAMPLE_WINDOWS) + request.shift
+        return windows[np.clip(wanted, 0, len(windows) - 1)]
+
+    def _sound(self, index: int, record: dict[str, Any] | None) -> np.ndarray:
+        """The whole sound of a clip; its record is read if it is needed and not given."""
+        if self.embeddings is not None:
+            return self.embeddings[index]
+        record = self.source[index] if record is None else record
+        if self.channels == 1:
+            return record["audio"]
+        if len(record["stereo"]):
+            return np.moveaxis(record["stereo"], 1, -1)
+        return np.stack([record["audio"]] * self.channels, axis=-1)
+
+
+def _stored(clip, second: int) -> int:
+    """Where the frame and label of a second are: of a still one is stored, and seen in all."""
+    return 0 if clip.still else second

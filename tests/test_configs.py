@@ -8,6 +8,9 @@ from aavs_jax.checks import check_patterns
 from aavs_jax.losses import LossConfig
 from aavs_jax.method import make_method
 from configs import avss, avss_end_to_end, base, ms3, s4
+from data_pipelines.augment import Augmentations, augmentations
+from data_pipelines.augment_pictures import Flip
+from data_pipelines.source import Clip
 
 CONFIGS = {"s4": s4, "ms3": ms3, "avss": avss, "avss_end_to_end": avss_end_to_end}
 AUDIO_MLP = 197_376
@@ -135,7 +138,9 @@ def test_the_papers_recipe_that_all_share(name, stage_name):
         "grid": 0,
     }
     data = stage["data"]
-    assert (data["batch_size"], data["sampling"], data["flip"]) == (1, "clip", False)
+    assert (data["batch_size"], data["sampling"]) == (1, "clip")
+    assert augmentations(data["augment"], ()) == Augmentations(0.0, (), ())
+    assert stage["model"]["audio"]["channels"] == 1
     assert (data["image_size"], data["label_size"]) == (384, 224)
     assert stage["model"]["num_queries"] == (30 if stage["task"] == "binary" else 100)
     assert stage["model"]["backbone"]["drop_path_rate"] == 0.3
@@ -154,7 +159,7 @@ def test_what_the_papers_recipes_differ_in():
         )
         for key, stage in stages.items()
     }
-    everything = ("v1s", "v1m", "v2")
+    everything = ()  # whatever is there
     assert rows == {
         ("s4", "localise"): ("binary", ("v1s",), 5, True, False),
         ("ms3", "localise"): ("binary", ("v1m",), 5, True, True),
@@ -162,6 +167,21 @@ def test_what_the_papers_recipes_differ_in():
         ("avss", "understand"): ("semantic", everything, 10, False, False),
         ("avss_end_to_end", "understand"): ("semantic", everything, 10, False, False),
     }
+
+
+@every_config
+def test_the_small_network_flips_and_all_else_can_be_turned_on(name):
+    for stage in CONFIGS[name].get_config("").to_dict()["stages"].values():
+        options = stage["data"]["augment"]
+        chosen = augmentations(options, ())
+        assert (chosen.flip, chosen.requests, chosen.elements) == (0.5, (), (Flip(),))
+        clips = [Clip("v1s", f"{i}", 5, (0,), (1 + i,), False) for i in range(2)]
+        everything = {
+            key: value | {"probability": 1.0} if isinstance(value, dict) else 1.0
+            for key, value in options.items()
+        }
+        chosen = augmentations(everything, clips)
+        assert len(chosen.requests) + len(chosen.elements) == len(options) == 7
 
 
 def test_how_the_stages_of_avss_hand_over():

@@ -98,11 +98,21 @@ def method_with(function) -> Method:
     )
 
 
-def train(root, batches, *, function=loss, checkpoint_every=2, log_every=1, phase=PHASE):
-    def validate(parameters):
-        figure = float(jnp.abs(parameters["head/kernel"]).sum())
-        return {"J": figure, SCORE: -figure}
+def norm(parameters):
+    figure = float(jnp.abs(parameters["head/kernel"]).sum())
+    return {"J": figure, SCORE: -figure}
 
+
+def train(
+    root,
+    batches,
+    *,
+    function=loss,
+    checkpoint_every=2,
+    log_every=1,
+    phase=PHASE,
+    validate=norm,
+):
     with LoggingWriter(root) as writer:
         train_phase(
             "localise/a",
@@ -157,6 +167,39 @@ def test_it_logs_validates_and_trains_only_what_it_should(straight):
     state = parameters_at_the_end(straight)
     assert sorted(state["trainable"]) == ["head/kernel"]
     assert int(state["step"]) == STEPS
+
+
+def test_without_validation_the_last_is_the_best(straight, tmp_path):
+    with pytest.raises(Interruption):
+        train(tmp_path, Batches(stop=7), validate=None)
+    train(tmp_path, Batches(), validate=None)
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert [row["kind"] for row in rows] == ["train"] * STEPS
+    assert_same(parameters_at_the_end(tmp_path), parameters_at_the_end(straight))
+    step, parameters = best(tmp_path)
+    assert step == STEPS
+    last = parameters_at_the_end(tmp_path)["trainable"]["head/kernel"]
+    np.testing.assert_array_equal(parameters["head/kernel"], last)
+
+
+class Lengths(Batches):
+    """Batches in turn of two lengths."""
+
+    def __next__(self):
+        batch = super().__next__()
+        return batch | {"x": batch["x"][: 2 + 2 * (self._given % 2)]}
+
+
+def test_batches_of_several_lengths(tmp_path):
+    """The step is compiled for each, and what is logged and resumed is as with one."""
+    train(tmp_path / "straight", Lengths())
+    with pytest.raises(Interruption):
+        train(tmp_path / "stopped", Lengths(stop=7))  # the checkpoint is of step 6: even, as 0
+    train(tmp_path / "stopped", Lengths())
+    ends = [parameters_at_the_end(tmp_path / name) for name in ("straight", "stopped")]
+    assert_same(*ends)
+    rows = read_metrics(tmp_path / "straight" / "metrics.jsonl")
+    assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(1, STEPS + 1))
 
 
 # Before the first checkpoint; on one; after a validation; before the last step.

@@ -54,7 +54,8 @@ class AAVS(nnx.Module):
 
         Args:
           frames: uint8 [N,H,W,3], or float, normalised already.
-          audio: log-mel examples [N,96,64], one per frame, or their embeddings [N,E].
+          audio: log-mel examples [N,96,64], one per frame (of two channels [N,96,64,2]), or their
+            embeddings [N,E].
           prior_mask: float [N,G,G'] in [0,1], any size: where it sounds. Needed if and only if the
             configuration has a prior.
           rngs: with a 'dropout' stream: drop-path is active. None: deterministic.
@@ -77,7 +78,7 @@ class AAVS(nnx.Module):
             )
         if frames.dtype == jnp.uint8:
             frames = (frames.astype(jnp.float32) / 255 - MEAN) / STD
-        embeddings = self.audio_encoder(audio) if audio.ndim == 3 else audio
+        embeddings = audio if audio.ndim == 2 else self.audio_encoder(audio)
 
         maps = self.backbone(frames, rngs=rngs)
         levels, mask_features = self.pixel_decoder(maps)

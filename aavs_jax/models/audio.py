@@ -14,8 +14,9 @@ class AudioEncoder(nnx.Module):
     """Blocks of 3x3 convolutions with ReLU, each halved by max pooling, then linear layers."""
 
     def __init__(self, config: AudioConfig, dtype: str):
+        self.stereo = config.channels == 2
         self.blocks = nnx.List()
-        channels = 1
+        channels = config.channels
         for widths in config.blocks:
             block = nnx.List()
             for width in widths:
@@ -31,8 +32,12 @@ class AudioEncoder(nnx.Module):
             size = width
 
     def __call__(self, examples: jax.Array) -> jax.Array:
-        """Log-mel examples [N,96,64] -> embeddings [N, last width], not negative."""
-        x = examples[..., None]
+        """Log-mel examples -> embeddings [N, last width], not negative.
+
+        Args:
+          examples: [N,96,64], or [N,96,64,2] (left and right) with two channels.
+        """
+        x = examples if self.stereo else examples[..., None]
         for block in self.blocks:
             for conv in block:
                 x = jax.nn.relu(conv(x))

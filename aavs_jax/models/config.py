@@ -48,6 +48,11 @@ class AudioConfig:
     # 3x3 convolutions per block, each block followed by 2x2 max pooling.
     blocks: tuple[tuple[int, ...], ...] = ((64,), (128,), (256, 256), (512, 512))
     fully_connected: tuple[int, ...] = (4096, 4096, 128)  # the last is the embedding's width
+    channels: int = 1  # of sound: mono, or 2 for left and right
+
+    def __post_init__(self):
+        if self.channels not in (1, 2):
+            raise ValueError(f"audio channels must be 1 or 2, not {self.channels}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,10 +8,10 @@ from PIL import Image
 
 from data_pipelines.avsbench import layout
 from data_pipelines.errors import DataError
+from data_pipelines.labels import colours_to_ids
+from data_pipelines.request import Draw
 from data_pipelines.transforms import (
-    Draw,
     binary_label,
-    colours_to_ids,
     decode_frame,
     predicted_mask,
     semantic_label,
@@ -95,10 +95,10 @@ def draw(**options):
         labelled=((0,), (0, 1, 2, 3, 4), tuple(range(10))),
         lengths=(5, 5, 10),
         sampling="frame",
-        seconds=1,
+        seconds=(1, 1, 1),
         prior="none",
         mixture=0.5,
-        flip=False,
+        flip=0.0,
     )
     return Draw(**{**defaults, **options})
 
@@ -113,20 +113,23 @@ def test_random_seconds_are_labelled_and_all_are_drawn():
 
 def test_whole_clips_repeat_a_single_label_and_pad_shorter_clips():
     rng = np.random.default_rng(0)
-    whole = draw(sampling="clip", seconds=10)
+    whole = draw(sampling="clip", seconds=(10, 10, 10))
     single = whole.random_map(0, rng)
     assert single.frames == (0,) * 10 and single.sounds == (0, 1, 2, 3, 4, 4, 4, 4, 4, 4)
     assert single.valid == (True,) * 5 + (False,) * 5
     short = whole.random_map(1, rng)
     assert short.frames == short.sounds == (0, 1, 2, 3, 4, 4, 4, 4, 4, 4)
     assert whole.random_map(2, rng).frames == tuple(range(10))
+    bucketed = draw(sampling="clip", seconds=(5, 5, 10)).random_map(1, rng)
+    assert bucketed.frames == tuple(range(5)) and bucketed.valid == (True,) * 5
 
 
 def test_shares_of_the_mixture_and_of_flips():
     rng = np.random.default_rng(0)
-    drawn = [draw(prior="mixture", mixture=0.25, flip=True).random_map(1, rng) for _ in range(4000)]
+    drawn = [draw(prior="mixture", mixture=0.25, flip=0.3).random_map(1, rng) for _ in range(4000)]
     share = np.mean([r.prior == "predicted" for r in drawn])
     flips = np.mean([r.flip for r in drawn])
     # Four standard deviations of 4000 draws.
-    assert abs(share - 0.25) < 0.028 and abs(flips - 0.5) < 0.032
+    assert abs(share - 0.25) < 0.028 and abs(flips - 0.3) < 0.029
     assert {r.prior for r in drawn} == {"predicted", "true"}
+    assert len({r.seed for r in drawn}) == len(drawn)

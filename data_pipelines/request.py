@@ -1,0 +1,102 @@
+"""What a training or evaluation example is made of, said before anything is read.
+
+All that decides what is read is in a `Request`; the rest is a function of it, so that an iterator
+resumes exactly and caching changes nothing.
+"""
+
+import dataclasses
+import zlib
+
+import grain
+import numpy as np
+
+SILENCE = -1  # in place of the index of a clip: no sound at all
+NOTHING = -2  # in place of the index of a second clip: there is none
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One clip of a batch, said in numbers.
+
+    Attributes:
+        index: which clip of the source.
+        frames: T seconds whose frames and labels are shown.
+        sounds: T seconds whose sound is heard.
+        valid: T flags; False is padding.
+        sound_index: the clip whose sound is heard, or SILENCE.
+        prior: "none", "true" or "predicted".
+        flip: whether left and right are swapped.
+        seed: of this example's augmentations.
+        empty: whether nothing that is shown sounds, so that the labels are background.
+        mixed_index: a second clip that is heard, too, or NOTHING.
+        mixed_level: by how much the second clip is made louder, decibels.
+        shift: how much later the sound is taken, windows of 10 ms.
+    """
+
+    index: int
+    frames: tuple[int, ...]
+    sounds: tuple[int, ...]
+    valid: tuple[bool, ...]
+    sound_index: int
+    prior: str = "none"
+    flip: bool = False
+    seed: int = 0
+    empty: bool = False
+    mixed_index: int = NOTHING
+    mixed_level: float = 0.0
+    shift: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Draw(grain.transforms.RandomMap):
+    """The index of a clip -> a `Request`, everything random in it drawn.
+
+    Attributes:
+        labelled: for each clip of the source, its labelled seconds.
+        lengths: for each clip, its length in seconds.
+        sampling: "clip" (all seconds in order) or "frame" (one random labelled second).
+        seconds: for each clip, T of its requests; what it lacks is padding.
+        prior: as in `Request`, or "mixture".
+        mixture: share of requests with predicted masks where prior is "mixture".
+        flip: share of requests that are flipped.
+    """
+
+    labelled: tuple[tuple[int, ...], ...]
+    lengths: tuple[int, ...]
+    sampling: str
+    seconds: tuple[int, ...]
+    prior: str
+    mixture: float
+    flip: float
+
+    def random_map(self, index: int, rng: np.random.Generator) -> Request:
+        # Always the same draws in the same order, so that no option shifts what the others get.
+        pick, coin, share = rng.random(3)
+        seed = int(rng.integers(2**63))
+        index = int(index)
+        labelled, length, seconds = self.labelled[index], self.lengths[index], self.seconds[index]
+        if self.sampling == "frame":
+            frames = sounds = (labelled[int(pick * len(labelled))],)
+            length = 1
+        else:
+            sounds = tuple(min(t, length - 1) for t in range(seconds))
+            # Where only the first frame is labelled it is shown with each second's sound.
+            frames = (0,) * seconds if labelled == (0,) else sounds
+        prior = self.prior
+        if prior == "mixture":
+            prior = "predicted" if share < self.mixture else "true"
+        return Request(
+            index=index,
+            frames=frames,
+            sounds=sounds,
+            valid=tuple(t < length for t in range(seconds)),
+            sound_index=index,
+            prior=prior,
+            flip=bool(coin < self.flip),
+            seed=seed,
+        )
+
+
+def generator(seed: int, transform: grain.transforms.Map) -> np.random.Generator:
+    """Random numbers of one transform for one request: of the request's seed and its class name."""
+    return np.random.default_rng((seed, zlib.crc32(type(transform).__name__.encode())))

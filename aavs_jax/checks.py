@@ -7,15 +7,21 @@ from typing import Any
 from jax.sharding import Mesh
 
 from aavs_jax import tree
-from aavs_jax.batches import eval_batches, evaluations, masks_folder, train_batches
+from aavs_jax.batches import (
+    eval_batches,
+    evaluations,
+    masks_folder,
+    open_sources,
+    train_batches,
+)
 from aavs_jax.errors import UserError
 from aavs_jax.method import Method, make_method
 from aavs_jax.optimizer import make_schedule
 from aavs_jax.train import count_steps
-from data_pipelines.loader import open_source
+from data_pipelines.loader import labelled_clips
+from data_pipelines.source import ClipSource
 
 Config = Mapping[str, Any]
-SPLITS = ("train", "val", "test")
 TASKS = ("binary", "semantic")
 
 
@@ -50,6 +56,7 @@ def check_schedule(config: Config, root: Path) -> None:
             # No pattern depends on the number of classes, which only the data knows.
             check_patterns(stage_name, stage, make_method(stage, 2))
             _check_evaluation(config, stage_name)
+            _check_empty_labels(stage_name, stage)
             _check_masks(config, stage_name, earlier, root)
         for phase_name in stage["order"]:
             name = f"{stage_name}/{phase_name}"
@@ -80,8 +87,9 @@ def check_data(config: Config, data_dir: Path, root: Path, mesh: Mesh) -> None:
     """Whether the data fits every stage that is not finished.
 
     Raises:
-      UserError, DataError: a split without clips; sizes that do not fit the clips or the devices;
-        more warm-up than a phase has steps; no sound of other classes.
+      UserError, DataError: no clips to train on, or labels that tell no classes to a semantic
+        stage; sizes that do not fit the clips or the devices; augmentations that cannot be; more
+        warm-up than a phase has steps; no sound of other classes.
     """
     # Nothing is read here, so nobody needs to be hired for it.
     config = {**config, "data": {**config["data"], "num_workers": 0}}
@@ -89,8 +97,9 @@ def check_data(config: Config, data_dir: Path, root: Path, mesh: Mesh) -> None:
         if _finished(root, stage_name):
             continue
         stage = config["stages"][stage_name]
-        subsets, batch_size = stage["data"]["subsets"], stage["data"]["batch_size"]
-        sources = {split: open_source(data_dir, split, subsets) for split in SPLITS}
+        batch_size = stage["data"]["batch_size"]
+        sources = open_sources(data_dir, stage)
+        _check_classes(stage_name, stage, sources)
         train_batches(config, stage, sources["train"], root, 0)
         if batch_size % mesh.size:
             raise UserError(
@@ -99,10 +108,12 @@ def check_data(config: Config, data_dir: Path, root: Path, mesh: Mesh) -> None:
             )
         for phase_name in stage["order"]:
             phase = stage["phases"][phase_name]
-            steps = count_steps(phase, len(sources["train"]) / batch_size)
+            steps = count_steps(phase, len(labelled_clips(sources["train"])) / batch_size)
             make_schedule(phase["optimizer"], steps, f"{stage_name}/{phase_name}")
-        eval_batches(config, stage, sources["val"], root, mesh, prior=stage["prior"]["evaluate"][0])
-        for split, prior, sound in evaluations(config, stage):
+        passes = evaluations(config, stage, sources)
+        if "val" in sources:
+            passes.append(("val", stage["prior"]["evaluate"][0], "right"))
+        for split, prior, sound in passes:
             eval_batches(config, stage, sources[split], root, mesh, prior=prior, sound=sound)
 
 
@@ -122,6 +133,23 @@ def check_pretrained(init: Mapping[str, str], name: str) -> None:
     for key, folder in init.items():
         if not Path(folder).is_dir():
             raise UserError(f"--config.init.{key} is no folder: {folder}: check the path")
+
+
+def _check_classes(stage_name: str, stage: Config, sources: Mapping[str, ClipSource]) -> None:
+    if stage["task"] != "semantic":
+        return
+    classless = {
+        clip.subset
+        for source in sources.values()
+        for clip in source.clips
+        if clip.subset in source.binary_only
+    }
+    if classless:
+        raise UserError(
+            f"the stage {stage_name} learns classes, but the labels of "
+            f"{', '.join(sorted(classless))} tell only where something sounds: leave this stage "
+            f"out with --config.schedule, or name others in config.stages.{stage_name}.data.subsets"
+        )
 
 
 def _check_start(config: Config, name: str, earlier: list[str], root: Path) -> None:
@@ -148,6 +176,14 @@ def _check_evaluation(config: Config, stage_name: str) -> None:
         raise UserError("config.eval.sounds lacks 'right', the sound that belongs to each clip")
     if stage["writes_masks"] and stage["task"] != "binary":
         raise UserError(f"{where}.writes_masks is set, but only a binary stage draws masks")
+
+
+def _check_empty_labels(stage_name: str, stage: Config) -> None:
+    if stage["data"]["drop_empty_clips"] and stage["data"]["augment"]["swap_sound"]:
+        raise UserError(
+            f"config.stages.{stage_name}.data.augment.swap_sound empties labels, and "
+            "drop_empty_clips takes clips with empty labels out of the loss: turn one of them off"
+        )
 
 
 def _check_masks(config: Config, stage_name: str, earlier: list[str], root: Path) -> None:

@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 from aavs_jax.errors import UserError
 from aavs_jax.progress import say
 from data_pipelines import audible_shapes
-from data_pipelines.avsbench.avsbench_dataset_builder import Builder, is_complete, prepare
+from data_pipelines.errors import DataError
+from data_pipelines.prepare import Builder, ClipFault, is_complete, prepare
 
 
 def prepared(data: Mapping[str, Any], root: Path) -> Path:
     """The data of a run as array_record files, made once.
 
-    A folder in AVSBench's unified layout is prepared beside the run's folder, under
+    A folder in any layout that is known is prepared beside the run's folder, under
     `../data/<name>-<digest of its path>`, so that runs share it; without a folder, Audible Shapes
     is made there first. A folder that is prepared already is taken as it is.
 
@@ -41,7 +43,7 @@ def prepared(data: Mapping[str, Any], root: Path) -> Path:
         if is_complete(Builder(data_dir=raw)):
             return raw
         # Two folders of the same name must not share what is prepared from them.
-        digest = hashlib.sha256(str(raw).encode()).hexdigest()[:8]
+        digest = hashlib.sha256(str(raw).encode("utf-8", "surrogateescape")).hexdigest()[:8]
         target = shelf / f"{raw.name}-{digest}"
     else:
         target = shelf / f"audible_shapes-{data['clips']}x{data['size']}-seed{data['seed']}"
@@ -51,7 +53,13 @@ def prepared(data: Mapping[str, Any], root: Path) -> Path:
         say(f"making the embedded data set Audible Shapes in {target}")
         _make_audible_shapes(raw, data)
     say(f"preparing {raw}")
-    prepare(raw, target)
+    try:
+        prepare(raw, target)
+    except ClipFault as fault:
+        raise DataError(
+            f"{fault}; python -m data_pipelines.prepare {shlex.quote(str(raw))} --out DIR leaves "
+            "such clips out, then give DIR in place of the folder"
+        ) from fault
     return target
 
 

@@ -10,12 +10,12 @@ import jax
 import numpy as np
 from PIL import Image
 
+from aavs_jax.batches import open_sources
 from aavs_jax.evaluate import Showcase
 from aavs_jax.logging_writer import LoggingWriter, read_metrics, replace_file
 from aavs_jax.report import write_report
 from aavs_jax.visualize import class_colours, mosaic, overlay, to_png_bytes
 from aavs_jax.workdir import Workdir
-from data_pipelines.loader import open_source
 from data_pipelines.source import ClipSource
 
 SOUND_ROWS = {"right": "its own sound", "other": "another's sound", "silence": "silence"}
@@ -31,8 +31,13 @@ NOTES = (
 )
 
 
-def choose(source: ClipSource, count: int) -> list[str]:
-    """Names of clips to show: of each subset in turn those with the most sounding objects."""
+def choose(source: ClipSource | None, count: int) -> list[str]:
+    """Names of clips to show: of each subset in turn those with the most sounding objects.
+
+    Without a source there are none.
+    """
+    if source is None:
+        return []
     ranked: dict[str, list] = {}
     for clip in sorted(source.clips, key=lambda clip: -len(clip.objects)):
         ranked.setdefault(clip.subset, []).append(clip.name)
@@ -59,8 +64,10 @@ def present(
     if jax.process_index():
         return
     last = config["stages"][config["schedule"][-1]]
-    source = open_source(data_dir, "test", last["data"]["subsets"])
-    colours = class_colours(source.num_classes)
+    sources = open_sources(data_dir, last)
+    source = sources.get("test")
+    class_names = sources["train"].class_names
+    colours = class_colours(len(class_names))
     shown = set()
     examples, sheets = [], {}
     for name in choose(source, config["eval"]["examples"]):
@@ -97,15 +104,17 @@ def present(
         rows=rows,
         metrics=read_metrics(workdir.root / "metrics.jsonl"),
         examples=examples,
-        legend=[(source.class_names[i], tuple(map(int, colours[i]))) for i in sorted(shown)],
+        legend=[(class_names[i], tuple(map(int, colours[i]))) for i in sorted(shown)],
         notes=NOTES,
     )
 
 
 def _example(config, root: Path, source: ClipSource, name: str, colours: np.ndarray):
     """(title, [(row label, pictures by second)], class ids seen)."""
-    encoded = source[_index(source, name)]["frames"]
-    frames = [_thumbnail(frame) for frame in encoded]
+    index = _index(source, name)
+    frames = [_thumbnail(frame) for frame in source[index]["frames"]]
+    if source.clips[index].still:
+        frames *= source.clips[index].seconds
     pictures = [("frames", frames)]
     truth, classes = None, set()
     predicted = []

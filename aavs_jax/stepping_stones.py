@@ -19,10 +19,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from aavs_jax import dataset, evaluate, presentation, tree
-from aavs_jax.batches import eval_batches, evaluations, train_batches
+from aavs_jax import dataset, embeddings, evaluate, presentation, tree
+from aavs_jax.batches import SPLITS, eval_batches, evaluations, open_sources, train_batches
 from aavs_jax.checkpoint import SCORE, PhaseCheckpoints, load_parameters
-from aavs_jax.checks import SPLITS, check_data, check_pretrained, check_schedule
+from aavs_jax.checks import check_data, check_pretrained, check_schedule
 from aavs_jax.errors import UserError
 from aavs_jax.logging_writer import LoggingWriter, writing
 from aavs_jax.method import Method, make_method
@@ -31,9 +31,14 @@ from aavs_jax.report import format_table
 from aavs_jax.sharding import everyone_is_here, make_mesh, put_state
 from aavs_jax.train import train_phase
 from aavs_jax.workdir import Workdir, read_rows
-from data_pipelines.loader import open_source
+from data_pipelines.embeddings import Embeddings
+from data_pipelines.loader import labelled_clips
 
 SELECTED_BY = {"binary": "J", "semantic": "mIoU"}  # the figure that chooses checkpoints
+MISSING = {
+    "val": "the data has no split val: each phase hands over its last checkpoint, not its best",
+    "test": "the data has no split test: there are no figures and pictures of it",
+}
 
 
 def train_and_evaluate(config: Mapping[str, Any], root: Path, name: str) -> list[dict[str, Any]]:
@@ -95,30 +100,48 @@ def run_stage(
         say(f"[{stage_name}] is complete")
         return rows
     say(f"\n=== stage {stage_name}: {stage['task']}, phases {', '.join(stage['order'])} ===")
-    sources = {split: open_source(data_dir, split, stage["data"]["subsets"]) for split in SPLITS}
+    sources = open_sources(data_dir, stage)
+    for split in SPLITS:
+        if split not in sources:
+            say(f"[{stage_name}] {MISSING[split]}")
     method = make_method(stage, sources["train"].num_classes)
+    heard = _embeddings(config, stage_name, method, sources, data_dir, workdir)
+    given = (method, sources, heard, workdir, mesh)
     with LoggingWriter(workdir.root, enabled=jax.process_index() == 0) as writer:
         for phase_name in stage["order"]:
             with workdir.timed(f"{stage_name}/{phase_name}"):
-                _run_phase(config, stage_name, phase_name, method, sources, workdir, mesh, writer)
+                _run_phase(config, stage_name, phase_name, *given, writer)
     say(f"[{stage_name}] hands over the best of phase {stage['order'][-1]}; figures follow")
     with workdir.timed(f"{stage_name} figures"):
         parameters = best_parameters(folder / stage["order"][-1])
-        rows = _figures(config, stage_name, method, parameters, sources, workdir.root, mesh)
+        rows = _figures(config, stage_name, parameters, *given)
     workdir.write_rows(folder / "results.json", rows)
     everyone_is_here(f"{stage_name} complete")
     return rows
 
 
-def _run_phase(config, stage_name, phase_name, method, sources, workdir, mesh, writer) -> None:
+def _embeddings(config, stage_name, method, sources, data_dir, workdir) -> dict[str, Embeddings]:
+    """For each split what the network takes in place of log-mel examples; {} where it cannot."""
+    if not config["init"]["vggish"]:
+        return {}
+    with workdir.timed(f"{stage_name} embeddings"):
+        folder = embeddings.for_stage(config, stage_name, method, data_dir, workdir.root)
+    return {split: Embeddings(folder, source) for split, source in sources.items() if folder}
+
+
+def _run_phase(
+    config, stage_name, phase_name, method, sources, heard, workdir, mesh, writer
+) -> None:
     stage = config["stages"][stage_name]
     phase, data = stage["phases"][phase_name], stage["data"]
     name = f"{stage_name}/{phase_name}"
     seed = zlib.crc32(f"{config['seed']}/{name}".encode())
-    batches = train_batches(config, stage, sources["train"], workdir.root, seed)
-    validation = eval_batches(
-        config, stage, sources["val"], workdir.root, mesh, prior=stage["prior"]["evaluate"][0]
-    )
+    root = workdir.root
+    batches = train_batches(config, stage, sources["train"], root, seed, heard.get("train"))
+    validation = None
+    if "val" in sources:
+        kind = {"prior": stage["prior"]["evaluate"][0], "embeddings": heard.get("val")}
+        validation = eval_batches(config, stage, sources["val"], root, mesh, **kind)
 
     def validate(parameters: Mapping[str, jax.Array]) -> dict[str, float]:
         figures = evaluate.evaluate(
@@ -131,12 +154,12 @@ def _run_phase(config, stage_name, phase_name, method, sources, workdir, mesh, w
         name,
         phase,
         method=method,
-        start=functools.partial(starting_parameters, config, name, method, workdir.root),
+        start=functools.partial(starting_parameters, config, name, method, root),
         batches=batches,
-        steps_per_epoch=len(sources["train"]) / data["batch_size"],
-        validate=validate,
+        steps_per_epoch=len(labelled_clips(sources["train"])) / data["batch_size"],
+        validate=None if validation is None else validate,
         mesh=mesh,
-        directory=workdir.root / stage_name / phase_name,
+        directory=root / stage_name / phase_name,
         writer=writer,
         seed=seed,
         log_every=config["log_every"],
@@ -218,9 +241,12 @@ def best_parameters(directory: Path) -> dict[str, np.ndarray]:
         return checkpoints.best_parameters()
 
 
-def _figures(config, stage_name, method, parameters, sources, root, mesh) -> list[dict[str, Any]]:
+def _figures(
+    config, stage_name, parameters, method, sources, heard, workdir, mesh
+) -> list[dict[str, Any]]:
     """Rows for every prior and sound on the test split; masks and rows of the other splits."""
     stage = config["stages"][stage_name]
+    root = workdir.root
     parameters = put_state(parameters, mesh)
     masks = root / stage_name / "masks"
     partial = masks.with_name("masks.partial")
@@ -228,10 +254,11 @@ def _figures(config, stage_name, method, parameters, sources, root, mesh) -> lis
     if jax.process_index() == 0:
         shutil.rmtree(partial, ignore_errors=True)
     everyone_is_here(f"{stage_name} masks begin")
-    chosen = presentation.choose(sources["test"], config["eval"]["examples"])
+    chosen = presentation.choose(sources.get("test"), config["eval"]["examples"])
     rows = []
-    for split, prior, sound in evaluations(config, stage):
-        batches = eval_batches(config, stage, sources[split], root, mesh, prior=prior, sound=sound)
+    for split, prior, sound in evaluations(config, stage, sources):
+        kind = {"prior": prior, "sound": sound, "embeddings": heard.get(split)}
+        batches = eval_batches(config, stage, sources[split], root, mesh, **kind)
         showcase = evaluate.Showcase(chosen if split == "test" else ())
         observers: list[Callable] = [showcase]
         with contextlib.ExitStack() as stack:

@@ -2,12 +2,12 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
 
-from data_pipelines.avsbench import layout
-from data_pipelines.avsbench.avsbench_dataset_builder import Builder, is_complete
+from data_pipelines.avs_clips.avs_clips_dataset_builder import Builder, is_complete
 from data_pipelines.errors import DataError
 
 
@@ -19,7 +19,8 @@ class Clip:
     uid: str
     seconds: int
     labelled: tuple[int, ...]  # seconds that have a label
-    objects: tuple[int, ...]  # class ids of what sounds in the picture, by the table
+    objects: tuple[int, ...]  # class ids of what sounds in the picture
+    still: bool = False  # whether one frame is stored, which is seen in every second
 
     @property
     def name(self) -> str:
@@ -37,30 +38,37 @@ class ClipSource:
     """Random access to the clips of one split of a prepared data set; can be pickled.
 
     Attributes:
+        split: "train", "val" or "test".
         clips: a `Clip` for each index.
+        positions: for each index, that of the clip in the whole split.
         class_names: by class id, background first.
         num_classes: K, background counted.
+        binary_only: subsets whose labels tell foreground from background, but no classes.
+        stereo: whether the sound of left and right was kept.
+        fingerprint: of the data set.
     """
 
-    def __init__(self, data_dir: str, split: str, subsets: tuple[str, ...] | None = None):
+    def __init__(self, data_dir: str, split: str, subsets: tuple[str, ...] = ()):
         self._state = (data_dir, split, subsets)
-        builder = Builder(data_dir=data_dir)
-        if not is_complete(builder):
-            raise DataError(f"no prepared data set in {data_dir}: prepare the data folder first")
+        builder = _open(data_dir)
         metadata = builder.info.metadata
+        self.split = split
         self.class_names = tuple(metadata["class_names"])
         self.num_classes = len(self.class_names)
-        self._positions, clips = [], []
-        for position, (subset, uid, objects) in enumerate(metadata["clips"].get(split, ())):
-            if subsets is None or subset in subsets:
-                self._positions.append(position)
-                seconds = layout.SUBSET_SECONDS[subset]
-                labelled = tuple(range(layout.labelled_seconds(subset, split)))
-                clips.append(Clip(subset, uid, seconds, labelled, tuple(objects)))
-        self.clips = tuple(clips)
-        if not clips:
-            of = f" of {', '.join(subsets)}" if subsets is not None else ""
+        self.binary_only = tuple(metadata["binary_only"])
+        self.stereo = bool(metadata["stereo"])
+        self.fingerprint = str(metadata["fingerprint"])
+        chosen = [
+            (position, row)
+            for position, row in enumerate(metadata["clips"].get(split, ()))
+            if not subsets or row[0] in subsets
+        ]
+        if not chosen:
+            of = f" of {', '.join(subsets)}" if subsets else ""
             raise DataError(f"no clips{of} in split {split!r} of the data set in {data_dir}")
+        self.positions = tuple(position for position, _ in chosen)
+        self._stored = tuple(row[5] for _, row in chosen)
+        self.clips = tuple(_clip(row) for _, row in chosen)
         self._records = builder.as_data_source(
             split,
             decoders={"frames": _Encoded(), "labels": _Encoded()},
@@ -73,29 +81,62 @@ class ClipSource:
         return len(self.clips)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """frames: T encoded images; labels: those of the labelled seconds; audio [T,96,64]."""
-        record = self._records[self._positions[index]]
+        """A clip as it is stored.
+
+        Returns:
+            frames: T encoded images, or 1 of a still; labels: those of the labelled seconds; audio:
+            float32 [T,96,64]; stereo: float32 [T,2,96,64], left and right, or [0,2,96,64].
+
+        Raises:
+            DataError: the data set is damaged.
+        """
+        record = self._records[self.positions[index]]
         clip = self.clips[index]
         found = f"{record['subset'].decode()}/{record['uid'].decode()}"
-        if found != clip.name or len(record["labels"]) != len(clip.labelled):
+        counts = len(record["frames"]), len(record["labels"]), len(record["audio"])
+        if found != clip.name or counts != (self._stored[index], len(clip.labelled), clip.seconds):
             raise DataError(
                 f"data set in {self._state[0]} is damaged: clip {clip.name} is not where its "
                 "index says; delete the folder and prepare it again"
             )
-        return {name: record[name] for name in ("frames", "labels", "audio")}
+        return {name: record[name] for name in ("frames", "labels", "audio", "stereo")}
 
 
 def open_source(
-    data_dir: str | os.PathLike[str], split: str, subsets: tuple[str, ...] | None = None
+    data_dir: str | os.PathLike[str], split: str, subsets: Sequence[str] | None = None
 ) -> ClipSource:
     """Opens a prepared data set.
 
     Args:
         data_dir: as given to `prepare`.
         split: "train", "val" or "test".
-        subsets: of v1s, v1m, v2 those wanted; None: all there are.
+        subsets: those wanted; None or none: all there are.
 
     Raises:
         DataError: nothing prepared there, or no such clips in it.
     """
-    return ClipSource(os.fspath(data_dir), split, None if subsets is None else tuple(subsets))
+    return ClipSource(os.fspath(data_dir), split, tuple(subsets or ()))
+
+
+def splits(data_dir: str | os.PathLike[str]) -> dict[str, int]:
+    """Splits of a prepared data set -> how many clips they have.
+
+    Raises:
+        DataError: nothing prepared there.
+    """
+    clips = _open(os.fspath(data_dir)).info.metadata["clips"]
+    return {split: len(rows) for split, rows in clips.items()}
+
+
+def _open(data_dir: str) -> Builder:
+    builder = Builder(data_dir=data_dir)
+    if not is_complete(builder):
+        raise DataError(f"no prepared data set in {data_dir}: prepare the data folder first")
+    return builder
+
+
+def _clip(row: Sequence[Any]) -> Clip:
+    """From a row of the metadata's `clips`."""
+    subset, uid, objects, seconds, labelled, stored = row
+    still = stored == 1 and seconds > 1
+    return Clip(subset, uid, seconds, tuple(labelled), tuple(objects), still)

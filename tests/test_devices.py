@@ -107,7 +107,7 @@ def main(stage: dict, data_dir: str, out: Path, meshes: dict[str, int]) -> None:
 def results(tiny_stage, tmp_path_factory):
     """What `main` found on one device and on all meshes of eight."""
     from data_pipelines import audible_shapes
-    from data_pipelines.avsbench.avsbench_dataset_builder import prepare
+    from data_pipelines.prepare import prepare
 
     folder = tmp_path_factory.mktemp("devices")
     raw = audible_shapes.make(folder / "raw", clips=12, size=32, progress=False)

@@ -20,8 +20,8 @@ from configs.base import BACKBONE_ADAPTERS, BINARY_TRAINS, SEMANTIC_TRAINS
 from data_pipelines import audible_shapes
 from data_pipelines.audible_shapes.shapes import CLASS_NAMES
 from data_pipelines.avsbench import layout
-from data_pipelines.avsbench.avsbench_dataset_builder import prepare
 from data_pipelines.loader import open_source
+from data_pipelines.prepare import prepare
 
 SIZE = 32  # pixels of frames and labels
 SPLITS = ("train", "val", "test")
@@ -257,7 +257,7 @@ def test_users_folder_and_foreign_masks(prior, command, tiny_flags, folder, tmp_
 
 
 def test_batches_of_the_paper(folder, tmp_path):
-    """One clip of ten seconds; Grain's endless data sets overflow in batches of one."""
+    """One clip; Grain's endless data sets overflow in batches of one."""
     prepare(folder, tmp_path, progress=False)
     source = open_source(tmp_path, "train")
     stage = avss.get_config("/somewhere").stages.understand.to_dict()
@@ -265,7 +265,8 @@ def test_batches_of_the_paper(folder, tmp_path):
     config = {"data": {"num_workers": 0, "cache": False}}
     batches = train_batches(config, stage, source, tmp_path, 0)
     shapes = {name: array.shape for name, array in next(batches).items()}
-    assert shapes["frames"] == (1, 10, 32, 32, 3) and shapes["prior_mask"] == (1, 10, 32, 32)
+    # Of v1s, with which it begins: five seconds and no padding.
+    assert shapes["frames"] == (1, 5, 32, 32, 3) and shapes["prior_mask"] == (1, 5, 32, 32)
     ids = [next(batches)["ids"][0] for _ in range(12)][-6:]  # nothing is shuffled
     assert sorted(ids) == sorted(clip.name for clip in source.clips)
 

@@ -17,6 +17,7 @@ from configs import avss
 from data_pipelines import audible_shapes
 from data_pipelines.avsbench import layout
 from data_pipelines.errors import DataError
+from data_pipelines.prepare import main as prepare_command
 
 REPOSITORY = Path(__file__).parents[1]
 AVSS = f"--config={REPOSITORY}/configs/avss.py"
@@ -120,7 +121,7 @@ def test_a_full_disk(tmp_path, raw):
         said = error_of(f"{AVSS}:{raw},small", f"--workdir={disk}/run", cwd=tmp_path)
         assert "No space left on device" in said and str(disk) in said
         # Nothing that looks like a prepared data set.
-        assert not list(disk.glob("data/*/avsbench/1.0.0"))
+        assert not list(disk.glob("data/*/avs_clips/1.0.0"))
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
@@ -141,7 +142,7 @@ def run_on(folder, root, **changes):
 def nothing_but_the_record(root) -> bool:
     """Neither a data set nor a trace of training."""
     files = [path.name for path in (root / "runs").rglob("*") if path.is_file()]
-    return set(files) <= {".lock", "config.json", "avsbench.lock"}
+    return set(files) <= {".lock", "config.json", "avs_clips.lock"}
 
 
 def some_clip(folder) -> tuple[str, str]:
@@ -177,9 +178,14 @@ def label_out_of_range(folder):
 
 
 def no_table(folder):
+    (folder / layout.METADATA_NAME).unlink()
+    return f"{layout.METADATA_NAME} missing in {folder}"
+
+
+def nothing_at_all(folder):
     for entry in folder.iterdir():
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    return f"{layout.METADATA_NAME} missing in {folder}"
+    return f"no data set recognised in {folder}"
 
 
 def empty_table(folder):
@@ -190,7 +196,15 @@ def empty_table(folder):
 
 @pytest.mark.parametrize(
     "spoil",
-    [corrupt_frame, missing_frame, missing_sound, label_out_of_range, no_table, empty_table],
+    [
+        corrupt_frame,
+        missing_frame,
+        missing_sound,
+        label_out_of_range,
+        no_table,
+        nothing_at_all,
+        empty_table,
+    ],
     ids=lambda f: f.__name__,
 )
 def test_a_fault_in_the_data_names_the_file(tmp_path, raw, spoil):
@@ -198,8 +212,21 @@ def test_a_fault_in_the_data_names_the_file(tmp_path, raw, spoil):
     words = spoil(folder)
     with pytest.raises(DataError) as error:
         run_on(folder, tmp_path)
-    assert words in str(error.value)
+    assert words in str(error.value) and "\n" not in str(error.value)
+    of_a_clip = spoil not in (no_table, nothing_at_all, empty_table)
+    way_out = f"; python -m data_pipelines.prepare {folder} --out DIR leaves such clips out"
+    assert (way_out in str(error.value)) == of_a_clip
     assert nothing_but_the_record(tmp_path)
+
+
+def test_prepared_data_go_in_place_of_the_folder(tmp_path, raw):
+    """As the sentence about a faulty clip says; nothing is prepared again."""
+    folder = shutil.copytree(raw, tmp_path / "raw")
+    corrupt_frame(folder)
+    assert prepare_command([str(folder), "--out", str(tmp_path / "data")]) == 3
+    with pytest.raises(UserError, match="warmup_steps"):  # it gets as far as the next mistake
+        run_on(tmp_path / "data", tmp_path)
+    assert not (tmp_path / "runs" / "data").exists()
 
 
 def test_more_warm_up_than_steps(tmp_path, raw):

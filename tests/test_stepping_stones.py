@@ -1,13 +1,14 @@
 """What a phase starts from, and what is found to be wrong before anything is done."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aavs_jax.batches import evaluations, masks_folder
+from aavs_jax.batches import eval_batches, evaluations, masks_folder, open_sources
 from aavs_jax.checkpoint import SCORE, PhaseCheckpoints, save_parameters
 from aavs_jax.checks import check_data, check_patterns, check_schedule
 from aavs_jax.errors import UserError
@@ -17,8 +18,9 @@ from aavs_jax.stepping_stones import starting_parameters, train_and_evaluate
 from aavs_jax.train_state import TrainState
 from configs import avss, s4
 from data_pipelines import audible_shapes
-from data_pipelines.avsbench.avsbench_dataset_builder import prepare
 from data_pipelines.errors import DataError
+from data_pipelines.prepare import prepare
+from data_pipelines.source import open_source
 
 SHAPES = {"audio/kernel": (3,), "backbone/adapter": (2, 2), "head/kernel": (4,), "queries": (5,)}
 
@@ -171,6 +173,8 @@ def test_what_a_trained_stage_is_evaluated_with():
     ]
     writing = evaluations(config, {"prior": prior, "writes_masks": True})
     assert writing == [*alone, ("val", "predicted", "right"), ("train", "predicted", "right")]
+    some = evaluations(config, {"prior": prior, "writes_masks": True}, {"train": 0, "val": 0})
+    assert some == writing[-2:]
 
 
 # check_patterns and check_schedule: before data is prepared
@@ -274,6 +278,11 @@ def set_sounds(config):
     config.eval.sounds = ("silence",)
 
 
+def set_swapped_sounds_that_count_for_nothing(config):
+    config.stages.understand.data.drop_empty_clips = True
+    config.stages.understand.data.augment.swap_sound = 0.1
+
+
 def set_semantic_masks(config):
     config.stages.understand.writes_masks = True
 
@@ -300,6 +309,10 @@ def set_semantic_masks(config):
         (set_prior_in_training_only, r"either with prior masks or, 'none', without"),
         (set_prior_in_evaluation_only, r"either with prior masks or, 'none', without"),
         (set_sounds, r"eval\.sounds lacks 'right'"),
+        (
+            set_swapped_sounds_that_count_for_nothing,
+            r"swap_sound empties labels, and drop_empty_clips takes",
+        ),
         (set_semantic_masks, r"writes_masks is set, but only a binary stage"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -370,13 +383,43 @@ def test_too_much_warm_up_names_the_phase(data_dir, tmp_path):
         check_data(edited(edit), data_dir, tmp_path, make_mesh())
 
 
-def test_a_batch_that_the_devices_cannot_share(data_dir, tmp_path):
-    @dataclasses.dataclass
-    class ThreeDevices:
-        size: int = 3
+@dataclasses.dataclass
+class Devices:
+    size: int  # as a mesh has
 
+
+def test_a_batch_that_the_devices_cannot_share(data_dir, tmp_path):
     with pytest.raises(UserError, match=r"localise\.data\.batch_size is 20, which 3 devices"):
-        check_data(edited(fit_small_data), data_dir, tmp_path, ThreeDevices())
+        check_data(edited(fit_small_data), data_dir, tmp_path, Devices(3))
+
+
+def test_labels_that_tell_no_classes(data_dir, tmp_path, monkeypatch):
+    """They are enough for where it sounds, and not for what it is."""
+
+    def opened(*arguments):
+        source = open_source(*arguments)
+        source.binary_only = ("v1m", "clips")
+        return source
+
+    monkeypatch.setattr("aavs_jax.batches.open_source", opened)
+    config = edited(fit_small_data)
+    with pytest.raises(UserError, match=r"understand learns classes, but the labels of v1m tell"):
+        check_data(config, data_dir, tmp_path, make_mesh())
+    check_data(config | {"schedule": ("localise",)}, data_dir, tmp_path, make_mesh())
+    config["stages"]["understand"]["data"]["subsets"] = ("v1s", "v2")
+    check_data(config, data_dir, tmp_path, make_mesh())
+
+
+def test_splits_that_are_not_there_are_not_asked_for(data_dir, tmp_path, monkeypatch):
+    config = edited(fit_small_data)
+    stage = config["stages"]["localise"]
+    assert list(open_sources(data_dir, stage)) == ["train", "val", "test"]
+    monkeypatch.setattr("aavs_jax.batches.splits", lambda _: {"train": 9, "test": 3})
+    assert list(open_sources(data_dir, stage)) == ["train", "test"]
+    check_data(config, data_dir, tmp_path, make_mesh())
+    stage["data"]["subsets"] = ("vpo_ss",)
+    with pytest.raises(DataError, match="no clips of vpo_ss in split 'train'"):
+        check_data(config, data_dir, tmp_path, make_mesh())
 
 
 def test_clips_longer_than_a_batchs_seconds(data_dir, tmp_path):
@@ -386,6 +429,22 @@ def test_clips_longer_than_a_batchs_seconds(data_dir, tmp_path):
 
     with pytest.raises(DataError, match="seconds is 1, but clips sampled by clip need"):
         check_data(edited(edit), data_dir, tmp_path, make_mesh())
+
+
+@pytest.mark.parametrize("devices", [1, 3, 8])
+@pytest.mark.parametrize("wanted", [1, 10, 40])
+def test_evaluation_batches_can_be_shared_by_devices(data_dir, tmp_path, devices, wanted):
+    """Clips of 5 and of 10 seconds: all batches have equally many frames, at least those wanted."""
+    config = edited(fit_small_data) | {"eval": {"frames_per_batch": wanted}}
+    stage = config["stages"]["localise"]
+    source = open_sources(data_dir, stage)["train"]
+    mesh = Devices(devices)
+    frames = {
+        batch["valid"].size
+        for batch in eval_batches(config, stage, source, tmp_path, mesh, prior="none")
+    }
+    unit = math.lcm(10, devices)
+    assert frames == {math.ceil(wanted / unit) * unit}
 
 
 def test_an_unknown_sound_or_prior(data_dir, tmp_path):

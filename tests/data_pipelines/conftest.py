@@ -9,7 +9,7 @@ import soundfile
 from PIL import Image
 
 from data_pipelines.avsbench import layout
-from data_pipelines.avsbench.avsbench_dataset_builder import prepare
+from data_pipelines.prepare import prepare
 
 CLASSES = ("background", "cat", "dog", "emergency-car", "horse")
 SIZE = 32  # pixels of frames and labels
@@ -32,7 +32,7 @@ CLIPS = (
 
 def colour_of(number: int, second: int) -> tuple[int, int, int]:
     """The frame colour of second `second` in the clip with row number `number`."""
-    return (number * 10, second * 20, 100)
+    return (number * 10 % 256, second * 20, 100)
 
 
 def tone(number: int, second: int) -> float:
@@ -83,6 +83,12 @@ def clips():
 @pytest.fixture(scope="session")
 def frame_colour():
     return colour_of
+
+
+@pytest.fixture(scope="session")
+def make_folder():
+    """A function: folder, rows, size -> a data folder of these clips."""
+    return write_folder
 
 
 @pytest.fixture(scope="session")

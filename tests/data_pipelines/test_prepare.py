@@ -1,5 +1,9 @@
-"""From a folder in the unified layout to array_record, and every way in which that can fail."""
+"""From a folder in the unified layout to array_record, and every way in which that can fail.
 
+The command, its report and its worker processes are in test_prepare_command.py.
+"""
+
+import io
 import os
 import shutil
 import signal
@@ -15,9 +19,9 @@ from PIL import Image
 
 from data_pipelines import audio
 from data_pipelines.avsbench import layout
-from data_pipelines.avsbench.avsbench_dataset_builder import Builder, prepare
 from data_pipelines.errors import DataError
 from data_pipelines.loader import open_source
+from data_pipelines.prepare import Builder, prepare
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,6 +37,11 @@ def contents(folder):
     return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+def pixels(file):
+    with Image.open(file) as image:
+        return np.asarray(image.convert("RGB"))
+
+
 def test_every_clip_comes_back(raw_dir, data_dir, clips):
     for split in layout.SPLITS:
         source = open_source(data_dir, split)
@@ -46,9 +55,10 @@ def test_every_clip_comes_back(raw_dir, data_dir, clips):
             frames = [next((folder / "frames").glob(f"{t}.*")).read_bytes() for t in range(seconds)]
             assert list(record["frames"]) == frames
             labels = layout.labelled_seconds(subset, split)
-            assert list(record["labels"]) == [
-                (folder / "labels_rgb" / f"{t}.png").read_bytes() for t in range(labels)
-            ]
+            assert len(record["labels"]) == labels
+            for t, label in enumerate(record["labels"]):
+                came = pixels(folder / "labels_rgb" / f"{t}.png")
+                np.testing.assert_array_equal(pixels(io.BytesIO(label)), came)
             assert source.clips[index].labelled == tuple(range(labels))
             sound = audio.log_mel_examples(audio.load_waveform(folder / "audio.wav"))
             np.testing.assert_array_equal(record["audio"], sound)
@@ -77,7 +87,7 @@ def test_choice_of_subsets(data_dir, clips):
 
 def test_described_for_the_catalogue(data_dir):
     info = Builder(data_dir=data_dir).info
-    assert info.name == "avsbench" and "unified release" in info.description
+    assert info.name == "avs_clips" and "first one" in info.description
     assert "Audio-Visual Segmentation" in info.citation
     assert info.splits["train"].num_examples == 11
 
@@ -88,8 +98,31 @@ def test_prepared_once_and_the_same_each_time(raw_dir, data_dir, tmp_path):
     assert before and {p: p.stat().st_mtime_ns for p in data_dir.rglob("*.array_record*")} == before
     again = prepare(raw_dir, tmp_path / "again", progress=False)
     records = {k: v for k, v in contents(again).items() if "array_record" in k.name}
-    first = contents(data_dir / "avsbench" / "1.0.0")
+    first = contents(data_dir / "avs_clips" / "1.0.0")
     assert len(records) == 3 and all(first[name] == value for name, value in records.items())
+
+
+def test_plain_tfds_reads_it(data_dir):
+    """Without this package, and without TensorFlow."""
+    done = run_python(
+        """
+        import sys
+        import tensorflow_datasets as tfds
+        builder = tfds.builder_from_directory(sys.argv[1])
+        first = builder.as_data_source("train")[0]
+        for name, count in (("frames", 5), ("labels", 1)):
+            assert [(i.shape, i.dtype) for i in first[name]] == [((32, 32, 3), "uint8")] * count
+        assert first["labels"][0][0, 0].tolist() == [128, 0, 0]
+        assert list(first["labelled"]) == [True, False, False, False, False]
+        assert first["audio"].shape == (5, 96, 64) and first["stereo"].shape == (0, 2, 96, 64)
+        assert list(first["objects"]) == [1] and first["uid"] == b"s0_0_5000"
+        assert len(builder.as_data_source("test")) == 7
+        for name in ("tensorflow", "torch", "jax", "data_pipelines"):
+            assert name not in sys.modules, name
+        """,
+        data_dir / "avs_clips" / "1.0.0",
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_other_files_are_not_taken_for_the_prepared_ones(small_raw_dir, raw_dir, tmp_path):
@@ -101,12 +134,12 @@ def test_other_files_are_not_taken_for_the_prepared_ones(small_raw_dir, raw_dir,
 def test_prepared_data_need_not_be_writable(small_raw_dir, tmp_path):
     """A shared, read-only copy serves, as long as nothing has to be written."""
     data = prepare(small_raw_dir, tmp_path / "data", progress=False).parents[1]
-    lock = data / "avsbench.lock"
+    lock = data / "avs_clips.lock"
     lock.unlink()
     lock.mkdir()  # whoever tries to lock fails, even the superuser
     prepare(small_raw_dir, data, progress=False)
     with pytest.raises(DataError, match="cannot prepare"):
-        shutil.rmtree(data / "avsbench")
+        shutil.rmtree(data / "avs_clips")
         prepare(small_raw_dir, data, progress=False)
 
 
@@ -160,10 +193,6 @@ def truncate(path):
 
 FAULTS = {
     "no table": (lambda r: (r / "metadata.csv").unlink(), r"metadata\.csv missing in .*small"),
-    "no classes": (
-        lambda r: (r / "label2idx.json").unlink(),
-        r"label2idx\.json missing in .*small",
-    ),
     "broken classes": (
         lambda r: (r / "label2idx.json").write_text("{"),
         r"label2idx\.json cannot be read",
@@ -261,7 +290,7 @@ def test_faults_stop_with_one_sentence_and_leave_nothing(fault, small_raw_dir, t
     with pytest.raises(DataError, match=message) as caught:
         prepare(small_raw_dir, tmp_path / "data", progress=False)
     assert "\n" not in str(caught.value)
-    assert [p for p in contents(tmp_path / "data") if p.name != "avsbench.lock"] == []
+    assert [p for p in contents(tmp_path / "data") if p.name != "avs_clips.lock"] == []
 
 
 def test_colours_of_no_class_are_no_fault(small_raw_dir, tmp_path):
@@ -278,14 +307,21 @@ def test_missing_and_unwritable_folders(tmp_path, small_raw_dir):
         prepare(small_raw_dir, tmp_path / "file" / "data", progress=False)
 
 
-def test_no_room_to_write(small_raw_dir, tmp_path):
+@pytest.mark.parametrize("moment", ["reading", "writing"])
+def test_no_room_to_write(small_raw_dir, tmp_path, moment):
     """A limit on file sizes stands in for a full disk: the writer fails in the same place."""
     done = run_python(
         """
         import resource, sys
-        from data_pipelines.avsbench.avsbench_dataset_builder import prepare
+        from data_pipelines import preparing
         from data_pipelines.errors import DataError
-        resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000))
+        from data_pipelines.prepare import prepare
+        limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000))
+        if sys.argv[3] == "reading":
+            limit()
+        else:
+            build = preparing.build
+            preparing.build = lambda *given, **named: [limit(), build(*given, **named)]
         try:
             prepare(sys.argv[1], sys.argv[2], progress=False)
         except DataError as fault:
@@ -293,40 +329,69 @@ def test_no_room_to_write(small_raw_dir, tmp_path):
         """,
         small_raw_dir,
         tmp_path / "data",
+        moment,
     )
     assert done.returncode == 0, done.stderr
-    assert "cannot prepare" in done.stdout and done.stdout.endswith("File too large\n")
-    assert os.listdir(tmp_path / "data" / "avsbench") == []
+    assert "cannot prepare" in done.stdout and "File too large" in done.stdout
+    assert done.stdout.count("\n") == 1
+    assert list((tmp_path / "data").glob("avs_clips/*")) == []
+    prepare(small_raw_dir, tmp_path / "data", progress=False)  # once there is room
+    assert set(os.listdir(tmp_path / "data")) == {"avs_clips", "avs_clips.lock", "report.json"}
 
 
-@pytest.mark.parametrize("clip", ["v1s/a", "v1m/c"])
-def test_killed_while_preparing(small_raw_dir, tmp_path, clip):
-    """Killed inside the first and the last split: nothing counts as prepared, and the next call
-    prepares it all and clears away what was left."""
+@pytest.mark.parametrize("moment", ["v1s/a", "v1m/c", "build", "_written", "write_json"])
+def test_killed_while_preparing(small_raw_dir, tmp_path, moment):
+    """Killed at a clip, before the data set is written, and when it is but has no report yet: the
+    next call prepares what is missing and clears away what was left."""
     data = tmp_path / "data"
     killed = run_python(
         """
         import os, signal, sys
-        from data_pipelines.avsbench import avsbench_dataset_builder, raw
-        read = raw.read_clip
-        def deadly(root, clip, num_classes):
-            if clip.name == sys.argv[3]:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return read(root, clip, num_classes)
-        raw.read_clip = deadly
-        avsbench_dataset_builder.prepare(sys.argv[1], sys.argv[2])
+        from data_pipelines import chunks, prepare, preparing
+        moment = sys.argv[3]
+        die = lambda *given, **named: os.kill(os.getpid(), signal.SIGKILL)
+        if "/" in moment:
+            read = chunks.read_clip
+            chunks.read_clip = lambda clip, *r: (die if clip.name == moment else read)(clip, *r)
+        else:
+            setattr(preparing, moment, die)
+        prepare.prepare(sys.argv[1], sys.argv[2])
         """,
         small_raw_dir,
         data,
-        clip,
+        moment,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert list((data / "avsbench").glob("incomplete.*"))
-    with pytest.raises(DataError, match="no prepared data set"):
-        open_source(data, "train")
+    assert list(data.glob(".work-*"))
+    if moment not in ("_written", "write_json"):
+        with pytest.raises(DataError, match="no prepared data set"):
+            open_source(data, "train")
     prepare(small_raw_dir, data, progress=False)
     assert len(open_source(data, "train")) == 2 and len(open_source(data, "test")) == 1
-    assert os.listdir(data / "avsbench") == ["1.0.0"]
+    assert set(os.listdir(data)) == {"avs_clips", "avs_clips.lock", "report.json"}
+    assert os.listdir(data / "avs_clips") == ["1.0.0"]
+    assert contents(data) == contents(prepare(small_raw_dir, tmp_path / "other").parents[1])
+
+
+def test_killed_while_array_record_is_written(small_raw_dir, tmp_path):
+    data = tmp_path / "data"
+    killed = run_python(
+        """
+        import os, signal, sys
+        from data_pipelines import prepare, preparing
+        def deadly(*given):
+            yield from ()
+            os.kill(os.getpid(), signal.SIGKILL)
+        preparing._examples = deadly
+        prepare.prepare(sys.argv[1], sys.argv[2])
+        """,
+        small_raw_dir,
+        data,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert list((data / "avs_clips").glob("incomplete.*"))
+    prepare(small_raw_dir, data, progress=False)
+    assert os.listdir(data / "avs_clips") == ["1.0.0"]
 
 
 def test_no_tensorflow_no_torch_no_jax(small_raw_dir, tmp_path):
@@ -339,8 +404,8 @@ def test_no_tensorflow_no_torch_no_jax(small_raw_dir, tmp_path):
         import sys
         sys.modules["jax"] = None
         from data_pipelines import audio, loader, transforms
-        from data_pipelines.avsbench import avsbench_dataset_builder, layout, raw
-        avsbench_dataset_builder.prepare(sys.argv[1], sys.argv[2])
+        from data_pipelines import prepare, recognise
+        prepare.prepare(sys.argv[1], sys.argv[2])
         source = loader.open_source(sys.argv[2], "train")
         sizes = dict(task="semantic", image_size=16, label_size=8, prior="true")
         batches = loader.train_loader(

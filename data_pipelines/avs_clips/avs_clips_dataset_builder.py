@@ -1,0 +1,163 @@
+"""TFDS builder `avs_clips`: clips of any layout as array_record, without TensorFlow.
+
+Features are handed over as encoded bytes, which is why TFDS never reaches for TensorFlow, and why
+pictures are stored without a second compression.
+"""
+
+import contextlib
+import dataclasses
+import io
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core import example_serializer
+from tqdm import tqdm
+
+from data_pipelines.audio import EXAMPLE_WINDOWS, MEL_BANDS
+from data_pipelines.errors import DataError
+
+KEY_SPACE = 2**128  # TFDS spreads examples over temporary files by where in it their key lies
+EXAMPLE = (EXAMPLE_WINDOWS, MEL_BANDS)  # shape of one log-mel example
+
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """What goes into a data set.
+
+    Attributes:
+        metadata: see `Builder`; `clips` says how many examples a split has.
+        examples: split -> its examples, in the order of `clips`.
+    """
+
+    metadata: dict[str, Any]
+    examples: Mapping[str, Iterator[dict[str, Any]]]
+
+
+class _InOrder(example_serializer.ExampleSerializer):
+    """Writes the fields of an example in an order that is the same in every process.
+
+    Protobuf's own order of a map depends on where the library was loaded in memory.
+    """
+
+    def serialize_example(self, example: Any) -> bytes:
+        return self.get_tf_example(example).SerializeToString(deterministic=True)
+
+
+class _LocalInfo(tfds.core.DatasetInfo):
+    """Information on a data set that is nowhere but here."""
+
+    def initialize_from_bucket(self) -> None:
+        """Does not look for it on TFDS's server, which would leave a temporary folder each time."""
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+    """One example is one clip.
+
+    Splits are those of train, val and test that have clips. The data set's metadata says what is in
+    it without a record being read: `class_names` (by class id), `clips` (split -> a list of
+    [subset, uid, class ids of the sounding objects, seconds, labelled seconds, stored frames] in
+    the order of the examples), `layout` (its name), `binary_only` (subsets whose labels tell no
+    classes), `stereo` (whether left and right were kept), `size` (of the frames, or None), and the
+    `fingerprint` of what it was made from and how.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "Clips of every layout."}
+
+    content: Content | None = None  # what `build` stores
+    progress = False  # whether examples are counted on a progress bar while they are stored
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        described = self.get_metadata()  # README.md and CITATIONS.bib beside this file
+        return _LocalInfo(
+            builder=self,
+            description=described.description,
+            citation=described.citation,
+            features=tfds.features.FeaturesDict(
+                {
+                    "uid": tfds.features.Text(),
+                    "subset": tfds.features.Text(),
+                    "frames": tfds.features.Sequence(tfds.features.Image()),
+                    "labels": tfds.features.Sequence(tfds.features.Image()),
+                    "labelled": tfds.features.Sequence(np.bool_),
+                    "objects": tfds.features.Sequence(np.int64),
+                    "audio": tfds.features.Tensor(
+                        shape=(None, *EXAMPLE), dtype=np.float32, encoding="bytes"
+                    ),
+                    "stereo": tfds.features.Tensor(
+                        shape=(None, 2, *EXAMPLE), dtype=np.float32, encoding="bytes"
+                    ),
+                }
+            ),
+            metadata=tfds.core.MetadataDict(),
+            # Grain shuffles when it reads; a known order lets the metadata be an index.
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager):
+        if self.content is None:
+            raise DataError(
+                "avs_clips is made from a folder on disk: "
+                "python -m data_pipelines.prepare FOLDER --out DIR"
+            )
+        self.info.metadata.update(self.content.metadata)
+        return {split: self._generate_examples(split) for split in self.content.examples}
+
+    def _generate_examples(self, split):
+        # Keys rise with the order of the clips and are spread over the whole key space: TFDS
+        # sorts each of its temporary files in memory, and small keys would all share one.
+        count = len(self.content.metadata["clips"][split])
+        examples = self.content.examples[split]
+        bar = tqdm(examples, f"writing {split}", count, unit="clip", disable=not self.progress)
+        for position, example in enumerate(bar):
+            yield position * (KEY_SPACE // count), example
+
+
+def is_complete(builder: Builder) -> bool:
+    """Whether the builder's data set has been prepared, to the end."""
+    # The folder gets its name when it is complete; asked about one that is not there, TFDS warns.
+    return builder.data_path.exists() and builder.is_prepared()
+
+
+def build(builder: Builder, content: Content, *, progress: bool) -> None:
+    """Stores a data set; what is not complete keeps another name and is cleared away next time.
+
+    Args:
+        builder: of a data set that is not prepared; no other process may build it meanwhile.
+        content: what goes into it.
+        progress: whether to show progress bars.
+
+    Raises:
+        OSError, RuntimeError: it cannot be written.
+    """
+    clear(builder)
+    builder.content, builder.progress = content, progress
+    # TFDS reports to stdout and draws bars for its internals; ours counts clips, on stderr.
+    tfds.disable_progress_bar()
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        _fields_in_order(),
+        tempfile.TemporaryDirectory() as downloads,  # TFDS wants one; nothing is downloaded
+    ):
+        builder.download_and_prepare(file_format="array_record", download_dir=downloads)
+
+
+@contextlib.contextmanager
+def _fields_in_order() -> Iterator[None]:
+    """TFDS has no other way to choose how examples are written."""
+    usual = example_serializer.ExampleSerializer
+    example_serializer.ExampleSerializer = _InOrder
+    try:
+        yield
+    finally:
+        example_serializer.ExampleSerializer = usual
+
+
+def clear(builder: Builder) -> None:
+    """Removes what killed runs left of a data set that they had not completed."""
+    for leftover in builder.data_path.parent.glob("incomplete.*"):
+        shutil.rmtree(leftover)

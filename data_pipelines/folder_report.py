@@ -1,0 +1,280 @@
+"""What is in a data folder and what is wrong with it, as data for programs and text for people."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.chunks import Record
+from data_pipelines.media import printable
+from data_pipelines.raw import Finding, RawClip, RawTable
+
+SPLITS = ("train", "val", "test")
+KINDS = ("left out", "repaired", "noticed")
+SHOWN = {"left out": 5, "repaired": 3, "noticed": 3}  # findings of a kind that the text repeats
+SHOWN_CLASSES = 8
+SHOWN_DUPLICATES = 3
+# A clip of AVSBench is called after its video and where in it the clip lies, in milliseconds.
+VIDEO = {
+    "v1s": re.compile(r"(.+)_\d+_\d+"),
+    "v1m": re.compile(r"(.+)_\d+"),
+    "v2": re.compile(r"(.+)_\d+_\d+"),
+}
+
+
+def gather(
+    folder: Path,
+    table: RawTable,
+    records: Sequence[Record],
+    *,
+    fingerprint: str,
+    options: dict[str, Any],
+    written: dict[str, int] | None,
+) -> dict[str, Any]:
+    """The report, fit for JSON; the same for the same folder and options.
+
+    Args:
+        folder: that was read.
+        table: what it holds.
+        records: what became of each clip of the table.
+        fingerprint: of the data set.
+        options: it was read with.
+        written: files and bytes of the data set; None if nothing was written.
+
+    Returns:
+        folder, layout, fingerprint, options, written; exit_code (0: all well, 3: some clips left
+        out, 2: all of them); clips (counts: found, usable, left_out, repaired); subsets (a row for
+        each subset and split: clips, frames, labelled, left_out, and published, the clips of a
+        complete copy, or None); classes (id, name, pixels, share of all label pixels, clips);
+        label_maps, empty_masks, seconds, silent_seconds, repaired_seconds; counts (kind -> code ->
+        number) and all findings (kind, clip, code, message); duplicates (what is the same: "sound",
+        "frame" or "video"; clips as "split: subset/uid").
+    """
+    clips = list(zip(table.clips, records, strict=True))
+    usable = [(clip, record.facts) for clip, record in clips if not record.left_out]
+    findings = [*table.findings, *(f for record in records for f in record.findings)]
+    left_out = sum(f.kind == "left out" for f in table.findings) + len(clips) - len(usable)
+    repaired = sum(
+        any(f.kind == "repaired" for f in r.findings) and not r.left_out for _, r in clips
+    )
+    counts = {kind: Counter(f.code for f in findings if f.kind == kind) for kind in KINDS}
+    return {
+        "folder": printable(folder),
+        "layout": printable(table.layout),
+        "fingerprint": fingerprint,
+        "options": options,
+        "exit_code": 2 if not usable else 3 if left_out else 0,
+        "clips": {
+            "found": len(usable) + left_out,
+            "usable": len(usable),
+            "left_out": left_out,
+            "repaired": repaired,
+        },
+        "subsets": _subsets(table, clips),
+        "classes": _classes(table, usable),
+        "label_maps": sum(len(clip.labels) for clip, _ in usable),
+        "empty_masks": sum(facts["empty_masks"] for _, facts in usable),
+        "seconds": sum(clip.seconds for clip, _ in usable),
+        "silent_seconds": sum(facts["silent_seconds"] for _, facts in usable),
+        "repaired_seconds": sum(facts["repaired_seconds"] for _, facts in usable),
+        "counts": {kind: dict(sorted(c.items())) for kind, c in counts.items()},
+        "findings": [_finding(f) for kind in KINDS for f in findings if f.kind == kind],
+        "duplicates": _duplicates(usable),
+        "written": written,
+    }
+
+
+def _finding(finding: Finding) -> dict[str, str]:
+    return {
+        "kind": finding.kind,
+        "clip": printable(finding.clip),
+        "code": finding.code,
+        "message": printable(finding.message),
+    }
+
+
+def _subsets(table: RawTable, clips: Sequence[tuple[RawClip, Record]]) -> list[dict[str, Any]]:
+    rows = {}
+    # Subsets in the order of the table, then those of which a complete copy has clips.
+    names = dict.fromkeys([clip.subset for clip, _ in clips] + [name for name, _ in table.expected])
+    for subset in names:
+        for split in SPLITS:
+            mine = [r for c, r in clips if (c.subset, c.split) == (subset, split)]
+            published = table.expected.get((subset, split))
+            if mine or published:
+                rows[subset, split] = {
+                    "subset": subset,
+                    "split": split,
+                    "clips": sum(not record.left_out for record in mine),
+                    "published": published,
+                    "frames": 0,
+                    "labelled": 0,
+                    "left_out": sum(record.left_out for record in mine),
+                }
+    for clip, record in clips:
+        if not record.left_out:
+            row = rows[clip.subset, clip.split]
+            row["frames"] += clip.seconds
+            row["labelled"] += len(clip.labels)
+    return list(rows.values())
+
+
+def _classes(table: RawTable, usable: Sequence[tuple[RawClip, dict]]) -> list[dict[str, Any]]:
+    pixels, sounding, total = Counter(), Counter(), 0
+    for _, facts in usable:
+        pixels.update({int(index): count for index, count in facts["pixels"].items()})
+        sounding.update(set(facts["objects"]))
+        total += facts["label_pixels"]
+    return [
+        {
+            "id": index,
+            "name": printable(name),
+            "pixels": pixels[index],
+            "share": pixels[index] / total if total else 0.0,
+            "clips": sounding[index],
+        }
+        for index, name in enumerate(table.class_names)
+    ]
+
+
+def _duplicates(usable: Sequence[tuple[RawClip, dict]]) -> list[dict[str, Any]]:
+    """What occurs in more than one split."""
+    groups: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    for clip, facts in usable:
+        keys = [("frame", digest) for digest in facts["frame_digests"]]
+        if facts["silent_seconds"] < clip.seconds:  # all silence is alike
+            keys.append(("sound", facts["sound_digest"]))
+        if clip.subset in VIDEO and (found := VIDEO[clip.subset].fullmatch(clip.uid)):
+            keys.append(("video", found[1]))
+        for key in keys:
+            groups[key][printable(clip.name)] = clip.split
+    merged: dict[tuple, Counter] = defaultdict(Counter)
+    for (what, _), members in groups.items():
+        if len(set(members.values())) > 1:
+            merged[what, tuple(members.items())][what] += 1  # many frames of the same clips
+    return [
+        {"what": what, "times": sum(times.values()), "clips": [f"{s}: {n}" for n, s in members]}
+        for (what, members), times in sorted(merged.items(), key=lambda item: item[0][0])
+    ]
+
+
+# ---- for people
+
+
+def text(report: dict[str, Any], details: str) -> str:
+    """The report in some forty lines at most.
+
+    Args:
+        report: by `gather`.
+        details: where all of it is, for lists that are cut.
+    """
+    blocks = [
+        [f"{report['folder']}: {report['layout']}"],
+        table_lines(report),
+        _class_lines(report),
+        [line for kind in KINDS for line in _finding_lines(report, kind, details)],
+        _duplicate_lines(report, details),
+        _count_lines(report),
+    ]
+    return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def completeness(row: dict[str, Any]) -> str:
+    """Of a row of `subsets`, beside the published count."""
+    if row["published"] is None:
+        return ""
+    missing = row["published"] - row["clips"]
+    if missing == 0:
+        return "complete"
+    return f"{missing} missing" if missing > 0 else f"{-missing} more"
+
+
+def table_lines(report: dict[str, Any]) -> list[str]:
+    columns = ("subset", "split", "clips", "published", "frames", "labelled", "left_out")
+    rows = [[str("" if row[c] is None else row[c]) for c in columns] for row in report["subsets"]]
+    sums = [sum(row[c] for row in report["subsets"]) for c in ("clips", "frames", "labelled")]
+    total = ["all", "", str(sums[0]), "", str(sums[1]), str(sums[2]), ""]
+    total[-1] = str(sum(row["left_out"] for row in report["subsets"]))
+    head = [column.replace("_", " ") for column in columns]
+    cells = [head, *rows, total]
+    ends = ["", *map(completeness, report["subsets"]), ""]
+    known = [i for i in range(len(columns)) if i != 3 or any(row[3] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    return [
+        "  ".join(
+            [line[i].ljust(widths[i]) if i < 2 else line[i].rjust(widths[i]) for i in known] + [end]
+        ).rstrip()
+        for line, end in zip(cells, ends, strict=True)
+    ]
+
+
+def _class_lines(report: dict[str, Any]) -> list[str]:
+    seen = sorted((c for c in report["classes"] if c["pixels"]), key=lambda c: -c["pixels"])
+    if not seen:
+        return ["no label tells classes"] if report["label_maps"] else ["no labels"]
+    shares = [f"{c['name']} {c['share']:.1%}" for c in seen[:SHOWN_CLASSES]]
+    more = f", {len(seen) - SHOWN_CLASSES} more" if len(seen) > SHOWN_CLASSES else ""
+    never = len(report["classes"]) - len(seen)
+    return [
+        f"classes by share of the label pixels: {', '.join(shares)}{more}"
+        + (f"; {never} of {len(report['classes'])} in no label" if never else "")
+    ]
+
+
+def _finding_lines(report: dict[str, Any], kind: str, details: str) -> list[str]:
+    mine = [f for f in report["findings"] if f["kind"] == kind]
+    if not mine:
+        return []
+    counts = ", ".join(f"{code} {number}" for code, number in report["counts"][kind].items())
+    shown = mine[: SHOWN[kind]]
+    lines = [f"{kind}: {counts}", *(f"  {_named(finding)}" for finding in shown)]
+    return lines + _more(len(mine) - len(shown), details)
+
+
+def _named(finding: dict[str, str]) -> str:
+    clip, message = finding["clip"], finding["message"]
+    return message if not clip or clip in message else f"{clip}: {message}"
+
+
+def _duplicate_lines(report: dict[str, Any], details: str) -> list[str]:
+    found = report["duplicates"]
+    if not found:
+        return []
+    kinds = Counter(d["what"] for d in found)
+    lines = [
+        "in more than one split: " + ", ".join(f"the same {w} {n} times" for w, n in kinds.items())
+    ]
+    for duplicate in found[:SHOWN_DUPLICATES]:
+        names = duplicate["clips"]
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        lines.append(f"  {duplicate['what']}: {', '.join(names[:4])}{more}")
+    return lines + _more(len(found) - SHOWN_DUPLICATES, details)
+
+
+def _count_lines(report: dict[str, Any]) -> list[str]:
+    clips = report["clips"]
+    lines = [
+        f"empty masks: {report['empty_masks']} of {report['label_maps']} label maps",
+        f"seconds without sound: {report['silent_seconds']} of {report['seconds']}",
+        f"clips: {clips['usable']} usable ({clips['repaired']} of them repaired), "
+        f"{clips['left_out']} left out",
+    ]
+    if report["written"]:
+        lines.append(f"written: {in_bytes(report['written']['bytes'])}")
+    return lines
+
+
+def _more(count: int, details: str) -> list[str]:
+    return [f"  ... and {count} more, see {details}"] if count > 0 else []
+
+
+def in_bytes(count: int) -> str:
+    """1234567 -> '1.2 MB'."""
+    value, units = float(count), iter(("bytes", "kB", "MB", "GB"))
+    unit = next(units)
+    for larger in units:
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.1f} {unit}" if unit != "bytes" else f"{count} bytes"

@@ -10,8 +10,8 @@ import os
 
 import numpy as np
 
-from data_pipelines import sound_files
 from data_pipelines.errors import DataError
+from data_pipelines.media import sound_files
 
 SAMPLE_RATE = 16000  # Hz
 WINDOW = 400  # samples, 25 ms

@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipelines import folder_page, folder_report, preparing
 from data_pipelines.avs_clips.avs_clips_dataset_builder import Builder, is_complete
 from data_pipelines.avsbench.single_plus import single_plus as make_single_plus
 from data_pipelines.errors import DataError
+from data_pipelines.layouts.raw import RawTable
+from data_pipelines.layouts.recognise import read_table
 from data_pipelines.media import printable
-from data_pipelines.preparing import ClipFault, Job
-from data_pipelines.raw import RawTable
-from data_pipelines.read import ReadOptions
-from data_pipelines.recognise import read_table
+from data_pipelines.preparing import folder_page, folder_report, jobs
+from data_pipelines.preparing.jobs import ClipFault, Job
+from data_pipelines.preparing.read import ReadOptions
 
 __all__ = ["Builder", "ClipFault", "is_complete", "main", "prepare", "prepare_table"]
 
@@ -88,7 +88,7 @@ def prepare(
         for finding in job.table.findings:
             if finding.kind == "noticed" and "/" not in finding.clip:
                 print(printable(finding.message), file=sys.stderr)
-    report = preparing.store(job, out) or preparing.stored_report(job, out)
+    report = jobs.store(job, out) or jobs.stored_report(job, out)
     if report is not None and strict:
         _check_strictly(report)
     return Path(Builder(data_dir=out).data_path)
@@ -111,7 +111,7 @@ def prepare_table(
         DataError: as in `prepare`.
     """
     job = Job(table.roots[0], table, ReadOptions(size, table.stereo), progress=False)
-    preparing.store(job, Path(data_dir))
+    jobs.store(job, Path(data_dir))
     return Path(Builder(data_dir=data_dir).data_path)
 
 
@@ -202,7 +202,7 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # names in any alphabet, on any terminal
     try:
         return _run(options)
-    except preparing.NothingUsable as fault:
+    except jobs.NothingUsable as fault:
         try:
             _show(fault.report, options, None)
         except DataError as another:
@@ -264,12 +264,12 @@ def _run(options: argparse.Namespace) -> int:
         workers=options.workers,
     )
     if out is None:
-        report = preparing.count(job)
+        report = jobs.count(job)
     else:
-        report = preparing.store(job, out)
+        report = jobs.store(job, out)
         if report is None:
             print(f"{out} already holds the data set made from these files", file=sys.stderr)
-            report = preparing.stored_report(job, out) or preparing.count(job)
+            report = jobs.stored_report(job, out) or jobs.count(job)
         if options.strict:
             _check_strictly(report)
     _show(report, options, job)
@@ -279,14 +279,14 @@ def _run(options: argparse.Namespace) -> int:
 def _show(report: dict[str, Any], options: argparse.Namespace, job: Job | None) -> None:
     """Prints the report, and writes it where that was asked for; without a job, no samples."""
     if options.json == "-":
-        print(preparing.json_text(report), end="")
+        print(jobs.json_text(report), end="")
     else:
-        stored = None if options.dry_run else f"{options.out}/{preparing.REPORT_NAME}"
+        stored = None if options.dry_run else f"{options.out}/{jobs.REPORT_NAME}"
         details = options.json or stored or "--json"
         print(folder_report.text(report, details))
     try:
         if options.json and options.json != "-":
-            Path(options.json).write_text(preparing.json_text(report), encoding="utf-8")
+            Path(options.json).write_text(jobs.json_text(report), encoding="utf-8")
         if options.html:
             samples = folder_page.samples(job.table, job.options) if job else []
             Path(options.html).write_text(folder_page.page(report, samples), encoding="utf-8")

@@ -14,7 +14,7 @@ from data_pipelines.audio import EXAMPLE_WINDOWS, silence_example
 from data_pipelines.augment import mix
 from data_pipelines.avsbench import layout
 from data_pipelines.errors import DataError
-from data_pipelines.labels import colours_to_ids
+from data_pipelines.media.labels import colours_to_ids
 from data_pipelines.request import NOTHING, SILENCE, Request
 
 # Grain and XLA share the cores; threads of OpenCV's own would only stand in their way.

@@ -10,7 +10,7 @@ import hashlib
 
 from data_pipelines.avsbench import layout
 from data_pipelines.errors import DataError
-from data_pipelines.raw import Finding, RawTable
+from data_pipelines.layouts.raw import Finding, RawTable
 
 NAME = "AVSBench-Single+"
 SUBSET = "v1s"

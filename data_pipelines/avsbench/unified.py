@@ -4,11 +4,11 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from data_pipelines import tables
 from data_pipelines.avsbench import layout
 from data_pipelines.errors import DataError
-from data_pipelines.names import fault_of_name, leads_outside, outside_message, shown
-from data_pipelines.raw import Finding, RawClip, RawTable, Sound
+from data_pipelines.layouts import tables
+from data_pipelines.layouts.names import fault_of_name, leads_outside, outside_message, shown
+from data_pipelines.layouts.raw import Finding, RawClip, RawTable, Sound
 
 NAME = "AVSBench, unified release"
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")

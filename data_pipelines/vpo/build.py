@@ -28,7 +28,7 @@ from tqdm import tqdm
 from data_pipelines import media
 from data_pipelines.avsbench.writer import whole_folder
 from data_pipelines.errors import DataError
-from data_pipelines.raw import Finding
+from data_pipelines.layouts.raw import Finding
 from data_pipelines.vpo import coco, write
 from data_pipelines.vpo.classes import SUBSETS
 from data_pipelines.vpo.recordings import SPLITS, Recordings

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from data_pipelines import media
 from data_pipelines.errors import DataError
-from data_pipelines.raw import Finding
+from data_pipelines.layouts.raw import Finding
 from data_pipelines.vpo.classes import COCO_NAME_TO_IDS, PEOPLE, PERSON
 
 MAX_ID = 10**12 - 1  # file names have twelve digits

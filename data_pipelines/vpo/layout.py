@@ -17,10 +17,10 @@ it anew, with sounds mixed and class ids 0 to 21 in the masks:
 import os
 from pathlib import Path
 
-from data_pipelines import tables
 from data_pipelines.errors import DataError
-from data_pipelines.names import leads_outside, outside_message
-from data_pipelines.raw import RawTable
+from data_pipelines.layouts import tables
+from data_pipelines.layouts.names import leads_outside, outside_message
+from data_pipelines.layouts.raw import RawTable
 from data_pipelines.vpo import published, rearranged
 from data_pipelines.vpo.classes import CLASS_NAMES
 

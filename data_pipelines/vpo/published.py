@@ -4,10 +4,10 @@ import math
 import os
 from pathlib import Path
 
-from data_pipelines import tables
 from data_pipelines.errors import DataError
-from data_pipelines.names import fault_of_name, shown
-from data_pipelines.raw import Finding, RawClip, Sound
+from data_pipelines.layouts import tables
+from data_pipelines.layouts.names import fault_of_name, shown
+from data_pipelines.layouts.raw import Finding, RawClip, Sound
 from data_pipelines.vpo.classes import (
     BACKGROUND_ID,
     CLASS_NAMES,

@@ -4,9 +4,9 @@ import os
 import re
 from pathlib import Path
 
-from data_pipelines import tables
-from data_pipelines.names import fault_of_name, shown
-from data_pipelines.raw import Finding, RawClip, Sound
+from data_pipelines.layouts import tables
+from data_pipelines.layouts.names import fault_of_name, shown
+from data_pipelines.layouts.raw import Finding, RawClip, Sound
 from data_pipelines.vpo.classes import CLASS_NAMES, IGNORED_ID, SECONDS, SUBSETS
 from data_pipelines.vpo.published import SPLITS
 

@@ -9,8 +9,8 @@ import numpy as np
 from data_pipelines import media
 from data_pipelines.audio import SAMPLE_RATE, resample
 from data_pipelines.errors import DataError
-from data_pipelines.raw import Finding
-from data_pipelines.sound_files import read_sound
+from data_pipelines.layouts.raw import Finding
+from data_pipelines.media.sound_files import read_sound
 from data_pipelines.vpo.classes import CLASS_NAMES, COCO_IDS, SECONDS
 from data_pipelines.vpo.coco import left_out
 from data_pipelines.vpo.compose import MAX_SOURCES

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines.errors import DataError
-from data_pipelines.raw import Finding
+from data_pipelines.layouts.raw import Finding
 from data_pipelines.vpo import coco, compose
 from data_pipelines.vpo.classes import COCO_IDS, SUBSETS
 from data_pipelines.vpo.outlines import OutlineError, rasterise

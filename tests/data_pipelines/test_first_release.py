@@ -8,7 +8,7 @@ import pytest
 from data_pipelines.avsbench import first_release, layout
 from data_pipelines.avsbench.single_plus import single_plus
 from data_pipelines.errors import DataError
-from data_pipelines.recognise import read_table
+from data_pipelines.layouts.recognise import read_table
 
 # A hundredth of the published clips (S4, MS3) by split, rounded up.
 S4 = {"train": 35, "val": 8, "test": 8}

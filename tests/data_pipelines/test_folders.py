@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines import clip_folder, folders
 from data_pipelines.errors import DataError
-from data_pipelines.recognise import read_table
+from data_pipelines.layouts import clip_folder, folders
+from data_pipelines.layouts.recognise import read_table
 
 
 def touch(path):

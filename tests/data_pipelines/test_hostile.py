@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data_pipelines.avsbench import layout
-from data_pipelines.labels import colours_to_ids
-from data_pipelines.raw import RawClip, Sound
-from data_pipelines.read import ReadOptions, read_clip
+from data_pipelines.layouts.raw import RawClip, Sound
+from data_pipelines.media.labels import colours_to_ids
+from data_pipelines.preparing.read import ReadOptions, read_clip
 
 SECONDS = 2
 CLASSES = 5

@@ -6,8 +6,8 @@ import pickle
 import pytest
 
 from data_pipelines.errors import DataError
-from data_pipelines.names import fault_of_name, leads_outside, natural_key
-from data_pipelines.recognise import read_table
+from data_pipelines.layouts.names import fault_of_name, leads_outside, natural_key
+from data_pipelines.layouts.recognise import read_table
 
 
 def write(path, text="x"):

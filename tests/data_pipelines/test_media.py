@@ -18,8 +18,8 @@ from PIL import Image
 
 from data_pipelines import media
 from data_pipelines.media import MediaError
-from data_pipelines.sound_files import read_sound
-from data_pipelines.video_files import video_frames
+from data_pipelines.media.sound_files import read_sound
+from data_pipelines.media.video_files import video_frames
 
 ROOT = Path(__file__).parents[2]
 
@@ -365,8 +365,8 @@ def test_memory_of_a_worker(what, tmp_path):
         import re, sys
         from pathlib import Path
         import soundfile
-        from data_pipelines.raw import RawClip, Sound
-        from data_pipelines.read import ReadOptions, read_clip
+        from data_pipelines.layouts.raw import RawClip, Sound
+        from data_pipelines.preparing.read import ReadOptions, read_clip
         path, folder = Path(sys.argv[2]), Path(sys.argv[2]).parent
         soundfile.write(folder / "a.wav", [0.0] * 16000, 16000)
         film = {"frames": (), "video": path} if sys.argv[3] == "video" else {"frames": (path,)}

@@ -313,15 +313,15 @@ def test_no_room_to_write(small_raw_dir, tmp_path, moment):
     done = run_python(
         """
         import resource, sys
-        from data_pipelines import preparing
+        from data_pipelines.preparing import jobs
         from data_pipelines.errors import DataError
         from data_pipelines.prepare import prepare
         limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000))
         if sys.argv[3] == "reading":
             limit()
         else:
-            build = preparing.build
-            preparing.build = lambda *given, **named: [limit(), build(*given, **named)]
+            build = jobs.build
+            jobs.build = lambda *given, **named: [limit(), build(*given, **named)]
         try:
             prepare(sys.argv[1], sys.argv[2], progress=False)
         except DataError as fault:
@@ -347,14 +347,15 @@ def test_killed_while_preparing(small_raw_dir, tmp_path, moment):
     killed = run_python(
         """
         import os, signal, sys
-        from data_pipelines import chunks, prepare, preparing
+        from data_pipelines import prepare
+        from data_pipelines.preparing import chunks, jobs
         moment = sys.argv[3]
         die = lambda *given, **named: os.kill(os.getpid(), signal.SIGKILL)
         if "/" in moment:
             read = chunks.read_clip
             chunks.read_clip = lambda clip, *r: (die if clip.name == moment else read)(clip, *r)
         else:
-            setattr(preparing, moment, die)
+            setattr(jobs, moment, die)
         prepare.prepare(sys.argv[1], sys.argv[2])
         """,
         small_raw_dir,
@@ -378,11 +379,12 @@ def test_killed_while_array_record_is_written(small_raw_dir, tmp_path):
     killed = run_python(
         """
         import os, signal, sys
-        from data_pipelines import prepare, preparing
+        from data_pipelines import prepare
+        from data_pipelines.preparing import jobs
         def deadly(*given):
             yield from ()
             os.kill(os.getpid(), signal.SIGKILL)
-        preparing._examples = deadly
+        jobs._examples = deadly
         prepare.prepare(sys.argv[1], sys.argv[2])
         """,
         small_raw_dir,
@@ -404,7 +406,8 @@ def test_no_tensorflow_no_torch_no_jax(small_raw_dir, tmp_path):
         import sys
         sys.modules["jax"] = None
         from data_pipelines import audio, loader, transforms
-        from data_pipelines import prepare, recognise
+        from data_pipelines import prepare
+        from data_pipelines.layouts import recognise
         prepare.prepare(sys.argv[1], sys.argv[2])
         source = loader.open_source(sys.argv[2], "train")
         sizes = dict(task="semantic", image_size=16, label_size=8, prior="true")

@@ -15,13 +15,13 @@ import pytest
 import soundfile
 from PIL import Image
 
-from data_pipelines import chunks, folder_page, folder_report
 from data_pipelines.avsbench import layout
-from data_pipelines.chunks import Chunk, Record, read_chunk
+from data_pipelines.layouts.raw import Finding, RawClip, RawTable, Sound
+from data_pipelines.layouts.recognise import read_table
 from data_pipelines.prepare import main, prepare, prepare_table
-from data_pipelines.raw import Finding, RawClip, RawTable, Sound
-from data_pipelines.read import ReadOptions
-from data_pipelines.recognise import read_table
+from data_pipelines.preparing import chunks, folder_page, folder_report
+from data_pipelines.preparing.chunks import Chunk, Record, read_chunk
+from data_pipelines.preparing.read import ReadOptions
 from data_pipelines.source import open_source, splits
 
 ROOT = Path(__file__).parents[2]
@@ -80,15 +80,16 @@ def test_same_bytes_with_any_number_of_workers(many, many_prepared, tmp_path):
 def test_a_killed_run_goes_on_where_it_was(many, many_prepared, tmp_path):
     code = """
         import multiprocessing, os, signal, sys
-        from data_pipelines import prepare, preparing
-        read, after = preparing.read_chunks, int(sys.argv[3])
+        from data_pipelines import prepare
+        from data_pipelines.preparing import jobs
+        read, after = jobs.read_chunks, int(sys.argv[3])
         def deadly(chunks, workers):
             for number, records in read(chunks, workers):
                 if number == after:
                     print(*[child.pid for child in multiprocessing.active_children()], flush=True)
                     os.kill(os.getpid(), signal.SIGKILL)
                 yield number, records
-        preparing.read_chunks = deadly
+        jobs.read_chunks = deadly
         prepare.prepare(sys.argv[1], sys.argv[2], workers=2, strict=False)
         """
     out = tmp_path / "data"

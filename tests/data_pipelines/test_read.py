@@ -19,10 +19,11 @@ import pytest
 import soundfile
 from PIL import Image
 
-from data_pipelines import audio, labels, media
+from data_pipelines import audio, media
 from data_pipelines.avsbench import layout
-from data_pipelines.raw import RawClip, Sound
-from data_pipelines.read import ReadOptions, read_clip
+from data_pipelines.layouts.raw import RawClip, Sound
+from data_pipelines.media import labels
+from data_pipelines.preparing.read import ReadOptions, read_clip
 
 RATE = 16_000
 CLASSES = 5
@@ -500,7 +501,7 @@ def test_paths_that_climb_out(clip, tmp_path):
 def test_reading_imports_little():
     """It runs in many processes at once."""
     code = (
-        "import sys, data_pipelines.read\n"
+        "import sys, data_pipelines.preparing.read\n"
         "heavy = {'librosa', 'grain', 'tensorflow_datasets', 'tensorflow', 'jax', 'cv2', 'scipy'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )

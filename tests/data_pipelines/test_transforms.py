@@ -8,7 +8,7 @@ from PIL import Image
 
 from data_pipelines.avsbench import layout
 from data_pipelines.errors import DataError
-from data_pipelines.labels import colours_to_ids
+from data_pipelines.media.labels import colours_to_ids
 from data_pipelines.request import Draw
 from data_pipelines.transforms import (
     binary_label,

@@ -8,11 +8,11 @@ from collections import Counter
 
 import pytest
 
-from data_pipelines import tables
 from data_pipelines.avsbench import layout, unified
 from data_pipelines.avsbench.single_plus import CLASS_NAMES, single_plus
 from data_pipelines.errors import DataError
-from data_pipelines.recognise import read_table
+from data_pipelines.layouts import tables
+from data_pipelines.layouts.recognise import read_table
 
 # The published clips by the hundred, rounded up.
 REDUCED = {key: -(-count // 100) for key, count in layout.PUBLISHED_CLIPS.items()}

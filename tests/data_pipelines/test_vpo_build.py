@@ -13,10 +13,10 @@ import soundfile
 from PIL import Image
 
 from data_pipelines.errors import DataError
+from data_pipelines.layouts.recognise import read_table
 from data_pipelines.loader import eval_loader, train_loader
 from data_pipelines.prepare import prepare
-from data_pipelines.read import ReadOptions, read_clip
-from data_pipelines.recognise import read_table
+from data_pipelines.preparing.read import ReadOptions, read_clip
 from data_pipelines.source import open_source
 from data_pipelines.vpo import build, compose
 from data_pipelines.vpo.classes import CLASS_NAMES, COCO_IDS, PEOPLE

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from data_pipelines.errors import DataError
-from data_pipelines.recognise import read_table
+from data_pipelines.layouts.recognise import read_table
 from data_pipelines.vpo.classes import CLASS_NAMES, COCO_IDS
 
 HEADER = "cateName,cateId,img_Id,ann_Ids,vgg_file,split,audio_pos,multi_instance"

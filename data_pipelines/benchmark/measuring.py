@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from data_pipelines import public_loader
+from data_pipelines.benchmark import public_loader
 from data_pipelines.loader import open_source, train_loader
 
 IMAGE_SIZE = 384  # pixels; both are the paper's

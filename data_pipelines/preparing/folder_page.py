@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_pipelines.folder_report import KINDS, completeness, in_bytes
+from data_pipelines.layouts.raw import RawClip, RawTable
 from data_pipelines.media import printable
-from data_pipelines.raw import RawClip, RawTable
-from data_pipelines.read import ReadOptions, read_clip
+from data_pipelines.preparing.folder_report import KINDS, completeness, in_bytes
+from data_pipelines.preparing.read import ReadOptions, read_clip
 
 SAMPLES = 4  # clips of a subset
 FRAMES = 10  # of a clip

@@ -13,8 +13,8 @@ import av
 import numpy as np
 import soundfile
 
-from data_pipelines import media, streams
-from data_pipelines.media import MediaError
+from data_pipelines import media
+from data_pipelines.media import MediaError, streams
 
 BLOCK = 65_536  # samples that are decoded at once
 LEAD = 0.25  # s decoded before the moment wanted, as decoders of sound need a run-up

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import av
 
-from data_pipelines.names import leads_outside, natural_key, outside_message
-from data_pipelines.raw import Sound
+from data_pipelines.layouts.names import leads_outside, natural_key, outside_message
+from data_pipelines.layouts.raw import Sound
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".m4v", ".avi")

@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
-from data_pipelines import folders
 from data_pipelines.avsbench import first_release, unified
 from data_pipelines.errors import DataError
-from data_pipelines.raw import RawTable
+from data_pipelines.layouts import folders
+from data_pipelines.layouts.raw import RawTable
 from data_pipelines.vpo import layout as vpo
 
 # Those that have tables; plain folders are what is none of them.

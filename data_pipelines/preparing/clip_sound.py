@@ -8,9 +8,9 @@ import dataclasses
 
 import numpy as np
 
-from data_pipelines import audio, sound_files
-from data_pipelines.media import MediaError
-from data_pipelines.raw import RawClip, Sound
+from data_pipelines import audio
+from data_pipelines.layouts.raw import RawClip, Sound
+from data_pipelines.media import MediaError, sound_files
 
 
 @dataclasses.dataclass(frozen=True)

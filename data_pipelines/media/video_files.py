@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import av
 from PIL import Image
 
-from data_pipelines import media, streams
-from data_pipelines.media import MediaError
+from data_pipelines import media
+from data_pipelines.media import MediaError, streams
 
 FRAME_MOMENT = 15 / 16  # s after the beginning of a second: 16 frames a second, the last taken
 STAMP = 0.002  # s by which time stamps of frames are rounded (to whole milliseconds in Matroska)

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
-from data_pipelines.chunks import Chunk, Record, read_chunk
 from data_pipelines.errors import DataError
+from data_pipelines.preparing.chunks import Chunk, Record, read_chunk
 
 _CONTEXT = multiprocessing.get_context("spawn")  # forked children of threads may hang
 

@@ -18,12 +18,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data_pipelines import measuring, public_loader
+from data_pipelines.benchmark import measuring, public_loader
+from data_pipelines.benchmark.measuring import IMAGE_SIZE, LABEL_SIZE, Seconds, Way
 from data_pipelines.errors import DataError
-from data_pipelines.measuring import IMAGE_SIZE, LABEL_SIZE, Seconds, Way
+from data_pipelines.layouts.raw import RawClip, RawTable
+from data_pipelines.layouts.recognise import read_table
 from data_pipelines.prepare import prepare_table
-from data_pipelines.raw import RawClip, RawTable
-from data_pipelines.recognise import read_table
 
 NEEDED = 1000  # frames a second that AAVS takes at 384 x 384 on one H200
 PUBLIC = "the public way"

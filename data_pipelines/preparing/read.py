@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import audio, clip_sound, labels, media, video_files
-from data_pipelines.media import MediaError
-from data_pipelines.raw import Finding, RawClip
+from data_pipelines import audio, media
+from data_pipelines.layouts.raw import Finding, RawClip
+from data_pipelines.media import MediaError, labels, video_files
+from data_pipelines.preparing import clip_sound
 
 SILENCE_TOLERANCE = 1e-3  # of log-mel values, around those of digital silence
 

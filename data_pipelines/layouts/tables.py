@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.errors import DataError
-from data_pipelines.names import SHOWN
-from data_pipelines.raw import RawClip
+from data_pipelines.layouts.names import SHOWN
+from data_pipelines.layouts.raw import RawClip
 
 MAX_BYTES = 256 * 2**20  # of a table
 MAX_LINE = 2**20  # bytes

@@ -27,12 +27,12 @@ from data_pipelines.avs_clips.avs_clips_dataset_builder import (
     clear,
     is_complete,
 )
-from data_pipelines.chunks import CLIPS, Chunk, Record, examples
 from data_pipelines.errors import DataError
-from data_pipelines.folder_report import gather
-from data_pipelines.raw import RawClip, RawTable
-from data_pipelines.read import ReadOptions
-from data_pipelines.workers import read_chunks
+from data_pipelines.layouts.raw import RawClip, RawTable
+from data_pipelines.preparing.chunks import CLIPS, Chunk, Record, examples
+from data_pipelines.preparing.folder_report import gather
+from data_pipelines.preparing.read import ReadOptions
+from data_pipelines.preparing.workers import read_chunks
 
 SPLITS = ("train", "val", "test")
 FEW = 64  # clips that are read by this process alone: others take a second to start

@@ -16,10 +16,16 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from data_pipelines import tables
-from data_pipelines.clip_folder import VIDEO_SUFFIXES, Skipped, Whole, read_folder, read_video
 from data_pipelines.errors import DataError
-from data_pipelines.names import (
+from data_pipelines.layouts import tables
+from data_pipelines.layouts.clip_folder import (
+    VIDEO_SUFFIXES,
+    Skipped,
+    Whole,
+    read_folder,
+    read_video,
+)
+from data_pipelines.layouts.names import (
     LONGEST_NAME,
     fault_of_name,
     leads_outside,
@@ -27,7 +33,7 @@ from data_pipelines.names import (
     outside_message,
     shown,
 )
-from data_pipelines.raw import Finding, RawClip, RawTable
+from data_pipelines.layouts.raw import Finding, RawClip, RawTable
 
 NAME = "plain folders"
 SUBSET = "clips"

@@ -1,0 +1,1 @@
+"""How fast clips are read, beside the way public repositories read them."""

@@ -1,0 +1,1 @@
+"""A data folder, whatever its layout, is read into one table of clips."""

@@ -45,7 +45,7 @@ class ClipSource:
         num_classes: K, background counted.
         binary_only: subsets whose labels tell foreground from background, but no classes.
         stereo: whether the sound of left and right was kept.
-        fingerprint: of the data set.
+        fingerprint: of the data set, its tables and its sounds.
     """
 
     def __init__(self, data_dir: str, split: str, subsets: tuple[str, ...] = ()):
@@ -57,7 +57,7 @@ class ClipSource:
         self.num_classes = len(self.class_names)
         self.binary_only = tuple(metadata["binary_only"])
         self.stereo = bool(metadata["stereo"])
-        self.fingerprint = str(metadata["fingerprint"])
+        self.fingerprint = f"{metadata['fingerprint']}/{metadata['sounds']}"
         chosen = [
             (position, row)
             for position, row in enumerate(metadata["clips"].get(split, ()))

@@ -9,7 +9,12 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("aavs_jax", "configs", "data_pipelines")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 # Loads as public repositories do, for comparison, and is to need torch only when it is called.
-PUBLIC_WAY = ROOT / "data_pipelines" / "public_loader.py"
+PUBLIC_WAY = ROOT / "data_pipelines" / "benchmark" / "public_loader.py"
+# What the side of the loader may know of the rest of data_pipelines.
+LOADING = {
+    *("audio", "augment", "augment_pictures", "avsbench", "embeddings", "errors", "lengths"),
+    *("media", "partners", "request", "source", "transforms"),
+}
 
 
 def imports(path: Path) -> set[str]:
@@ -72,6 +77,28 @@ def test_nobody_imports_tensorflow_or_torch(path):
 def test_rooms_do_not_reach_into_others(place, forbidden):
     for path in in_house(place):
         assert not tops(path) & forbidden, path
+
+
+@pytest.mark.parametrize(
+    ("place", "allowed"),
+    [
+        ("media", {"audio", "avsbench", "errors", "media"}),
+        ("layouts", {"avsbench", "errors", "layouts", "media", "vpo"}),
+        (
+            "preparing",
+            {"audio", "avs_clips", "avsbench", "errors", "layouts", "media", "preparing"},
+        ),
+        ("loader.py", LOADING),
+        ("transforms.py", LOADING),
+        ("augment.py", LOADING),
+        ("augment_pictures.py", LOADING),
+    ],
+)
+def test_rooms_of_data_pipelines(place, allowed):
+    """Files flow one way: layouts -> media -> preparing -> avs_clips -> source -> loader."""
+    for path in in_house(f"data_pipelines/{place}"):
+        found = {n.split(".")[1] for n in imports(path) if n.startswith("data_pipelines.")}
+        assert found <= allowed, path
 
 
 def test_configs_import_only_ml_collections_and_each_other():

@@ -61,8 +61,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     it without a record being read: `class_names` (by class id), `clips` (split -> a list of
     [subset, uid, class ids of the sounding objects, seconds, labelled seconds, stored frames] in
     the order of the examples), `layout` (its name), `binary_only` (subsets whose labels tell no
-    classes), `stereo` (whether left and right were kept), `size` (of the frames, or None), and the
-    `fingerprint` of what it was made from and how.
+    classes), `stereo` (whether left and right were kept), `size` (of the frames, or None), the
+    `fingerprint` of what it was made from and how, and a digest of all `sounds`.
     """
 
     VERSION = tfds.core.Version("1.0.0")

@@ -423,3 +423,12 @@ def test_no_tensorflow_no_torch_no_jax(small_raw_dir, tmp_path):
         tmp_path / "data",
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_mended_sound_is_another_data_set_to_embeddings(small_raw_dir, tmp_path):
+    """Tables and names do not tell of it, but embeddings that were kept would be wrong."""
+    prepare(small_raw_dir, tmp_path / "before", progress=False)
+    before = open_source(tmp_path / "before", "train").fingerprint
+    soundfile.write(small_raw_dir / "v1s/a/audio.wav", np.zeros(80000), 16000)
+    prepare(small_raw_dir, tmp_path / "after", progress=False)
+    assert open_source(tmp_path / "after", "train").fingerprint != before

@@ -1,6 +1,6 @@
 """The loaders that a stage's config asks for."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from data_pipelines.embeddings import Embeddings
 from data_pipelines.loader import EvalLoader, eval_loader, train_loader
+from data_pipelines.partners import has_other_sounds
 from data_pipelines.source import ClipSource, open_source, splits
 
 Config = Mapping[str, Any]
@@ -119,15 +120,26 @@ def masks_folder(stage: Config, root: Path) -> Path | None:
 
 
 def evaluations(
-    config: Config, stage: Config, there: Collection[str] = SPLITS
+    config: Config, stage: Config, sources: Mapping[str, ClipSource]
 ) -> list[tuple[str, str, str]]:
     """(split, prior, sound) of every pass that a trained stage is evaluated with.
 
     The test split with every prior and sound; the others too, where masks are wanted of all clips.
-    Splits that are not `there` are left out.
+    Splits that have no source are left out.
     """
     priors = stage["prior"]["evaluate"]
-    passes = [("test", prior, sound) for prior in priors for sound in config["eval"]["sounds"]]
+    passes = []
+    if "test" in sources:
+        sounds = sounds_to_hear(config, sources["test"])
+        passes = [("test", prior, sound) for prior in priors for sound in sounds]
     if stage["writes_masks"]:
-        passes += [(split, priors[0], "right") for split in ("val", "train")]
-    return [each for each in passes if each[0] in there]
+        passes += [(split, priors[0], "right") for split in ("val", "train") if split in sources]
+    return passes
+
+
+def sounds_to_hear(config: Config, test: ClipSource) -> tuple[str, ...]:
+    """Those of config.eval.sounds that a test split has: where every clip shares a class with
+    some clip, nobody can lend it a sound of other classes.
+    """
+    sounds = tuple(config["eval"]["sounds"])
+    return sounds if has_other_sounds(test.clips) else tuple(s for s in sounds if s != "other")

@@ -14,19 +14,16 @@ def make_schedule(description: Mapping[str, Any], total_steps: int, purpose: str
 
     Args:
       description: learning_rate; schedule "constant" or "cosine" (to zero at the phase's end);
-        warmup_steps, over which it rises linearly from zero.
+        warmup_steps, over which it rises linearly from zero, at most half of the phase: a small
+        data set makes short phases.
       total_steps: optimiser steps of the phase.
       purpose: names the phase in errors.
 
     Raises:
-      UserError: an unknown schedule, or more warm-up than there are steps.
+      UserError: an unknown schedule.
     """
-    peak, warmup = description["learning_rate"], description["warmup_steps"]
-    if warmup >= total_steps:
-        raise UserError(
-            f"optimizer.warmup_steps of {purpose} is {warmup}, but the phase has only "
-            f"{total_steps} steps: lower it, or train for more epochs"
-        )
+    peak = description["learning_rate"]
+    warmup = min(description["warmup_steps"], total_steps // 2)
     after = {
         "constant": lambda: optax.constant_schedule(peak),
         "cosine": lambda: optax.cosine_decay_schedule(peak, total_steps - warmup),

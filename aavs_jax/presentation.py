@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from aavs_jax.batches import open_sources
+from aavs_jax.batches import open_sources, sounds_to_hear
 from aavs_jax.evaluate import Showcase
 from aavs_jax.logging_writer import LoggingWriter, read_metrics, replace_file
 from aavs_jax.report import write_report
@@ -123,7 +123,7 @@ def _example(config, root: Path, source: ClipSource, name: str, colours: np.ndar
         binary = stage["task"] == "binary"
         first = stage["prior"]["evaluate"][0]
         for prior in stage["prior"]["evaluate"]:
-            for sound in config["eval"]["sounds"]:
+            for sound in sounds_to_hear(config, source):
                 if not binary and (sound, prior) not in (("right", prior), ("other", first)):
                     continue  # the page is long enough
                 arrays = _load(root / stage_name, sound, prior)

@@ -20,7 +20,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from aavs_jax import dataset, embeddings, evaluate, presentation, tree
-from aavs_jax.batches import SPLITS, eval_batches, evaluations, open_sources, train_batches
+from aavs_jax.batches import (
+    SPLITS,
+    eval_batches,
+    evaluations,
+    open_sources,
+    sounds_to_hear,
+    train_batches,
+)
 from aavs_jax.checkpoint import SCORE, PhaseCheckpoints, load_parameters
 from aavs_jax.checks import check_data, check_pretrained, check_schedule
 from aavs_jax.errors import UserError
@@ -39,6 +46,7 @@ MISSING = {
     "val": "the data has no split val: each phase hands over its last checkpoint, not its best",
     "test": "the data has no split test: there are no figures and pictures of it",
 }
+NO_OTHER = "no row of another clip's sound: some clip of split test shares a class with all others"
 
 
 def train_and_evaluate(config: Mapping[str, Any], root: Path, name: str) -> list[dict[str, Any]]:
@@ -104,6 +112,9 @@ def run_stage(
     for split in SPLITS:
         if split not in sources:
             say(f"[{stage_name}] {MISSING[split]}")
+    wanted = config["eval"]["sounds"]
+    if "test" in sources and len(sounds_to_hear(config, sources["test"])) < len(wanted):
+        say(f"[{stage_name}] {NO_OTHER}")
     method = make_method(stage, sources["train"].num_classes)
     heard = _embeddings(config, stage_name, method, sources, data_dir, workdir)
     given = (method, sources, heard, workdir, mesh)
@@ -111,7 +122,8 @@ def run_stage(
         for phase_name in stage["order"]:
             with workdir.timed(f"{stage_name}/{phase_name}"):
                 _run_phase(config, stage_name, phase_name, *given, writer)
-    say(f"[{stage_name}] hands over the best of phase {stage['order'][-1]}; figures follow")
+    best = "best" if "val" in sources else "last"
+    say(f"[{stage_name}] hands over the {best} of phase {stage['order'][-1]}; figures follow")
     with workdir.timed(f"{stage_name} figures"):
         parameters = best_parameters(folder / stage["order"][-1])
         rows = _figures(config, stage_name, parameters, *given)

@@ -186,7 +186,7 @@ def phase(trains: tuple[str, ...], start: str, epochs: float, learning_rate: flo
     phase.optimizer = ConfigDict()  # AdamW, betas 0.9 and 0.999, eps 1e-8
     phase.optimizer.learning_rate = learning_rate
     phase.optimizer.schedule = "constant"  # or 'cosine'
-    phase.optimizer.warmup_steps = 0
+    phase.optimizer.warmup_steps = 0  # at most half of the phase
     phase.optimizer.weight_decay = 0.05
     phase.optimizer.no_decay = ()  # patterns
     phase.optimizer.clip_norm = 0.0  # of the whole gradient; 0: none

@@ -36,6 +36,13 @@ def other_sounds(clips: Sequence[Any]) -> list[int]:
     return others
 
 
+def has_other_sounds(clips: Sequence[Any]) -> bool:
+    """Whether `other_sounds` finds one for each clip."""
+    kinds = {frozenset(clip.objects) for clip in clips}
+    each_once = len(clips) > 1 or not clips
+    return each_once and all(any(own.isdisjoint(kind) for kind in kinds) for own in kinds)
+
+
 class Partners:
     """For each clip others none of whose classes sound in it.
 

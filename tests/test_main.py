@@ -135,6 +135,10 @@ def small_config(folder, **changes) -> dict:
     return config.to_dict()
 
 
+# Found after the data.
+NEXT_MISTAKE = {"stages.localise.phases.all.optimizer.schedule": "linear"}
+
+
 def run_on(folder, root, **changes):
     return train_and_evaluate(small_config(folder, **changes), root / "runs" / "avss", "avss")
 
@@ -224,14 +228,14 @@ def test_prepared_data_go_in_place_of_the_folder(tmp_path, raw):
     folder = shutil.copytree(raw, tmp_path / "raw")
     corrupt_frame(folder)
     assert prepare_command([str(folder), "--out", str(tmp_path / "data")]) == 3
-    with pytest.raises(UserError, match="warmup_steps"):  # it gets as far as the next mistake
-        run_on(tmp_path / "data", tmp_path)
+    with pytest.raises(UserError, match="schedule"):  # it gets as far as the next mistake
+        run_on(tmp_path / "data", tmp_path, **NEXT_MISTAKE)
     assert not (tmp_path / "runs" / "data").exists()
 
 
-def test_more_warm_up_than_steps(tmp_path, raw):
-    with pytest.raises(UserError, match=r"warmup_steps of localise/all is 50.* only \d+ steps"):
-        run_on(raw, tmp_path, **{"eval.sounds": ("right",)})
+def test_an_unknown_schedule(tmp_path, raw):
+    with pytest.raises(UserError, match="schedule of localise/all is 'linear'"):
+        run_on(raw, tmp_path, **NEXT_MISTAKE)
     assert not (tmp_path / "runs" / "avss" / "localise").exists()
 
 
@@ -243,12 +247,12 @@ def test_an_fsdp_that_does_not_divide_the_devices(tmp_path, raw):
 
 def test_a_workdir_made_by_another_config(tmp_path, raw):
     root = tmp_path / "runs" / "avss"
-    with pytest.raises(UserError, match="warmup_steps"):
-        run_on(raw, tmp_path, **{"eval.sounds": ("right",)})
+    with pytest.raises(UserError, match="schedule"):
+        run_on(raw, tmp_path, **NEXT_MISTAKE)
     (root / "metrics.jsonl").write_text("")  # it trained
     before = (root / "config.json").read_bytes()
     with pytest.raises(UserError, match=r"made by another config \(seed was 3407, is 1\)"):
-        run_on(raw, tmp_path, **{"eval.sounds": ("right",), "seed": 1})
+        run_on(raw, tmp_path, **{**NEXT_MISTAKE, "seed": 1})
     assert (root / "config.json").read_bytes() == before
 
 

@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aavs_jax.batches import eval_batches, evaluations, masks_folder, open_sources
+from aavs_jax.batches import eval_batches, evaluations, masks_folder, open_sources, sounds_to_hear
 from aavs_jax.checkpoint import SCORE, PhaseCheckpoints, save_parameters
 from aavs_jax.checks import check_data, check_patterns, check_schedule
 from aavs_jax.errors import UserError
@@ -19,8 +20,9 @@ from aavs_jax.train_state import TrainState
 from configs import avss, s4
 from data_pipelines import audible_shapes
 from data_pipelines.errors import DataError
+from data_pipelines.partners import other_sounds
 from data_pipelines.prepare import prepare
-from data_pipelines.source import open_source
+from data_pipelines.source import Clip, open_source
 
 SHAPES = {"audio/kernel": (3,), "backbone/adapter": (2, 2), "head/kernel": (4,), "queries": (5,)}
 
@@ -164,17 +166,44 @@ def test_where_masks_lie(tmp_path):
 def test_what_a_trained_stage_is_evaluated_with():
     config = {"eval": {"sounds": ("right", "silence")}}
     prior = {"evaluate": ("predicted", "true")}
-    alone = evaluations(config, {"prior": prior, "writes_masks": False})
+    test = types.SimpleNamespace(clips=[Clip("v1s", "a", 5, (0,), (1,), False)])
+    sources = {"train": test, "val": test, "test": test}
+    alone = evaluations(config, {"prior": prior, "writes_masks": False}, sources)
     assert alone == [
         ("test", "predicted", "right"),
         ("test", "predicted", "silence"),
         ("test", "true", "right"),
         ("test", "true", "silence"),
     ]
-    writing = evaluations(config, {"prior": prior, "writes_masks": True})
+    writing = evaluations(config, {"prior": prior, "writes_masks": True}, sources)
     assert writing == [*alone, ("val", "predicted", "right"), ("train", "predicted", "right")]
-    some = evaluations(config, {"prior": prior, "writes_masks": True}, {"train": 0, "val": 0})
+    del sources["test"]
+    some = evaluations(config, {"prior": prior, "writes_masks": True}, sources)
     assert some == writing[-2:]
+
+
+@pytest.mark.parametrize(
+    ("objects", "expected"),
+    [
+        ([(1,), (2,)], True),
+        ([(1,), (1, 2)], False),
+        ([(1,), (1, 2), (3,)], True),
+        ([(1,)], False),
+        ([()], False),
+        ([(), (1,)], True),
+    ],
+)
+def test_no_row_of_other_sounds_where_no_clip_can_lend_one(objects, expected):
+    clips = [Clip("v1s", f"c{i}", 5, (0,), each, False) for i, each in enumerate(objects)]
+    config = {"eval": {"sounds": ("right", "other")}}
+    heard = sounds_to_hear(config, types.SimpleNamespace(clips=clips))
+    assert heard == (("right", "other") if expected else ("right",))
+    try:
+        other_sounds(clips)
+    except DataError:
+        assert not expected
+    else:
+        assert expected
 
 
 # check_patterns and check_schedule: before data is prepared
@@ -374,12 +403,12 @@ def test_data_that_fits_passes_without_a_record_read(data_dir, tmp_path, monkeyp
     check_data(edited(fit_small_data), data_dir, tmp_path, make_mesh())
 
 
-def test_too_much_warm_up_names_the_phase(data_dir, tmp_path):
+def test_an_unknown_schedule_names_the_phase(data_dir, tmp_path):
     def edit(config):
         fit_small_data(config)
-        config.stages.understand.phases.all.optimizer.warmup_steps = 10_000
+        config.stages.understand.phases.all.optimizer.schedule = "linear"
 
-    with pytest.raises(UserError, match=r"warmup_steps of understand/all is 10000.* steps"):
+    with pytest.raises(UserError, match="schedule of understand/all is 'linear'"):
         check_data(edited(edit), data_dir, tmp_path, make_mesh())
 
 

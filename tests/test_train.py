@@ -287,8 +287,8 @@ def test_faults_of_the_phase_are_found_before_a_checkpoint_is_made(tmp_path):
     wrong = PHASE | {"trains": ("nothing_like_this",)}
     with pytest.raises(UserError, match="'nothing_like_this' of 'localise/a trains'"):
         train(tmp_path, Batches(), phase=wrong)
-    wrong = PHASE | {"optimizer": PHASE["optimizer"] | {"warmup_steps": 12}}
-    with pytest.raises(UserError, match="warmup_steps of localise/a is 12"):
+    wrong = PHASE | {"optimizer": PHASE["optimizer"] | {"schedule": "linear"}}
+    with pytest.raises(UserError, match="schedule of localise/a is 'linear'"):
         train(tmp_path, Batches(), phase=wrong)
     assert not (tmp_path / "localise").exists()
 

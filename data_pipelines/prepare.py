@@ -136,7 +136,9 @@ def _job(
     if workers is not None and workers < 1:
         raise DataError(f"workers is {workers}: give at least 1")
     if data_dir is not None:
-        _check_apart(raw_dir, Path(data_dir))
+        if not os.fspath(data_dir):
+            raise DataError("the folder for the prepared data has an empty name: give another")
+        _check_apart(raw_dir, Path(data_dir), "prepared data")
     table = read_table(
         raw_dir, sounds=None if sounds is None else Path(sounds), follow_links=follow_links
     )
@@ -161,13 +163,13 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _check_apart(raw_dir: Path, data_dir: Path) -> None:
+def _check_apart(raw_dir: Path, path: Path, what: str) -> None:
     """Nothing is written into a user's data."""
-    inner, outer = (Path(os.path.realpath(path)) for path in (data_dir, raw_dir))
+    inner, outer = (Path(os.path.realpath(each)) for each in (path, raw_dir))
     if inner == outer or outer in inner.parents:
         raise DataError(
-            f"prepared data cannot be written to {data_dir}, which is inside the data folder "
-            f"{raw_dir}: choose a folder elsewhere"
+            f"{what} cannot be written to {path}, which is inside the data folder {raw_dir}: "
+            "choose a folder elsewhere"
         )
 
 
@@ -249,10 +251,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    out = None if options.dry_run else Path(options.out)
+    for option, path in (("--json", options.json), ("--html", options.html)):
+        if path is not None and (option, path) != ("--json", "-"):
+            _check_report(Path(options.raw), path, option, options.out)
     job = _job(
         options.raw,
-        out,
+        options.out,
         progress=True,
         strict=options.strict,
         size=options.size,
@@ -263,9 +267,10 @@ def _run(options: argparse.Namespace) -> int:
         follow_links=options.follow_links,
         workers=options.workers,
     )
-    if out is None:
+    if options.out is None:
         report = jobs.count(job)
     else:
+        out = Path(options.out)
         report = jobs.store(job, out)
         if report is None:
             print(f"{out} already holds the data set made from these files", file=sys.stderr)
@@ -274,6 +279,20 @@ def _run(options: argparse.Namespace) -> int:
             _check_strictly(report)
     _show(report, options, job)
     return report["exit_code"]
+
+
+def _check_report(raw_dir: Path, path: str, option: str, out: str | None) -> None:
+    """That a report can be written is asked before hours of work, not after them."""
+    file = Path(path)
+    if not path or file.is_dir():
+        raise DataError(f"cannot write the report: {option} {path!r} is no file: name one")
+    _check_apart(raw_dir, file, "a report")
+    if out and os.path.realpath(file.parent) == os.path.realpath(out):
+        return  # which is made on the way
+    if not file.parent.is_dir():
+        raise DataError(f"cannot write the report: no folder {file.parent} for {option}: make it")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise DataError(f"cannot write the report: {option} {path} may not be written")
 
 
 def _show(report: dict[str, Any], options: argparse.Namespace, job: Job | None) -> None:

@@ -2,12 +2,16 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
 
-from data_pipelines.avs_clips.avs_clips_dataset_builder import Builder, is_complete
+from data_pipelines.avs_clips.avs_clips_dataset_builder import (
+    Builder,
+    damaged,
+    is_complete,
+)
 from data_pipelines.errors import DataError
 
 
@@ -64,15 +68,17 @@ class ClipSource:
             if not subsets or row[0] in subsets
         ]
         if not chosen:
-            of = f" of {', '.join(subsets)}" if subsets else ""
-            raise DataError(f"no clips{of} in split {split!r} of the data set in {data_dir}")
+            raise DataError(_why_none(metadata["clips"], data_dir, split, subsets))
         self.positions = tuple(position for position, _ in chosen)
         self._stored = tuple(row[5] for _, row in chosen)
         self.clips = tuple(_clip(row) for _, row in chosen)
-        self._records = builder.as_data_source(
-            split,
-            decoders={"frames": _Encoded(), "labels": _Encoded()},
-        )
+        try:
+            self._records = builder.as_data_source(
+                split,
+                decoders={"frames": _Encoded(), "labels": _Encoded()},
+            )
+        except (OSError, RuntimeError, ValueError) as fault:
+            raise damaged(builder.data_path, "its records cannot be opened") from fault
 
     def __reduce__(self):
         return (ClipSource, self._state)
@@ -90,15 +96,15 @@ class ClipSource:
         Raises:
             DataError: the data set is damaged.
         """
-        record = self._records[self.positions[index]]
         clip = self.clips[index]
+        try:
+            record = self._records[self.positions[index]]
+        except Exception as fault:  # array_record, protobuf and NumPy have each their own
+            raise damaged(self._state[0], f"clip {clip.name} cannot be read") from fault
         found = f"{record['subset'].decode()}/{record['uid'].decode()}"
         counts = len(record["frames"]), len(record["labels"]), len(record["audio"])
         if found != clip.name or counts != (self._stored[index], len(clip.labelled), clip.seconds):
-            raise DataError(
-                f"data set in {self._state[0]} is damaged: clip {clip.name} is not where its "
-                "index says; delete the folder and prepare it again"
-            )
+            raise damaged(self._state[0], f"clip {clip.name} is not where its index says")
         return {name: record[name] for name in ("frames", "labels", "audio", "stereo")}
 
 
@@ -113,7 +119,7 @@ def open_source(
         subsets: those wanted; None or none: all there are.
 
     Raises:
-        DataError: nothing prepared there, or no such clips in it.
+        DataError: nothing prepared there, no such clips in it, or it is damaged.
     """
     return ClipSource(os.fspath(data_dir), split, tuple(subsets or ()))
 
@@ -122,7 +128,7 @@ def splits(data_dir: str | os.PathLike[str]) -> dict[str, int]:
     """Splits of a prepared data set -> how many clips they have.
 
     Raises:
-        DataError: nothing prepared there.
+        DataError: nothing prepared there, or it is damaged.
     """
     clips = _open(os.fspath(data_dir)).info.metadata["clips"]
     return {split: len(rows) for split, rows in clips.items()}
@@ -133,6 +139,22 @@ def _open(data_dir: str) -> Builder:
     if not is_complete(builder):
         raise DataError(f"no prepared data set in {data_dir}: prepare the data folder first")
     return builder
+
+
+def _why_none(
+    clips: Mapping[str, Sequence[Any]], data_dir: str, split: str, subsets: Sequence[str]
+) -> str:
+    """What to say where no clip was chosen of the metadata's `clips`."""
+    if split not in clips:
+        return (
+            f"no clip of the data set in {data_dir} is in split {split!r}: "
+            f"it only has {' and '.join(clips)}"
+        )
+    here = ", ".join(dict.fromkeys(row[0] for row in clips[split]))
+    return (
+        f"no clips of {', '.join(subsets)} in split {split!r} of the data set in {data_dir}: "
+        f"it has {here}"
+    )
 
 
 def _clip(row: Sequence[Any]) -> Clip:

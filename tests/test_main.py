@@ -121,7 +121,7 @@ def test_a_full_disk(tmp_path, raw):
         said = error_of(f"{AVSS}:{raw},small", f"--workdir={disk}/run", cwd=tmp_path)
         assert "No space left on device" in said and str(disk) in said
         # Nothing that looks like a prepared data set.
-        assert not list(disk.glob("data/*/avs_clips/1.0.0"))
+        assert not list(disk.glob("data/*/avs_clips/1.*"))
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
 

@@ -7,9 +7,12 @@ pictures are stored without a second compression.
 import contextlib
 import dataclasses
 import io
+import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,6 +56,12 @@ class _LocalInfo(tfds.core.DatasetInfo):
     def initialize_from_bucket(self) -> None:
         """Does not look for it on TFDS's server, which would leave a temporary folder each time."""
 
+    def write_to_directory(self, dataset_info_dir: os.PathLike, all_metadata: bool = True) -> None:
+        """Also notes how large the files of records are, which are all there by now."""
+        found = sorted(Path(dataset_info_dir).glob("*.array_record*"))
+        self.metadata["files"] = {path.name: path.stat().st_size for path in found}
+        super().write_to_directory(dataset_info_dir, all_metadata)
+
 
 class Builder(tfds.core.GeneratorBasedBuilder):
     """One example is one clip.
@@ -62,14 +71,28 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     [subset, uid, class ids of the sounding objects, seconds, labelled seconds, stored frames] in
     the order of the examples), `layout` (its name), `binary_only` (subsets whose labels tell no
     classes), `stereo` (whether left and right were kept), `size` (of the frames, or None), the
-    `fingerprint` of what it was made from and how, and a digest of all `sounds`.
+    `fingerprint` of what it was made from and how, a digest of all `sounds`, and `files` (the name
+    of each file of records -> its bytes).
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "Clips of every layout."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES = {
+        "1.0.0": "Clips of every layout.",
+        "1.1.0": "The metadata tells a digest of the sounds and the sizes of the files.",
+    }
 
     content: Content | None = None  # what `build` stores
     progress = False  # whether examples are counted on a progress bar while they are stored
+
+    def __init__(self, *, data_dir: str | os.PathLike[str] | None = None, **options: Any):
+        """Raises DataError where what describes a data set in `data_dir` cannot be read."""
+        try:
+            super().__init__(data_dir=data_dir, **options)
+        except Exception as fault:  # of JSON, of protobuf, of TFDS or of the system
+            described = Path(data_dir or "", self.name, str(self.VERSION))
+            if not (data_dir and described.exists()):
+                raise
+            raise damaged(described, "its description cannot be read") from fault
 
     def _info(self) -> tfds.core.DatasetInfo:
         described = self.get_metadata()  # README.md and CITATIONS.bib beside this file
@@ -118,9 +141,35 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
 
 def is_complete(builder: Builder) -> bool:
-    """Whether the builder's data set has been prepared, to the end."""
+    """Whether the builder's data set has been prepared, to the end.
+
+    Raises:
+        DataError: it was, and has lost files or parts of files since.
+    """
+    folder = Path(builder.data_path)
     # The folder gets its name when it is complete; asked about one that is not there, TFDS warns.
-    return builder.data_path.exists() and builder.is_prepared()
+    if not folder.exists():
+        return False
+    if not builder.is_prepared():
+        raise damaged(folder, "its description is missing")
+    try:  # not what the builder holds: another process may have completed it since
+        files = json.loads((folder / "metadata.json").read_text("utf-8"))["files"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
+        raise damaged(folder, "metadata.json does not name its files") from fault
+    for name, size in files:
+        path = folder / name
+        if not path.is_file():
+            raise damaged(folder, f"{name} is missing")
+        if path.stat().st_size != size:
+            raise damaged(folder, f"{name} has {path.stat().st_size} bytes instead of {size}")
+    return True
+
+
+def damaged(folder: str | os.PathLike[str], why: str) -> DataError:
+    """What to say of a prepared data set that is not whole any more."""
+    return DataError(
+        f"the prepared data set in {folder} is damaged ({why}): delete it and prepare again"
+    )
 
 
 def build(builder: Builder, content: Content, *, progress: bool) -> None:

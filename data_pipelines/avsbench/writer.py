@@ -17,6 +17,7 @@ from data_pipelines.errors import DataError
 
 MAX_CLIPS = 100_000  # the ids have five digits
 MIN_SIZE = 16
+MAX_SIZE = 1024  # a clip's frames are drawn in memory, all at once
 JPEG_QUALITY = 95
 
 
@@ -25,7 +26,7 @@ def check_numbers(clips: int, size: int, seed: int, *, least: int) -> None:
 
     Args:
       clips: how many clips, from `least` (every subset in every split) to MAX_CLIPS.
-      size: side of the frames in pixels, at least MIN_SIZE.
+      size: side of the frames in pixels, from MIN_SIZE to MAX_SIZE.
       seed: not negative.
       least: clips that are needed.
     """
@@ -34,8 +35,8 @@ def check_numbers(clips: int, size: int, seed: int, *, least: int) -> None:
             f"--clips is {clips}; give between {least} (every subset in every split) and "
             f"{MAX_CLIPS}."
         )
-    if size < MIN_SIZE:
-        raise DataError(f"--size is {size}; give at least {MIN_SIZE} pixels.")
+    if not MIN_SIZE <= size <= MAX_SIZE:
+        raise DataError(f"--size is {size}; give between {MIN_SIZE} and {MAX_SIZE} pixels.")
     if seed < 0:
         raise DataError(f"--seed is {seed}; give a number that is not negative.")
 

@@ -18,6 +18,7 @@ LONGEST = 4 * 3600  # seconds of one recording; a longer one is a fault in its h
 TOLERANCE = 0.25  # of a second: a video that lacks less at its end is taken for whole
 PNG_HEADER = b"\x89PNG\r\n\x1a\n"
 COLOURED_PNG = (2, 6)  # colour types in a PNG's header: RGB without and with alpha
+MIXED = "mixed"  # encoding of labels of which some hold colours and some ids
 
 
 class Skipped(Exception):
@@ -30,7 +31,10 @@ class Skipped(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Whole:
-    """A recording of any length, before it is cut into clips; see RawClip."""
+    """A recording of any length, before it is cut into clips; see RawClip.
+
+    `label_encoding` is "colours", "ids" or MIXED.
+    """
 
     seconds: int
     sound: Sound
@@ -96,7 +100,7 @@ def read_folder(folder: Path, roots: tuple[Path, ...]) -> tuple[Whole, list[tupl
         frames=frames,
         video=None if frames else video,
         labels=labels,
-        label_encoding="colours" if labels and is_coloured(labels[0][1]) else "ids",
+        label_encoding=_encoding(labels),
     )
     return whole, noticed
 
@@ -171,19 +175,43 @@ def _video_in(folder: Path, names: set[str]) -> Path | None:
     return next((path for path in found if os.path.isfile(path)), None)
 
 
+def _encoding(labels: tuple[tuple[int, Path], ...]) -> str:
+    coloured = {is_coloured(path) for _, path in labels}
+    if len(coloured) > 1:
+        return MIXED
+    return "colours" if True in coloured else "ids"
+
+
 def _labels(folder: Path, frames: tuple[Path, ...], seconds: int):
     """(second, picture) of the labels, and what was noticed."""
     stems = [path.stem for path in frames] or [str(second) for second in range(seconds)]
     second_of = {stem: second for second, stem in enumerate(stems)}
-    pictures = [name for name in _names(folder) if _suffix(name) == ".png"]
-    found = {
-        second_of[stem]: folder / name
-        for name in sorted(pictures)
-        if (stem := os.path.splitext(name)[0]) in second_of
-    }
+    second_of_number = {_number(stem): second for stem, second in second_of.items()}
+    if None in second_of_number or len(second_of_number) < len(second_of):
+        second_of_number = {}
+    names = sorted(_names(folder))
+    pictures = [name for name in names if _suffix(name) == ".png"]
+    found = {}
+    # By name first: the number only counts where no label is called like the frame.
+    for key, seconds_by in ((str, second_of), (_number, second_of_number)):
+        for name in pictures:
+            second = seconds_by.get(key(os.path.splitext(name)[0]))
+            if second is not None:
+                found.setdefault(second, folder / name)
     noticed = []
+    if others := [n for n in names if _suffix(n) in PICTURE_SUFFIXES and n not in pictures]:
+        message = (
+            f"labels must be PNG: {folder / others[0]} is passed over, as are all {len(others)} "
+            "like it (JPEG changes the colours that stand for classes)"
+        )
+        noticed.append(("label no PNG", message))
     if strays := len(pictures) - len(found):
         of = "frame" if frames else "second"
         message = f"{folder} has {strays} labels that are called like no {of} of the clip"
         noticed.append(("label without frame", message))
     return tuple(sorted(found.items())), noticed
+
+
+def _number(stem: str) -> int | None:
+    """What a name of digits counts: 0 and 00000 are the same frame."""
+    return int(stem) if stem.isascii() and stem.isdigit() else None

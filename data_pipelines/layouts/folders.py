@@ -8,7 +8,8 @@
     <root>/<clip>.mp4                    a clip without labels
 
 The clips may lie in folders train, val and test. If they don't, the digest of a clip's name says
-which split it belongs to. Clips longer than 10 seconds are cut into clips of 10 seconds.
+which split it belongs to, and clips without labels are for training if others have some. Clips
+longer than 10 seconds are cut into clips of 10 seconds.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from pathlib import Path
 from data_pipelines.errors import DataError
 from data_pipelines.layouts import tables
 from data_pipelines.layouts.clip_folder import (
+    MIXED,
     VIDEO_SUFFIXES,
     Skipped,
     Whole,
@@ -39,6 +41,7 @@ NAME = "plain folders"
 SUBSET = "clips"
 SPLITS = ("train", "val", "test")
 SHARES = {"train": 80, "val": 10, "test": 10}  # percent of the clips
+NAMED_AT_MOST = 10  # names in one sentence
 PIECE_SECONDS = 10  # longest clip
 CLASSES_NAME = "classes.json"
 DEFAULT_CLASSES = ("background", "object")
@@ -78,9 +81,13 @@ def read(root: Path, *, follow_links: bool = False) -> RawTable:
     if described and not follow_links and leads_outside(path, (root,)):
         raise DataError(outside_message(path))
     class_names = _read_classes(path) if described else DEFAULT_CLASSES
-    wholes, findings = _wholes(root, follow_links)
+    wholes, findings = _wholes(root, follow_links, described)
     any_labels = any(whole.labels for whole in wholes.values())
-    by_digest = _splits([uid for (split, uid) in wholes if not split], any_labels)
+    by_digest = _splits({uid: bool(w.labels) for (split, uid), w in wholes.items() if not split})
+    if wholes and not any_labels:
+        which = "all clips are test" if by_digest else f"not one clip in {root} has any"
+        message = f"no labels: {which}, there is nothing to train on"
+        findings.append(Finding("noticed", "", "no labels", message))
     clips = []
     for (split, uid), whole in wholes.items():
         if any_labels and not whole.labels:
@@ -122,11 +129,15 @@ def _read_classes(path: Path) -> tuple[str, ...]:
     return tables.ordered_classes(content, path, first=0)
 
 
-def _wholes(root: Path, follow_links: bool) -> tuple[dict[tuple[str, str], Whole], list[Finding]]:
+def _wholes(
+    root: Path, follow_links: bool, described: bool
+) -> tuple[dict[tuple[str, str], Whole], list[Finding]]:
     """(split or "", uid) -> clip before it is cut, and what is wrong with the others."""
     findings = []
     split_folders = [s for s in SPLITS if (root / s).is_dir() and not _is_clip_folder(root / s)]
     places = [(split, root / split) for split in split_folders] or [("", root)]
+    if split_folders:
+        findings += _not_taken(root, split_folders)
     entries = [
         (split, folder / name) for split, folder in places for name in _sorted_names(folder, root)
     ]
@@ -149,6 +160,13 @@ def _wholes(root: Path, follow_links: bool) -> tuple[dict[tuple[str, str], Whole
                 raise Skipped("listed twice", f"{path}: there is another clip {uid}")
             read_one = read_folder if os.path.isdir(path) else read_video
             whole, noticed = read_one(path, () if follow_links else (root,))
+            # Without classes.json whatever is not black is the object, in either.
+            if described and whole.label_encoding == MIXED:
+                message = (
+                    f"labels mixed: some in {path / 'labels'} are RGB, others grey or with a "
+                    "palette: save all of them alike"
+                )
+                raise Skipped("labels mixed", message)
             wholes[split, uid] = whole
             taken.add(uid)
             findings += [Finding("noticed", name, *about) for about in noticed]
@@ -160,6 +178,18 @@ def _wholes(root: Path, follow_links: bool) -> tuple[dict[tuple[str, str], Whole
 def _is_clip_folder(path: Path) -> bool:
     """Whether a folder called like a split is a clip of that name: trains sound, too."""
     return (path / "frames").is_dir()
+
+
+def _not_taken(root: Path, split_folders: list[str]) -> list[Finding]:
+    """What lies beside the folders of splits, and is passed over."""
+    names = [shown(n)[1:-1] for n in _sorted_names(root, root) if n not in split_folders]
+    if not names:
+        return []
+    more = f" and {len(names) - NAMED_AT_MOST} more" if names[NAMED_AT_MOST:] else ""
+    message = (
+        f"not taken: {', '.join(names[:NAMED_AT_MOST])}{more} (beside {', '.join(split_folders)})"
+    )
+    return [Finding("noticed", "", "not taken", message)]
 
 
 def _sorted_names(folder: Path, root: Path) -> list[str]:
@@ -184,10 +214,19 @@ def _uid(path: Path) -> str:
     return path.name if path.suffix.lower() not in VIDEO_SUFFIXES else path.stem
 
 
-def _splits(uids: list[str], any_labels: bool) -> dict[str, str]:
-    """Splits of clips by the digests of their names; every split gets one if there are three."""
-    if not any_labels:
-        return dict.fromkeys(uids, "test")
+def _splits(labelled: dict[str, bool]) -> dict[str, str]:
+    """Splits of clips by the digests of their names.
+
+    Args:
+        labelled: uid -> whether the clip has labels.
+
+    Returns:
+        uid -> split. val and test are made of labelled clips, as others measure nothing; every
+        split gets one if there are three. All are test if there is none.
+    """
+    uids = [uid for uid, has_labels in labelled.items() if has_labels]
+    if not uids:
+        return dict.fromkeys(labelled, "test")
     digests = {uid: hashlib.sha256(uid.encode()).digest() for uid in uids}
     splits = {}
     for uid, digest in digests.items():
@@ -201,7 +240,7 @@ def _splits(uids: list[str], any_labels: bool) -> dict[str, str]:
                 largest = max(SPLITS, key=lambda s: counts[s])
                 moved = min((u for u in uids if splits[u] == largest), key=digests.__getitem__)
                 splits[moved] = split
-    return splits
+    return {uid: splits.get(uid, "train") for uid in labelled}
 
 
 def _pieces(uid: str, split: str, whole: Whole, described: bool) -> list[RawClip]:

@@ -18,6 +18,9 @@ from data_pipelines.media import MediaError
 SQUARE_LABEL = (224, 224)
 STRIP_PIXELS = 2**20
 
+# Of a label map without any colour of the palette: above it this is no blur at some edge.
+MOST_STRAY = 0.001
+
 _PNG = {"format": "PNG"}
 _WHITE = 255
 
@@ -64,7 +67,8 @@ def read_label(
         The label map.
 
     Raises:
-        MediaError: see `media.read_picture`; a value that is no class.
+        MediaError: see `media.read_picture`; a value that is no class; colours of which none is
+            a class's.
     """
     encoded, image = media.read_picture(path, "label")
     if encoding == "colours":
@@ -105,7 +109,8 @@ def check_size(
 
 
 def _colours(path, encoded: bytes, image: Image.Image, class_count: int) -> Label:
-    pixels, foreground, stray = np.zeros(256, np.int64), 0, 0
+    pixels, foreground, stray, brightest = np.zeros(256, np.int64), 0, 0, 0
+    grey = media.bits_per_channel(encoded, image) == 8 and image.mode in ("L", "LA", "RGB", "RGBA")
     colour_of_id = layout.palette(256)
     whole = np.empty((image.height, image.width), np.uint8)
     for top, strip in _strips(image):
@@ -116,6 +121,18 @@ def _colours(path, encoded: bytes, image: Image.Image, class_count: int) -> Labe
         coloured = colours.any(axis=-1)
         foreground += int(np.count_nonzero(coloured))
         stray += int(np.count_nonzero(coloured & (ids == 0)))
+        brightest = max(brightest, int(colours.max()))
+        grey = grey and bool((colours == colours[..., :1]).all())
+    if stray and stray == foreground:
+        # OpenCV repeats ids in three channels where it read them from a grey picture.
+        if grey and brightest < class_count:
+            return _ids(path, encoded, image, class_count, None)
+        if stray > MOST_STRAY * whole.size:
+            raise MediaError(
+                "label of no class",
+                f"label of no class: {path} holds {stray} pixels that are not black, and none has "
+                "the colour of a class",
+            )
     highest = int(np.flatnonzero(pixels).max())
     if highest >= class_count:
         colour = tuple(int(v) for v in colour_of_id[highest])

@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 
 from data_pipelines import audio
+from data_pipelines.layouts.folders import SUBSET as OWN_CLIPS
 from data_pipelines.layouts.raw import RawClip, Sound
 from data_pipelines.media import MediaError, sound_files
 
@@ -71,7 +72,7 @@ def log_mel(clip: RawClip, waveforms: list[np.ndarray]) -> tuple[list[np.ndarray
         float32 [T, 96, 64] for each waveform.
 
     Raises:
-        MediaError: it is too short for one example.
+        MediaError: it is too short for one example, or for half of a clip of one's own.
     """
     names = ", ".join(str(sound.path) for sound in clip.sounds)
     examples = [audio.log_mel_examples(waveform) for waveform in waveforms]
@@ -84,6 +85,15 @@ def log_mel(clip: RawClip, waveforms: list[np.ndarray]) -> tuple[list[np.ndarray
     repairs = []
     if count < clip.seconds:
         times = f"for {clip.seconds - count} of the clip's {clip.seconds} seconds"
+        # In a folder of one's own, mostly repeated sound means that frames are not one a second.
+        # Published sets know how long their clips are.
+        if clip.subset == OWN_CLIPS and 2 * count < clip.seconds:
+            pictures = clip.video is None and len(clip.frames) == clip.seconds
+            hint = " (one frame a second is expected)" if pictures else ""
+            raise MediaError(
+                "sound too short",
+                f"the sound is too short: it would have to be repeated {times}{hint}: {names}",
+            )
         repairs.append(
             Repair(
                 "sound short",

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from data_pipelines.preparing.chunks import Record
 
 SPLITS = ("train", "val", "test")
 KINDS = ("left out", "repaired", "noticed")
+UNKNOWN = "not known"  # subset or split of clips at fault before these could be told
 SHOWN = {"left out": 5, "repaired": 3, "noticed": 3}  # findings of a kind that the text repeats
 SHOWN_CLASSES = 8
 SHOWN_DUPLICATES = 3
@@ -45,15 +46,21 @@ def gather(
     Returns:
         folder, layout, fingerprint, options, written; exit_code (0: all well, 3: some clips left
         out, 2: all of them); clips (counts: found, usable, left_out, repaired); subsets (a row for
-        each subset and split: clips, frames, labelled, left_out, and published, the clips of a
-        complete copy, or None); classes (id, name, pixels, share of all label pixels, clips);
-        label_maps, empty_masks, seconds, silent_seconds, repaired_seconds; counts (kind -> code ->
-        number) and all findings (kind, clip, code, message); duplicates (what is the same: "sound",
-        "frame" or "video"; clips as "split: subset/uid").
+        each subset and split, UNKNOWN for clips that were at fault when listed: clips, frames,
+        labelled, left_out, and published, the clips of a complete copy, or None); classes (id,
+        name, pixels, share of all label pixels, clips); label_maps, empty_masks, seconds,
+        silent_seconds, repaired_seconds; counts (kind -> code -> number) and all findings (kind,
+        clip, code, message); duplicates (what is the same: "sound", "frame" or "video"; clips as
+        "split: subset/uid").
     """
     clips = list(zip(table.clips, records, strict=True))
     usable = [(clip, record.facts) for clip, record in clips if not record.left_out]
-    findings = [*table.findings, *(f for record in records for f in record.findings)]
+    gone = {clip.name for clip, record in clips if record.left_out}
+    findings = [
+        f
+        for f in (*table.findings, *(f for record in records for f in record.findings))
+        if f.kind != "repaired" or f.clip not in gone  # what was mended in vain is not told
+    ]
     left_out = sum(f.kind == "left out" for f in table.findings) + len(clips) - len(usable)
     repaired = sum(
         any(f.kind == "repaired" for f in r.findings) and not r.left_out for _, r in clips
@@ -117,7 +124,19 @@ def _subsets(table: RawTable, clips: Sequence[tuple[RawClip, Record]]) -> list[d
             row = rows[clip.subset, clip.split]
             row["frames"] += clip.seconds
             row["labelled"] += len(clip.labels)
-    return list(rows.values())
+    return [*rows.values(), *_unlisted(table, names)]
+
+
+def _unlisted(table: RawTable, names: Collection[str]) -> list[dict[str, Any]]:
+    """Rows of clips that never came into the table, so that the rows add up."""
+    faults = [f.clip.split("/")[0] for f in table.findings if f.kind == "left out"]
+    counts = Counter(name if name in names else UNKNOWN for name in faults)
+    empty = {"clips": 0, "published": None, "frames": 0, "labelled": 0}
+    return [
+        {"subset": name, "split": UNKNOWN, **empty, "left_out": counts[name]}
+        for name in (*names, UNKNOWN)
+        if counts[name]
+    ]
 
 
 def _classes(table: RawTable, usable: Sequence[tuple[RawClip, dict]]) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ of the pictures are drawn for `val`. Each source gets a recording of its class (
 import argparse
 import collections
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,10 +106,11 @@ def build(
         progress: whether to show bars.
 
     Raises:
-        DataError: a number is out of range, `out` is in use or cannot be written, or the folders
-            hold nothing that can be used.
+        DataError: a number is out of range, `out` is in use, cannot be written or lies in a folder
+            that is read, or the folders hold nothing that can be used.
     """
     _check(settings, seed, max_images, val_share)
+    _check_apart(out, {"--coco": coco_dir, "--sounds": sounds})
     kinds = coco.read_people(people) if people else {}
     with whole_folder(out) as partial:
         pictures, findings = coco.read_folder(coco_dir, kinds, progress=progress)
@@ -233,6 +235,15 @@ def _check(settings, seed, max_images, val_share):
         raise DataError(f"--val-share is {val_share}; give a number between 0 and 1.")
 
 
+def _check_apart(out, folders):
+    """Nothing is written into a user's data."""
+    inner = Path(os.path.realpath(out))
+    for option, folder in folders.items():
+        outer = Path(os.path.realpath(folder))
+        if inner == outer or outer in inner.parents:
+            raise DataError(f"--out {out} is inside {option} {folder}; name a folder elsewhere.")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 0, 3 where something was left out, 2 where nothing could be made."""
     parser = argparse.ArgumentParser(
@@ -265,7 +276,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--people",
         metavar="JSON",
-        help='says who is what: {"<annotation id>": "male" | "female" | "baby"}',
+        help='who is what: {"<annotation id>": "male" | "female" | "baby"}; COCO only knows '
+        "persons, none of whom sounds without it",
     )
     parser.add_argument("--follow-links", action="store_true", help="even out of the folders")
     options = parser.parse_args(arguments)

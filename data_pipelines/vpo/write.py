@@ -61,6 +61,9 @@ class Maker:
             self._findings.append(coco.left_out(picture.number, "picture unusable", str(error)))
             return []
         sources = self._sources(picture, objects, height, width)
+        small = sum(source.area < compose.MIN_AREA for source in sources)
+        if small:
+            self.silent[f"too small (an object of fewer than {compose.MIN_AREA} pixels)"] += small
         single, groups = compose.alone(sources), compose.together(sources, counts)
         if "msmi" in settings and not groups:
             self.silent["several of a class, but too near, too small or too few recordings"] += 1

@@ -418,7 +418,8 @@ def test_command_makes_data_and_sheet(packages, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "option", ["--clips=12", "--size=2", "--seed=-1", "--clips=1000000", "--workers=0"]
+    "option",
+    ["--clips=12", "--size=2", "--size=1025", "--seed=-1", "--clips=1000000", "--workers=0"],
 )
 def test_numbers_out_of_range_are_refused(packages, tmp_path, capsys, option):
     assert main([f"--out={tmp_path / 'data'}", f"--packages={packages}", option]) == 2

@@ -78,7 +78,7 @@ def test_frames_sound_and_labels(tmp_path):
     ]
     assert [path.stem for path in others[0].frames] == [str(t) for t in range(10)]
     assert [path.stem for path in others[1].frames] == ["10", "11"]
-    assert {clip.split for clip in others} == {"train", "val", "test"} - {a.split, c.split}
+    assert {clip.split for clip in others} == {"train"}  # without labels nothing is measured
     assert codes(table) == [("noticed", "clips/б 犬", "no labels")]
 
 
@@ -110,8 +110,11 @@ def test_videos(videos, tmp_path):
     (tmp_path / "e" / "x.mkv").write_bytes((videos / "long.mkv").read_bytes())
     table = read_table(tmp_path)
     found = {clip.uid: clip for clip in table.clips}
-    assert list(found) == ["a", "b", "c", "d", "e"] and table.findings == ()
-    assert {clip.split for clip in table.clips} == {"test"}  # nothing to learn from
+    assert list(found) == ["a", "b", "c", "d", "e"]
+    assert {clip.split for clip in table.clips} == {"test"}
+    [finding] = table.findings
+    assert (finding.kind, finding.clip, finding.code) == ("noticed", "", "no labels")
+    assert finding.message == "no labels: all clips are test, there is nothing to train on"
     assert all(found[uid].seconds == 4 and not found[uid].frames for uid in "abcd")
     assert found["a"].video == found["a"].sounds[0].path == tmp_path / "a.mp4"
     assert found["b"].video.name == "video.mp4" and found["c"].video.name == "whatever.MP4"
@@ -156,16 +159,73 @@ def test_a_clip_may_be_called_like_a_split(tmp_path):
 
 def test_splits_by_digest(tmp_path):
     for number in range(200):
-        write_clip(tmp_path / f"clip{number}", 1, labels=(0,) if number == 0 else ())
+        write_clip(tmp_path / f"clip{number}", 1, labels=(0,))
     clips = read_table(tmp_path).clips
     counts = Counter(clip.split for clip in clips)
     assert abs(counts["train"] - 160) < 20 and min(counts.values()) >= 8
     assert clips[2].uid == "clip2" and clips[10].uid == "clip10"
     # Three are enough for one of each, whatever their names; and names are all that counts.
     for start in range(0, 30, 3):
-        names = [f"clip{number}" for number in range(start, start + 3)]
-        assert set(folders._splits(names, True).values()) == {"train", "val", "test"}
-        assert folders._splits(names[::-1], True) == folders._splits(names, True)
+        names = dict.fromkeys((f"clip{number}" for number in range(start, start + 3)), True)
+        splits = folders._splits(names)
+        assert set(splits.values()) == {"train", "val", "test"}
+        assert folders._splits(dict(reversed(names.items()))) == splits
+        # However many others there are without labels.
+        others = {f"other{number}": False for number in range(50)}
+        assert folders._splits(others | names) == dict.fromkeys(others, "train") | splits
+
+
+def test_what_lies_beside_the_splits_is_named(tmp_path):
+    write_clip(tmp_path / "train" / "a", labels=(0,))
+    write_clip(tmp_path / "test" / "b", labels=(0,))
+    assert read_table(tmp_path).findings == ()
+    write_clip(tmp_path / "stray")
+    write_clip(tmp_path / "valid" / "c", labels=(0,))
+    [finding] = read_table(tmp_path).findings
+    assert (finding.kind, finding.clip, finding.code) == ("noticed", "", "not taken")
+    assert finding.message == "not taken: stray, valid (beside train, test)"
+    for number in range(20):
+        write_clip(tmp_path / f"x{number}")
+    [finding] = read_table(tmp_path).findings
+    assert finding.message.endswith("x6, x7 and 12 more (beside train, test)")
+
+
+def test_labels_are_all_colours_or_all_ids(tmp_path):
+    write_clip(tmp_path / "a", labels=(0, 1))
+    write_clip(tmp_path / "b", labels=(0, 1), mode="L")
+    write_clip(tmp_path / "c", labels=(0, 1))
+    Image.new("L", (4, 4)).save(tmp_path / "c" / "labels" / "1.png")
+    assert len(read_table(tmp_path).clips) == 3  # not black is the object in both
+    (tmp_path / "classes.json").write_text('["background", "dog"]')
+    table = read_table(tmp_path)
+    assert [(c.uid, c.label_encoding) for c in table.clips] == [("a", "colours"), ("b", "ids")]
+    assert codes(table) == [("left out", "clips/c", "labels mixed")]
+
+
+def test_labels_in_jpeg_are_named(tmp_path):
+    write_clip(tmp_path / "a", labels=(0,))
+    for name in ("1.jpg", "2.JPEG"):
+        touch(tmp_path / "a" / "labels" / name)
+    table = read_table(tmp_path)
+    assert [second for second, _ in table.clips[0].labels] == [0]
+    assert codes(table) == [("noticed", "clips/a", "label no PNG")]
+    assert "labels must be PNG" in table.findings[0].message
+
+
+def test_labels_are_matched_by_number(tmp_path):
+    for name in ("00000", "00001", "00002"):
+        touch(tmp_path / "a" / "frames" / f"{name}.jpg")
+    touch(tmp_path / "a" / "audio.wav")
+    for name in ("0", "1", "00001", "7"):
+        touch(tmp_path / "a" / "labels" / f"{name}.png")
+    table = read_table(tmp_path)
+    found = [(second, path.name) for second, path in table.clips[0].labels]
+    assert found == [(0, "0.png"), (1, "00001.png")]
+    assert codes(table) == [("noticed", "clips/a", "label without frame")]
+    # Where numbers are not all that the names of frames hold they say nothing.
+    touch(tmp_path / "a" / "frames" / "x3.jpg")
+    [clip] = read_table(tmp_path).clips
+    assert [path.name for _, path in clip.labels] == ["00001.png"]
 
 
 def test_what_is_no_clip(videos, tmp_path):
@@ -192,6 +252,7 @@ def test_what_is_no_clip(videos, tmp_path):
         ("left out", "clips/playlist", "corrupt video"),
         ("left out", "clips/several", "several videos"),
         ("left out", "clips/silent", "no sound"),
+        ("noticed", "", "no labels"),
         ("noticed", "clips/empty", "no clip"),
     ]
 
@@ -203,7 +264,7 @@ def test_too_long(videos, tmp_path, monkeypatch):
     monkeypatch.setattr(clip_folder, "LONGEST", 3)
     table = read_table(tmp_path)
     assert [clip.uid for clip in table.clips] == ["a"]
-    assert [f.code for f in table.findings] == ["too long", "too long"]
+    assert [f.code for f in table.findings] == ["too long", "too long", "no labels"]
 
 
 def test_strange_names(tmp_path):
@@ -215,7 +276,11 @@ def test_strange_names(tmp_path):
     (tmp_path / "good.mp4").write_bytes(b"x")
     table = read_table(tmp_path)
     assert [clip.uid for clip in table.clips] == ["good"]
-    assert sorted(f.code for f in table.findings) == ["bad name"] * 4 + ["listed twice"]
+    assert sorted(f.code for f in table.findings) == [
+        *["bad name"] * 4,
+        "listed twice",
+        "no labels",
+    ]
     assert all(f.message.isprintable() for f in table.findings)
 
 

@@ -73,6 +73,47 @@ def test_objects_tolerate_the_tables_odd_tokens(data_dir):
     assert objects["w3_0_10000"] == (1, 2)
 
 
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    "name, damage",
+    [
+        ("*train.array_record*", cut),
+        ("*test.array_record*", Path.unlink),
+        ("*train.array_record*", lambda path: path.write_bytes(bytes(path.stat().st_size))),
+        ("metadata.json", cut),
+        ("metadata.json", Path.unlink),
+        ("dataset_info.json", cut),
+        ("dataset_info.json", Path.unlink),
+    ],
+)
+def test_a_damaged_data_set_is_one_sentence(small_raw_dir, tmp_path, name, damage):
+    data = tmp_path / "data"
+    folder = prepare(small_raw_dir, data, progress=False)
+    (path,) = folder.glob(name)
+    same_size = path.stat().st_size
+    damage(path)
+    with pytest.raises(DataError, match="is damaged .*: delete it and prepare again"):
+        open_source(data, "train")[0]
+    if not path.exists() or path.stat().st_size != same_size:
+        with pytest.raises(DataError, match="is damaged .*: delete it and prepare again"):
+            prepare(small_raw_dir, data, progress=False)
+    shutil.rmtree(folder)
+    prepare(small_raw_dir, data, progress=False)
+    assert len(open_source(data, "train")[0]["frames"]) == 5
+
+
+def test_data_of_an_older_version_are_prepared_anew(small_raw_dir, tmp_path):
+    data = tmp_path / "data"
+    prepare(small_raw_dir, data, progress=False).rename(data / "avs_clips" / "1.0.0")
+    with pytest.raises(DataError, match="no prepared data set in"):
+        open_source(data, "train")
+    prepare(small_raw_dir, data, progress=False)
+    assert len(open_source(data, "train")) == 2
+
+
 def test_choice_of_subsets(data_dir, clips):
     source = open_source(data_dir, "train", ["v1m", "v2"])
     assert [c.uid for c in source.clips] == [
@@ -81,6 +122,8 @@ def test_choice_of_subsets(data_dir, clips):
     assert source[3]["frames"][0] == open_source(data_dir, "train", ["v2"])[0]["frames"][0]
     with pytest.raises(DataError, match=r"no clips of v1m in split 'val'"):
         open_source(data_dir, "val", ["v1m"])
+    with pytest.raises(DataError, match=r"no clip .* in split 'exam': it only has train and val"):
+        open_source(data_dir, "exam")
     with pytest.raises(DataError, match="no prepared data set in"):
         open_source(data_dir / "elsewhere", "train")
 
@@ -98,7 +141,7 @@ def test_prepared_once_and_the_same_each_time(raw_dir, data_dir, tmp_path):
     assert before and {p: p.stat().st_mtime_ns for p in data_dir.rglob("*.array_record*")} == before
     again = prepare(raw_dir, tmp_path / "again", progress=False)
     records = {k: v for k, v in contents(again).items() if "array_record" in k.name}
-    first = contents(data_dir / "avs_clips" / "1.0.0")
+    first = contents(data_dir / "avs_clips" / "1.1.0")
     assert len(records) == 3 and all(first[name] == value for name, value in records.items())
 
 
@@ -120,7 +163,7 @@ def test_plain_tfds_reads_it(data_dir):
         for name in ("tensorflow", "torch", "jax", "data_pipelines"):
             assert name not in sys.modules, name
         """,
-        data_dir / "avs_clips" / "1.0.0",
+        data_dir / "avs_clips" / "1.1.0",
     )
     assert done.returncode == 0, done.stderr
 
@@ -370,7 +413,7 @@ def test_killed_while_preparing(small_raw_dir, tmp_path, moment):
     prepare(small_raw_dir, data, progress=False)
     assert len(open_source(data, "train")) == 2 and len(open_source(data, "test")) == 1
     assert set(os.listdir(data)) == {"avs_clips", "avs_clips.lock", "report.json"}
-    assert os.listdir(data / "avs_clips") == ["1.0.0"]
+    assert os.listdir(data / "avs_clips") == ["1.1.0"]
     assert contents(data) == contents(prepare(small_raw_dir, tmp_path / "other").parents[1])
 
 
@@ -393,7 +436,7 @@ def test_killed_while_array_record_is_written(small_raw_dir, tmp_path):
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert list((data / "avs_clips").glob("incomplete.*"))
     prepare(small_raw_dir, data, progress=False)
-    assert os.listdir(data / "avs_clips") == ["1.0.0"]
+    assert os.listdir(data / "avs_clips") == ["1.1.0"]
 
 
 def test_no_tensorflow_no_torch_no_jax(small_raw_dir, tmp_path):

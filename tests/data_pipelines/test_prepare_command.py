@@ -290,6 +290,24 @@ def test_where_nothing_may_be_written(small_raw_dir, tmp_path, capsys):
     assert "cannot prepare" in capsys.readouterr().err
     assert main([str(small_raw_dir), "--dry-run", "--html", str(tmp_path / "no" / "page")]) == 2
     assert "cannot write the report" in capsys.readouterr().err
+    for option in ("--json", "--html"):
+        arguments = [str(small_raw_dir), "--out", str(tmp_path / "data"), option]
+        for path, words in (
+            (small_raw_dir / "report", "inside the data folder"),
+            (tmp_path / "link" / "report", "inside the data folder"),
+            (tmp_path / "no" / "report", "no folder"),
+            (tmp_path, "is no file"),
+            ("", "is no file"),
+        ):
+            assert main([*arguments, str(path)]) == 2
+            assert words in capsys.readouterr().err
+    assert main([str(small_raw_dir), "--out", ""]) == 2
+    assert "empty name" in capsys.readouterr().err
+    assert contents(small_raw_dir) == before and not (tmp_path / "data").exists()
+    # A report beside the prepared data, in a folder that is not there yet.
+    page = tmp_path / "data" / "page.html"
+    assert main([str(small_raw_dir), "--out", str(tmp_path / "data"), "--html", str(page)]) == 0
+    assert page.is_file()
 
 
 def test_options_that_cannot_be(small_raw_dir, tmp_path, capsys):
@@ -448,6 +466,7 @@ def test_counts_and_shares():
         ("v1m", "train", 1, 1, 5, 2, 0),
         ("v1m", "test", 0, None, 0, 0, 1),
         ("v2", "val", 0, 9, 0, 0, 0),
+        ("v1m", "not known", 0, None, 0, 0, 1),
     ]
     assert [(c["share"], c["clips"]) for c in report["classes"]] == [(0.7, 0), (0.05, 1), (0.25, 1)]
     assert (report["seconds"], report["silent_seconds"], report["label_maps"]) == (10, 2, 3)
@@ -455,7 +474,21 @@ def test_counts_and_shares():
     said = folder_report.text(report, "there")
     assert "2 missing" in said and "complete" in said and "9 missing" in said
     assert "2 usable (1 of them repaired), 2 left out" in said
+    assert folder_report.table_lines(report)[-1].split() == ["all", "2", "10", "3", "2"]
+    assert "<td>not known</td>" in folder_page.page(report, ())
     assert json.loads(json.dumps(report)) == report
+
+
+def test_what_was_mended_in_vain_is_not_told():
+    clips = [a_clip("v1s/a", "train"), a_clip("v1s/b", "train")]
+    findings = [Finding(kind, "v1s/b", "a fault", "why") for kind in ("repaired", "left out")]
+    nowhere = Finding("left out", "", "no name", "why")
+    records = [a_record("1"), Record(tuple(findings), {})]
+    report = report_of(clips, records, findings=(nowhere,))
+    assert report["counts"]["repaired"] == {} and report["clips"]["repaired"] == 0
+    assert [row["left_out"] for row in report["subsets"]] == [1, 1]
+    assert report["subsets"][1]["subset"] == report["subsets"][1]["split"] == "not known"
+    assert sum(report["counts"]["left out"].values()) == report["clips"]["left_out"] == 2
 
 
 def test_text_stays_short():

@@ -298,6 +298,33 @@ def test_colours_of_no_class_are_only_noticed(clip):
     assert result.example["labels"] == [one.labels[0][1].read_bytes()]
 
 
+def test_ids_that_were_saved_as_rgb(clip):
+    """As OpenCV does; what is as grey as a colour of the palette stays that colour."""
+    ids = np.zeros((20, 30), np.uint8)
+    ids[:, :9], ids[3, 20:] = 2, 3
+    one = write_label(clip, np.repeat(ids[..., None], 3, 2))
+    result = read(one)
+    assert result.findings == () and result.example["objects"] == [2, 3]
+    np.testing.assert_array_equal(ids_of(result.example["labels"][0]), ids)
+    only(read(one, class_count=3), "left out", "label of no class")
+    write_label(clip, np.repeat(ids[..., None] // 2 * np.uint8(128), 3, 2))
+    result = read(one, class_count=200)
+    assert result.findings == () and result.example["objects"] == [7]
+
+
+@pytest.mark.parametrize("colour", [(255, 255, 255), (255, 0, 0), (2, 1, 1)])
+def test_labels_without_one_colour_of_a_class(clip, colour):
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    pixels[:, 3:9] = colour
+    one = write_label(clip, pixels)
+    assert "0.png holds 120 pixels" in only(read(one), "left out", "label of no class")
+    result = read(change(one, label_encoding="foreground"))  # where classes are not asked for
+    assert result.findings == () and result.facts["foreground_pixels"] == 120
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[5, 7:9] = colour
+    only(read(write_label(clip, pixels)), "noticed", "colours of no class")
+
+
 def test_empty_masks_are_counted(clip):
     write_label(clip, np.zeros((20, 30, 3), np.uint8))
     assert read(clip).facts["empty_masks"] == 1
@@ -314,12 +341,22 @@ def test_silent_seconds(clip):
 
 
 def test_a_sound_that_is_short(clip):
-    soundfile.write(clip.sounds[0].path, noise(1.2), RATE)
+    soundfile.write(clip.sounds[0].path, noise(2.2), RATE)
     result = read(clip)
     message = only(result, "repaired", "sound short")
-    assert "repeated for 2 of the clip's 3 seconds" in message and message.endswith("a.wav")
-    np.testing.assert_array_equal(result.example["audio"][2], result.example["audio"][0])
-    assert result.facts["repaired_seconds"] == 2
+    assert "repeated for 1 of the clip's 3 seconds" in message and message.endswith("a.wav")
+    np.testing.assert_array_equal(result.example["audio"][2], result.example["audio"][1])
+    assert result.facts["repaired_seconds"] == 1
+    soundfile.write(clip.sounds[0].path, noise(1.2), RATE)
+    assert "for 2 of the clip's 3" in only(read(clip), "repaired", "sound short")
+    own = change(clip, subset="clips")
+    message = only(read(own), "left out", "sound too short")
+    assert "for 2 of the clip's 3 seconds (one frame a second is expected): " in message
+    still = change(own, frames=clip.frames[:1], labels=clip.labels[:1])
+    assert "one frame" not in only(read(still), "left out", "sound too short")
+    # Half of it is enough.
+    two = change(own, seconds=2, frames=clip.frames[:2], labels=clip.labels[:2])
+    only(read(two), "repaired", "sound short")
     soundfile.write(clip.sounds[0].path, noise(0.9), RATE)
     message = only(read(clip), "left out", "sound too short")
     assert message.endswith("too short for a log-mel example: " + str(clip.sounds[0].path))

@@ -479,6 +479,25 @@ def test_the_command_tells_by_its_code(raw, tmp_path, capsys):
     assert build.main(arguments) == 0
 
 
+def test_nothing_is_written_into_the_folders_that_are_read(raw, tmp_path, capsys):
+    for folder, option in zip(raw, ("--coco", "--sounds"), strict=True):
+        (tmp_path / option).symlink_to(folder)
+        before = files_of(folder)
+        for out in (folder, folder / "deep" / "out", tmp_path / option / "out"):
+            arguments = ["--coco", str(raw[0]), "--sounds", str(raw[1]), "--out", str(out)]
+            assert build.main(arguments) == 2
+            assert f"is inside {option}" in capsys.readouterr().err
+        assert files_of(folder) == before
+
+
+def test_small_objects_are_a_reason(raw, tmp_path):
+    coco = tmp_path / "coco"
+    write_annotations(coco / "instances_train2017.json", {1: [("dog", polygon(TINY))]})
+    write_pictures(coco / "images", [1])
+    with pytest.raises(DataError, match=r"\(too small"):
+        build.build(coco, raw[1], tmp_path / "out", progress=False)
+
+
 def test_names_of_any_bytes_do_no_harm(tmp_path, capfd):
     coco, sounds = tmp_path / "coco", tmp_path / "sounds"
     write_annotations(coco / "instances_train2017.json", {1: TRAIN[2]})

@@ -99,6 +99,8 @@ class ClipSource:
         clip = self.clips[index]
         try:
             record = self._records[self.positions[index]]
+        except (MemoryError, OSError):
+            raise  # the machine's fault: nobody should delete a sound data set for it
         except Exception as fault:  # array_record, protobuf and NumPy have each their own
             raise damaged(self._state[0], f"clip {clip.name} cannot be read") from fault
         found = f"{record['subset'].decode()}/{record['uid'].decode()}"

@@ -42,24 +42,30 @@ class _KeepBest:
 class PhaseCheckpoints:
     """The checkpoints of one phase; a context manager."""
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path, *, reading: bool = False):
         """Opens the folder of a phase, making it if missing.
+
+        Args:
+          directory: of the phase.
+          reading: only to read from, perhaps while it trains: nothing in it is tidied up.
 
         Raises:
           UserError: it cannot be written.
         """
         self._directory = Path(directory).absolute()
+        self._reading = reading
         policies = ocp.training.preservation_policies
         with _writing(self._directory):
-            self._root.mkdir(parents=True, exist_ok=True)
-            self._put_aside_what_cannot_be_listed()
+            if not reading:
+                self._root.mkdir(parents=True, exist_ok=True)
+                self._put_aside_what_cannot_be_listed()
             self._orbax = ocp.training.Checkpointer(
                 self._root,
                 preservation_policy=policies.AnyPreservationPolicy(
                     [policies.LatestN(2), _KeepBest()]
                 ),
                 # What a killed process was writing; it is not a checkpoint yet.
-                cleanup_tmp_directories=True,
+                cleanup_tmp_directories=not reading,
             )
 
     @property
@@ -210,6 +216,11 @@ class PhaseCheckpoints:
         everyone_is_here("damaged checkpoint is aside")
 
     def _move_aside(self, step: int, error: Exception) -> None:
+        if self._reading:
+            raise UserError(
+                f"the checkpoint {self._root / str(step)} cannot be read ({_reason(error)}): give "
+                "another phase or folder of weights"
+            ) from error
         aside = self._directory / "damaged" / str(step)
         logging.warning(
             "The checkpoint %s cannot be read (%s); it is moved to %s, and the one before it "

@@ -4,7 +4,6 @@ VGGish is the larger part of what a frame costs to hear, and the paper's recipe 
 network then takes embeddings in place of log-mel examples, and skips its encoder.
 """
 
-import hashlib
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from aavs_jax.models.audio import AudioEncoder
 from aavs_jax.models.config import AAVSConfig, AudioConfig
 from aavs_jax.progress import progress_bar, say
 from aavs_jax.sharding import everyone_is_here
+from aavs_jax.tree import digest
 from data_pipelines import embeddings
 
 PART = "audio_encoder/"  # of the network's parameters
@@ -139,16 +139,6 @@ def make_encode(
         return np.asarray(encoder(nested, np.pad(examples, padding)))[: len(examples)]
 
     return encode
-
-
-def digest(parameters: Mapping[str, np.ndarray]) -> str:
-    """SHA-256, hexadecimal, of all paths, shapes and values; their order does not matter."""
-    total = hashlib.sha256()
-    for path in sorted(parameters):
-        array = np.ascontiguousarray(parameters[path])
-        total.update(f"{path} {array.dtype.str} {array.shape}\n".encode())
-        total.update(array.tobytes())
-    return total.hexdigest()
 
 
 def _needs_sound(stage: Mapping[str, Any]) -> str:

@@ -1,184 +1,62 @@
-"""Figures of a network on a split, and the masks it draws."""
+"""Figures of a trained stage: every prior and sound, and the masks it hands over."""
 
-import functools
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+import contextlib
+import shutil
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
-from jax.sharding import Mesh
 
-from aavs_jax import metrics
-from aavs_jax.errors import UserError
-from aavs_jax.method import Method
-from aavs_jax.progress import progress_bar
-from aavs_jax.sharding import local_rows, put_batch, put_state
-from aavs_jax.visualize import to_png_bytes
-from data_pipelines.avsbench import layout
-
-# Called with a batch and the predictions for it, uint8 [B,T,G,G], both of this process only.
-Observer = Callable[[Mapping[str, np.ndarray], np.ndarray], None]
-
-FIGURES = {
-    "binary": ("J", "F", "J&F"),
-    "semantic": ("mIoU", "F", "mIoU_no_background", "F_no_background"),
-}
+from aavs_jax import presentation, scoring
+from aavs_jax.batches import eval_batches, evaluations
+from aavs_jax.logging_writer import writing
+from aavs_jax.mask_folders import MaskWriter
+from aavs_jax.progress import say
+from aavs_jax.sharding import everyone_is_here, put_state
 
 
-def evaluate(
-    method: Method,
-    parameters: Mapping[str, jax.Array],
-    batches: Iterable[Mapping[str, np.ndarray]],
-    mesh: Mesh,
-    *,
-    description: str,
-    observers: Iterable[Observer] = (),
-) -> dict[str, Any]:
-    """Predicts every frame and computes the stage's figures, protocol `stepping_stones`.
-
-    Args:
-      method: network and readout.
-      parameters: by path, on the mesh.
-      batches: an `eval_loader`; its length is the progress bar's.
-      mesh: of the devices.
-      description: what the progress bar says.
-      observers: see every batch with its predictions.
-
-    Returns:
-      What `metrics.binary_result` or `metrics.semantic_result` return.
-    """
-    binary = method.task == "binary"
-    state = metrics.binary_init() if binary else metrics.semantic_init(method.num_classes)
-    state = put_state(state, mesh)
-    # Frames and clips without a label have no figure, but masks are drawn for them, too.
-    bar = progress_bar(len(batches), 0, description, enabled=jax.process_index() == 0)
-    with bar:
-        for batch in batches:
-            clips, seconds = batch["valid"].shape
-            flat = {
-                name: batch[name].reshape(-1, *batch[name].shape[2:])
-                for name in ("frames", "audio", "prior_mask", "labels")
-                if name in batch
-            }
-            flat["counted"] = (batch["valid"] & batch["labelled"]).reshape(-1)
-            arrays = put_batch(flat, mesh)
-            outputs = method.predict(
-                parameters, arrays["frames"], arrays["audio"], arrays.get("prior_mask")
-            )
-            update = _update_binary if binary else _update_semantic
-            state = update(state, outputs, arrays["labels"], arrays["counted"], seconds)
-            predictions = local_rows(outputs["prediction"]) if observers else None
-            for observe in observers:
-                observe(batch, predictions.reshape(clips, seconds, *predictions.shape[1:]))
-            bar.update(1)
-    return metrics.binary_result(state) if binary else metrics.semantic_result(state)
-
-
-@functools.partial(jax.jit, static_argnames="seconds")
-def _update_binary(state, outputs, labels, counted, seconds):
-    def clips(array):
-        return array.reshape(-1, seconds, *array.shape[1:])
-
-    return metrics.binary_update(
-        state,
-        clips(outputs["foreground"]),
-        clips(outputs["prediction"]),
-        clips(labels),
-        clips(counted),
-    )
-
-
-@functools.partial(jax.jit, static_argnames="seconds")
-def _update_semantic(state, outputs, labels, counted, seconds):
-    def clips(array):
-        return array.reshape(-1, seconds, *array.shape[1:])
-
-    return metrics.semantic_update(
-        state, clips(outputs["prediction"]), clips(labels), clips(counted)
-    )
-
-
-def to_rows(
-    figures: Mapping[str, Any], task: str, class_names: tuple[str, ...], **labels: str
+def stage_figures(
+    config, stage_name, parameters, method, sources, heard, workdir, mesh
 ) -> list[dict[str, Any]]:
-    """Figures as rows of results.json: stage, split, sound, prior, protocol, metric, value, clips,
-    frames; for the semantic task also IoU and F of every class.
-
-    Args:
-      figures: from `evaluate`.
-      task: "binary" or "semantic".
-      class_names: by class id.
-      **labels: stage, split, sound and prior.
-    """
-    values = {name: figures[name] for name in FIGURES[task]}
-    if task == "semantic":
-        for metric, name in (("IoU", "mIoU_per_class"), ("F", "F_per_class")):
-            for class_id, class_name in enumerate(class_names):
-                if figures["frames_per_class"][class_id]:
-                    values[f"{metric}/{class_name}"] = figures[name][class_id]
-    return [
-        {
-            **labels,
-            "protocol": metrics.PROTOCOL,
-            "metric": metric,
-            "value": float(value),
-            "clips": figures["clips"],
-            "frames": figures["frames"],
-        }
-        for metric, value in values.items()
-    ]
-
-
-class MaskWriter:
-    """Observer that writes binary predictions as `<folder>/<subset>/<uid>/<second>.png`, 0 or 255.
-
-    These are AVSBench's names, so that the masks can be exchanged with other tools.
-    """
-
-    def __init__(self, folder: Path):
-        self._folder = folder
-        self._pool = ThreadPoolExecutor(2)
-        self._writes: list = []
-
-    def __call__(self, batch: Mapping[str, np.ndarray], predictions: np.ndarray) -> None:
-        for clip, valid, masks in zip(batch["ids"], batch["valid"], predictions, strict=True):
-            if clip:  # padding has no id
-                self._writes.append(self._pool.submit(self._write, str(clip), masks[valid]))
-
-    def _write(self, clip: str, masks: np.ndarray) -> None:
-        subset, uid = clip.split("/")
-        for second, mask in enumerate(masks):
-            path = layout.mask_path(self._folder, subset, uid, second)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(to_png_bytes(mask * np.uint8(255)))
-
-    def close(self) -> None:
-        """Waits for what is being written.
-
-        Raises:
-          UserError: the disk is full or the folder cannot be written.
-        """
-        self._pool.shutdown()
-        for write in self._writes:
-            if error := write.exception():
-                raise UserError(
-                    f"Cannot write masks to {self._folder} ({error}): free some space, or choose "
-                    "another folder with --workdir; the run continues where it stopped."
-                ) from error
-
-
-class Showcase:
-    """Observer that keeps the predictions and labels of some clips, for the report."""
-
-    def __init__(self, names: Iterable[str]):
-        self._names = set(names)
-        self.predictions: dict[str, np.ndarray] = {}  # clip -> uint8 [T,G,G]
-        self.labels: dict[str, np.ndarray] = {}
-
-    def __call__(self, batch: Mapping[str, np.ndarray], predictions: np.ndarray) -> None:
-        for row, clip in enumerate(batch["ids"]):
-            if clip in self._names:
-                self.predictions[str(clip)] = predictions[row]
-                self.labels[str(clip)] = batch["labels"][row]
+    """Rows for every prior and sound on the test split; masks and rows of the other splits."""
+    stage = config["stages"][stage_name]
+    root = workdir.root
+    parameters = put_state(parameters, mesh)
+    masks = root / stage_name / "masks"
+    partial = masks.with_name("masks.partial")
+    writes = stage["writes_masks"] and not masks.exists()
+    if jax.process_index() == 0:
+        shutil.rmtree(partial, ignore_errors=True)
+    everyone_is_here(f"{stage_name} masks begin")
+    chosen = presentation.choose(sources.get("test"), config["eval"]["examples"])
+    rows = []
+    for split, prior, sound in evaluations(config, stage, sources):
+        kind = {"prior": prior, "sound": sound, "embeddings": heard.get(split)}
+        batches = eval_batches(config, stage, sources[split], root, mesh, **kind)
+        showcase = scoring.Showcase(chosen if split == "test" else ())
+        observers: list[Callable] = [showcase]
+        with contextlib.ExitStack() as stack:
+            if writes and sound == "right" and prior == stage["prior"]["evaluate"][0]:
+                writer = MaskWriter(partial)
+                stack.callback(writer.close)
+                observers.append(writer)
+            figures = scoring.score(
+                method,
+                parameters,
+                batches,
+                mesh,
+                description=f"{stage_name} on {split}, sound {sound}, prior {prior}",
+                observers=observers,
+            )
+        labels = {"stage": stage_name, "split": split, "sound": sound, "prior": prior}
+        rows += scoring.to_rows(figures, stage["task"], sources[split].class_names, **labels)
+        if split == "test":
+            presentation.save(root / stage_name, sound, prior, showcase)
+    if writes:
+        everyone_is_here(f"{stage_name} masks written")
+        if jax.process_index() == 0:
+            with writing(masks):
+                partial.rename(masks)
+        everyone_is_here(f"{stage_name} masks in place")
+        say(f"[{stage_name}] hands over its masks: {masks}")
+    return rows

@@ -26,6 +26,7 @@ class Method:
     Attributes:
       task: "binary" or "semantic".
       num_classes: K, background counted.
+      network: its sizes, nested plain values as `AAVSConfig.from_dict` takes them.
       shapes: path -> ShapeDtypeStruct of every parameter.
       initial: seed -> parameters, as host arrays.
       loss: (parameters, batch, key) -> (total, scalars); batch as in `data_pipelines.loader`,
@@ -37,6 +38,7 @@ class Method:
 
     task: str
     num_classes: int
+    network: dict[str, Any]
     shapes: dict[str, jax.ShapeDtypeStruct]
     initial: Callable[[int], dict[str, np.ndarray]]
     loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
@@ -135,6 +137,7 @@ def _aavs(stage: Mapping[str, Any], num_classes: int) -> Method:
     return Method(
         task=task,
         num_classes=num_classes,
+        network=dataclasses.asdict(config),
         shapes=shapes,
         initial=functools.partial(initial_parameters, model),
         loss=loss,

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from aavs_jax.batches import open_sources, sounds_to_hear
-from aavs_jax.evaluate import Showcase
 from aavs_jax.logging_writer import LoggingWriter, read_metrics, replace_file
 from aavs_jax.report import write_report
+from aavs_jax.scoring import Showcase
 from aavs_jax.visualize import class_colours, mosaic, overlay, to_png_bytes
 from aavs_jax.workdir import Workdir
 from data_pipelines.source import ClipSource

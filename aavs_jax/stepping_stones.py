@@ -7,35 +7,31 @@ as files in AVSBench's naming. Each step leaves its result under its final name 
 whole, so the same command, given again, goes on with the first one that is missing.
 """
 
-import contextlib
 import functools
-import shutil
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
-from aavs_jax import dataset, embeddings, evaluate, presentation, tree
+from aavs_jax import dataset, embeddings, evaluate, presentation, scoring
 from aavs_jax.batches import (
     SPLITS,
     eval_batches,
-    evaluations,
     open_sources,
     sounds_to_hear,
     train_batches,
 )
-from aavs_jax.checkpoint import SCORE, PhaseCheckpoints, load_parameters
-from aavs_jax.checks import check_data, check_pretrained, check_schedule
-from aavs_jax.errors import UserError
-from aavs_jax.logging_writer import LoggingWriter, writing
-from aavs_jax.method import Method, make_method
+from aavs_jax.checkpoint import SCORE
+from aavs_jax.checks import check_data, check_schedule
+from aavs_jax.logging_writer import LoggingWriter
+from aavs_jax.method import make_method
 from aavs_jax.progress import say
 from aavs_jax.report import format_table
-from aavs_jax.sharding import everyone_is_here, make_mesh, put_state
+from aavs_jax.sharding import everyone_is_here, make_mesh
+from aavs_jax.starting import best_parameters, starting_parameters
 from aavs_jax.train import train_phase
 from aavs_jax.workdir import Workdir, read_rows
 from data_pipelines.embeddings import Embeddings
@@ -126,7 +122,7 @@ def run_stage(
     say(f"[{stage_name}] hands over the {best} of phase {stage['order'][-1]}; figures follow")
     with workdir.timed(f"{stage_name} figures"):
         parameters = best_parameters(folder / stage["order"][-1])
-        rows = _figures(config, stage_name, parameters, *given)
+        rows = evaluate.stage_figures(config, stage_name, parameters, *given)
     workdir.write_rows(folder / "results.json", rows)
     everyone_is_here(f"{stage_name} complete")
     return rows
@@ -156,10 +152,10 @@ def _run_phase(
         validation = eval_batches(config, stage, sources["val"], root, mesh, **kind)
 
     def validate(parameters: Mapping[str, jax.Array]) -> dict[str, float]:
-        figures = evaluate.evaluate(
+        figures = scoring.score(
             method, parameters, validation, mesh, description=f"{name} validation"
         )
-        kept = {key: figures[key] for key in evaluate.FIGURES[stage["task"]]}
+        kept = {key: figures[key] for key in scoring.FIGURES[stage["task"]]}
         return kept | {SCORE: kept[SELECTED_BY[stage["task"]]]}
 
     train_phase(
@@ -177,124 +173,3 @@ def _run_phase(
         log_every=config["log_every"],
         checkpoint_every=config["checkpoint_every"],
     )
-
-
-def starting_parameters(
-    config: Mapping[str, Any], name: str, method: Method, root: Path
-) -> dict[str, np.ndarray]:
-    """What a phase starts from. Later ones win:
-
-    1. a fresh draw of everything, from the seed and each parameter's path;
-    2. by `start`: nothing else; 'pretrained': the folders of config.init; '<stage>/<phase>': the
-       best checkpoint of that phase. What is missing there or has another shape stays fresh;
-    3. `fresh`: patterns of what is drawn anew all the same (it is the draw of 1);
-    4. `zero`: patterns of what is set to zero.
-
-    Raises:
-      UserError: pretrained parameters are asked for and none are given; a phase that is not
-        there; nothing in it fits the network; a pattern that matches nothing.
-    """
-    stage_name, phase_name = name.split("/")
-    phase = config["stages"][stage_name]["phases"][phase_name]
-    fresh = method.initial(config["seed"])
-    parameters = dict(fresh)
-    start = phase["start"]
-    if start == "pretrained":
-        given = pretrained_parameters(config["init"], name)
-    elif start == "nothing":
-        given = {}
-    else:
-        if not (root / start / "checkpoints").is_dir():
-            raise UserError(
-                f"{name} starts from {start!r}, which is neither 'nothing', 'pretrained' nor a "
-                f"phase trained in {root}: correct config.stages.{stage_name}.phases.{phase_name}"
-            )
-        given = best_parameters(root / start)
-    taken = {
-        path: value
-        for path, value in given.items()
-        if path in fresh and value.shape == fresh[path].shape
-    }
-    parameters |= taken
-    if given:
-        left = [path for path in fresh if path not in taken]
-        if not taken:
-            raise UserError(
-                f"nothing in {start!r}, from which {name} starts, fits the network: it holds "
-                f"{', '.join(list(given)[:3])} and the like; check the path, or the model's sizes"
-            )
-        say(
-            f"[{name}] takes {len(taken)} of {len(fresh)} arrays from {start!r}"
-            + (f"; drawn afresh: {', '.join(left)}" if left else "")
-        )
-    for path in tree.matching(fresh, phase["fresh"], f"{name} fresh"):
-        parameters[path] = fresh[path]
-    for path in tree.matching(fresh, phase["zero"], f"{name} zero"):
-        parameters[path] = np.zeros_like(fresh[path])
-    return parameters
-
-
-def pretrained_parameters(init: Mapping[str, str], name: str) -> dict[str, np.ndarray]:
-    """The folders of config.init, as one.
-
-    Raises:
-      UserError: one of them is not given, or not readable.
-    """
-    check_pretrained(init, name)
-    merged: dict[str, np.ndarray] = {}
-    for folder in init.values():
-        merged |= load_parameters(Path(folder))
-    return merged
-
-
-def best_parameters(directory: Path) -> dict[str, np.ndarray]:
-    """The parameters that a trained phase hands over."""
-    with PhaseCheckpoints(directory) as checkpoints:
-        return checkpoints.best_parameters()
-
-
-def _figures(
-    config, stage_name, parameters, method, sources, heard, workdir, mesh
-) -> list[dict[str, Any]]:
-    """Rows for every prior and sound on the test split; masks and rows of the other splits."""
-    stage = config["stages"][stage_name]
-    root = workdir.root
-    parameters = put_state(parameters, mesh)
-    masks = root / stage_name / "masks"
-    partial = masks.with_name("masks.partial")
-    writes = stage["writes_masks"] and not masks.exists()
-    if jax.process_index() == 0:
-        shutil.rmtree(partial, ignore_errors=True)
-    everyone_is_here(f"{stage_name} masks begin")
-    chosen = presentation.choose(sources.get("test"), config["eval"]["examples"])
-    rows = []
-    for split, prior, sound in evaluations(config, stage, sources):
-        kind = {"prior": prior, "sound": sound, "embeddings": heard.get(split)}
-        batches = eval_batches(config, stage, sources[split], root, mesh, **kind)
-        showcase = evaluate.Showcase(chosen if split == "test" else ())
-        observers: list[Callable] = [showcase]
-        with contextlib.ExitStack() as stack:
-            if writes and sound == "right" and prior == stage["prior"]["evaluate"][0]:
-                writer = evaluate.MaskWriter(partial)
-                stack.callback(writer.close)
-                observers.append(writer)
-            figures = evaluate.evaluate(
-                method,
-                parameters,
-                batches,
-                mesh,
-                description=f"{stage_name} on {split}, sound {sound}, prior {prior}",
-                observers=observers,
-            )
-        labels = {"stage": stage_name, "split": split, "sound": sound, "prior": prior}
-        rows += evaluate.to_rows(figures, stage["task"], sources[split].class_names, **labels)
-        if split == "test":
-            presentation.save(root / stage_name, sound, prior, showcase)
-    if writes:
-        everyone_is_here(f"{stage_name} masks written")
-        if jax.process_index() == 0:
-            with writing(masks):
-                partial.rename(masks)
-        everyone_is_here(f"{stage_name} masks in place")
-        say(f"[{stage_name}] hands over its masks: {masks}")
-    return rows

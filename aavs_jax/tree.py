@@ -5,10 +5,13 @@ What trains, what decays and what starts afresh are all lists of regular express
 has to match a whole path.
 """
 
+import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
+
+import numpy as np
 
 from aavs_jax.errors import UserError
 
@@ -60,6 +63,16 @@ def partition(
 def count(values: Mapping[str, object]) -> int:
     """How many numbers the arrays of a flat dict hold."""
     return sum(math.prod(value.shape) for value in values.values())
+
+
+def digest(parameters: Mapping[str, np.ndarray]) -> str:
+    """SHA-256, hexadecimal, of all paths, shapes and values; their order does not matter."""
+    total = hashlib.sha256()
+    for path in sorted(parameters):
+        array = np.ascontiguousarray(parameters[path])
+        total.update(f"{path} {array.dtype.str} {array.shape}\n".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()
 
 
 def table(trainable: Mapping[str, object], frozen: Mapping[str, object]) -> str:

@@ -32,8 +32,8 @@ def main(stage: dict, data_dir: str, out: Path, meshes: dict[str, int]) -> None:
     import optax
 
     from aavs_jax import sharding, tree
-    from aavs_jax.evaluate import evaluate
     from aavs_jax.method import make_method
+    from aavs_jax.scoring import score
     from aavs_jax.train import make_train_step
     from aavs_jax.train_state import TrainState
     from data_pipelines.loader import eval_loader, open_source
@@ -96,9 +96,7 @@ def main(stage: dict, data_dir: str, out: Path, meshes: dict[str, int]) -> None:
                         assert clip not in predictions
                         predictions[str(clip)] = mask[valid]
 
-            figures = evaluate(
-                method, parameters, loader, mesh, description=name, observers=[observe]
-            )
+            figures = score(method, parameters, loader, mesh, description=name, observers=[observe])
             found[f"evaluation of {frames}"] = (figures, predictions)
     out.write_bytes(pickle.dumps(results))
 

@@ -14,7 +14,7 @@ from aavs_jax.batches import train_batches
 from aavs_jax.checkpoint import PhaseCheckpoints, load_parameters, save_parameters
 from aavs_jax.logging_writer import read_metrics
 from aavs_jax.method import make_method
-from aavs_jax.stepping_stones import best_parameters
+from aavs_jax.starting import best_parameters
 from configs import avss
 from configs.base import BACKBONE_ADAPTERS, BINARY_TRAINS, SEMANTIC_TRAINS
 from data_pipelines import audible_shapes

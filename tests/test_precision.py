@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from aavs_jax.evaluate import evaluate
 from aavs_jax.method import make_method
+from aavs_jax.scoring import score
 from aavs_jax.sharding import make_mesh, put_batch, put_state
-from aavs_jax.stepping_stones import best_parameters
+from aavs_jax.starting import best_parameters
 from data_pipelines.loader import eval_loader, open_source
 
 FIGURE = {"localise": "J", "understand": "mIoU"}
@@ -52,7 +52,7 @@ def test_bfloat16_keeps_figures(stage, trained, tiny_stage):
             prior=PRIOR[stage],
         )
         masks = []
-        figures = evaluate(
+        figures = score(
             method,
             parameters,
             loader,

@@ -15,7 +15,8 @@ from aavs_jax.checks import check_data, check_patterns, check_schedule
 from aavs_jax.errors import UserError
 from aavs_jax.method import Method
 from aavs_jax.sharding import make_mesh
-from aavs_jax.stepping_stones import starting_parameters, train_and_evaluate
+from aavs_jax.starting import starting_parameters
+from aavs_jax.stepping_stones import train_and_evaluate
 from aavs_jax.train_state import TrainState
 from configs import avss, s4
 from data_pipelines import audible_shapes
@@ -35,6 +36,7 @@ def draw(seed):
 NETWORK = Method(
     task="binary",
     num_classes=2,
+    network={},
     shapes={path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in SHAPES.items()},
     initial=draw,
     loss=None,

@@ -91,6 +91,7 @@ def method_with(function) -> Method:
     return Method(
         task="binary",
         num_classes=2,
+        network={},
         shapes={p: jax.ShapeDtypeStruct(v.shape, v.dtype) for p, v in START.items()},
         initial=lambda seed: START,
         loss=function,

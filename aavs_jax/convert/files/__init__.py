@@ -1,0 +1,36 @@
+"""Files of weights, read and written without torch and without running anything in them.
+
+A PyTorch file is a pickle, that is a small program, beside raw numbers; opened the usual way it may
+run whatever its author liked. Hence a reader of our own. What else was considered:
+
+* `torch.load(weights_only=True)` needs torch (200 MB and more to install, for a conversion alone),
+  and is still an unpickler: it calls functions off a list, with arguments that the file chooses,
+  and has been got round before (CVE-2025-32434).
+* `pickle.Unpickler` with a strict `find_class` stays a machine written to build objects in C; what
+  it bounds neither in memory nor in depth has to be trusted.
+* The `safetensors` library is what one would wish for, and is used, but reads only its own format.
+
+Here `pickletools.genops` names the opcodes, and a small stack machine notes what they describe:
+dicts, lists, numbers, and tensors as (storage, offset, shape, strides). Globals are inert names;
+one that weights don't need ends the reading. The numbers are then views of the mapped file.
+
+* `pickles`, `known`: the stack machine, and the names that it understands
+* `zip_archive`, `torch_zip`, `torch_legacy`: the two layouts of `torch.save`
+* `safetensors_file`: the safetensors format
+* `unwrapping`: which of the dicts in a training checkpoint are the weights
+* `reading`: any file, by its content; `folders`: folders and shards of files
+* `writing`: both formats, atomically
+"""
+
+from aavs_jax.convert.files.folders import read_state_dict
+from aavs_jax.convert.files.tensors import StateDict, Tensor, digest
+from aavs_jax.convert.files.writing import write_safetensors, write_torch
+
+__all__ = [
+    "StateDict",
+    "Tensor",
+    "digest",
+    "read_state_dict",
+    "write_safetensors",
+    "write_torch",
+]

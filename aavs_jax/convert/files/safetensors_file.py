@@ -1,0 +1,82 @@
+"""The safetensors format: checked by its library, then mapped, so that tensors are views.
+
+The library opens the file first and judges its header: lengths, overlaps, holes, dtypes. Offsets
+are then read from the header once more, because the library hands out copies only.
+"""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from aavs_jax.convert.files.tensors import Tensor, Unreadable, damaged, quoted, tensor
+
+MOST_HEADER = 2**23  # bytes; the library allows 100 MB, of which Python would make gigabytes
+
+DTYPES = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32),
+    "I16": np.dtype(np.int16),
+    "I8": np.dtype(np.int8),
+    "U64": np.dtype(np.uint64),
+    "U32": np.dtype(np.uint32),
+    "U16": np.dtype(np.uint16),
+    "U8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
+}
+
+
+def looks_like(head: bytes) -> bool:
+    """Whether a file may be of this format: a length, then a JSON dict. Text never is: its first
+    eight characters would make a length beyond all files."""
+    return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**40
+
+
+def describe(path: Path, buffer: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors by name, and the strings that the file carries.
+
+    Args:
+      path: of the file, for the library.
+      buffer: the same file, mapped.
+
+    Raises:
+      Unreadable: it is cut short or damaged, or has tensors of a dtype that no weight here has.
+    """
+    (size,) = struct.unpack_from("<Q", buffer)
+    if size > len(buffer) - 8:
+        raise damaged("it breaks off within its header")
+    if size > MOST_HEADER:
+        raise damaged(f"a header of {size:,} bytes")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = set(file.keys())
+            metadata = dict(file.metadata() or {})
+        header = json.loads(buffer[8 : 8 + size])
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise damaged(f"the safetensors library says: {quoted(error)}") from None
+    header.pop("__metadata__", None)
+    if set(header) != names:
+        raise damaged("its header names tensors twice")
+    tensors = {name: _tensor(name, entry, buffer, 8 + size) for name, entry in header.items()}
+    return tensors, metadata
+
+
+def _tensor(name: str, entry: dict[str, Any], buffer: Any, data: int) -> Tensor:
+    """A tensor from its header entry, whose form the library has checked."""
+    dtype = DTYPES.get(entry["dtype"])
+    if dtype is None:
+        raise Unreadable(
+            f"has in {quoted(name)} numbers of the kind {quoted(entry['dtype'])}, which no weight "
+            "here can be: save it as float32"
+        )
+    begin, end = entry["data_offsets"]
+    shape = tuple(entry["shape"])
+    return tensor(buffer, (data + begin, end - begin), dtype, 0, shape, None)

@@ -1,0 +1,166 @@
+"""Tensors as views of a mapped file, the state dict they make up, and digests of files."""
+
+import hashlib
+import math
+import mmap
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# A tensor may repeat numbers of its storage (torch's expand), which a file could abuse to describe
+# arrays of any size: together they may be four times the file, and this much in any case.
+REPEATED = 4
+SLACK = 2**24  # bytes
+MOST_DIMENSIONS = 32
+MOST_CHARACTERS = 500  # of a tensor's name
+
+
+class Unreadable(Exception):
+    """Why a file can't be read: the rest of a sentence that begins with its path."""
+
+
+def damaged(detail: str) -> Unreadable:
+    """The error for a file that is not as any writer would have left it."""
+    return Unreadable(f"is damaged ({detail}): download it or copy it again")
+
+
+def quoted(text: object) -> str:
+    """A string out of a file, short and without control characters, to be shown."""
+    shown = repr(str(text)[:100])
+    return shown if len(str(text)) <= 100 else shown[:-1] + "...'"
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Where a tensor lies in a mapped file.
+
+    Attributes:
+      shape: sizes of its dimensions.
+      dtype: of its elements; `ml_dtypes.bfloat16` for that.
+      buffer: the mapped file.
+      start: byte at which its first element lies; the bounds were checked when this was made.
+      strides: bytes from element to element, per dimension.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    buffer: Any = field(repr=False, compare=False)
+    start: int = field(repr=False, compare=False)
+    strides: tuple[int, ...] = field(repr=False, compare=False)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array that `read` gives."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def read(self) -> np.ndarray:
+        """The numbers: a read-only view of the file, which may be strided and unaligned."""
+        if not self.nbytes:  # may lie at the very end, where NumPy makes no view
+            return np.empty(self.shape, self.dtype)
+        return np.ndarray(self.shape, self.dtype, self.buffer, self.start, self.strides)
+
+    def release(self) -> None:
+        """Lets the memory of the pages go that `read` brought in; they are read again if needed.
+
+        Mapped pages count as the process's memory until something else needs it, so whoever goes
+        through a large file and keeps copies would otherwise seem to hold it twice.
+        """
+        if self.nbytes:
+            reach = sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
+            begin = self.start // mmap.PAGESIZE * mmap.PAGESIZE
+            stop = self.start + reach + self.dtype.itemsize
+            self.buffer.madvise(mmap.MADV_DONTNEED, begin, stop - begin)
+
+
+def tensor(
+    buffer: Any,
+    region: tuple[int, int],
+    dtype: np.dtype,
+    offset: int,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...] | None,
+) -> Tensor:
+    """A view of part of a file, if it lies within.
+
+    Args:
+      buffer: the mapped file.
+      region: first byte of the storage, and its bytes, both known to lie in the file.
+      dtype: of the elements.
+      offset: of the first element, in elements from the storage's start.
+      shape: sizes, not negative.
+      strides: elements from element to element, per dimension, not negative; None for an array in
+        C order.
+
+    Raises:
+      Unreadable: it would leave the storage, or repeat its numbers beyond all use.
+    """
+    if len(shape) > MOST_DIMENSIONS:
+        raise damaged(f"a tensor of {len(shape)} dimensions")
+    if strides is None:
+        strides = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+    if len(shape) != len(strides):
+        raise damaged(f"a tensor of {len(shape)} dimensions and {len(strides)} strides")
+    if math.prod(max(size, 1) for size in shape) * dtype.itemsize > REPEATED * len(buffer) + SLACK:
+        raise damaged("a tensor that is many times larger than the file")
+    start, size = region
+    if math.prod(shape):
+        last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+        if (last + 1) * dtype.itemsize > size:
+            raise damaged("a tensor that reaches beyond its storage")
+        # Along a dimension of one element nothing ever strides, and torch notes what it likes.
+        strides = tuple(s if n > 1 else 0 for n, s in zip(shape, strides, strict=True))
+        begin = start + offset * dtype.itemsize
+    else:
+        begin, strides = 0, (0,) * len(shape)
+    return Tensor(shape, dtype, buffer, begin, tuple(s * dtype.itemsize for s in strides))
+
+
+def check_names(tensors: Mapping[str, Tensor]) -> None:
+    """Refuses names that would spoil a terminal or a report; raises Unreadable."""
+    for name in tensors:
+        if not name.isprintable() or len(name) > MOST_CHARACTERS:
+            raise damaged(f"a tensor named {quoted(name)}")
+
+
+def check_total(tensors: Mapping[str, Tensor], size: int) -> None:
+    """Refuses tensors that together are many times `size`, the file's bytes; raises Unreadable."""
+    if sum(value.nbytes for value in tensors.values()) > REPEATED * size + SLACK:
+        raise damaged("its tensors are together many times larger than the file")
+
+
+@dataclass(frozen=True)
+class StateDict:
+    """The weights in a file or a folder of shards.
+
+    Attributes:
+      tensors: by their names in the file, less what `wrapping` says.
+      form: 'torch', 'torch (before 1.6)' or 'safetensors'.
+      wrapping: what was taken off, for people: "under 'state_dict'; prefix 'module.'"; else ''.
+      besides: what else the file holds that is no weight: place -> what it is.
+      metadata: the strings that a safetensors file carries.
+      files: what was read.
+      bytes: their sizes added up.
+    """
+
+    tensors: dict[str, Tensor]
+    form: str
+    wrapping: str
+    besides: dict[str, str]
+    metadata: dict[str, str]
+    files: tuple[Path, ...]
+    bytes: int
+
+
+def digest(files: Iterable[Path]) -> list[dict[str, str | int]]:
+    """Name, bytes and SHA-256 of each file, read in blocks."""
+    found = []
+    for path in files:
+        with open(path, "rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        found.append(
+            {"name": Path(path).name, "bytes": Path(path).stat().st_size, "sha256": sha256}
+        )
+    return found

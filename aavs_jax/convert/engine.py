@@ -1,0 +1,342 @@
+"""Applies a key table of `tables.py`, in both directions, and accounts for every tensor.
+
+What comes back from `to_theirs` is a format's normal form: every tensor bit for bit, under the name
+that the software's own saving gives it, without what a wrapper had put in front of the names.
+"""
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from aavs_jax.convert.format import TENSORS, Format, LeftOver
+from aavs_jax.convert.naming import Step, fill, no_derived, pattern, plan
+from aavs_jax.convert.recognising import normal_names, recognise
+from aavs_jax.convert.tables import FORMATS
+from aavs_jax.errors import UserError
+
+__all__ = ["Fate", "Tensor", "normal_names", "recognise", "to_ours", "to_theirs"]
+
+# What a weight may be stored as. All of them fit into float32, so nothing is lost.
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+class Tensor(Protocol):
+    """What the engine needs of a tensor in a file (`convert.files` gives such)."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def read(self) -> np.ndarray:
+        """The whole tensor."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Fate:
+    """What became of one tensor of theirs, or of one parameter of ours.
+
+    Attributes:
+      theirs: name in the file, as it stands there; '' if none.
+      ours: paths of the parameters; () if none.
+      shape: of their tensor; () if there is none.
+      our_shapes: of the parameters, in the order of `ours`.
+      dtype: of their tensor in the file; '' if there is none.
+      what: 'mapped', 'left over' (theirs, kept beside the parameters), 'new' (not in the file read:
+        ours; or made for the file written: theirs) or 'left behind' (without a place in the format
+        written: a parameter of ours, or what was left over when it was read).
+      reason: why, where it is not simply mapped.
+      digest: first 12 hex digits of the SHA-256 of their tensor's bytes; '' if there is none.
+    """
+
+    theirs: str
+    ours: tuple[str, ...]
+    shape: tuple[int, ...]
+    our_shapes: tuple[tuple[int, ...], ...]
+    dtype: str
+    what: str
+    reason: str = ""
+    digest: str = ""
+
+
+# -------------------------------------------------------------------------------- theirs -> ours
+
+
+def to_ours(
+    format: Format,
+    tensors: Mapping[str, Tensor],
+    wanted: Mapping[str, tuple[int, ...]],
+    allow: Sequence[str] = (),
+    progress: Any = None,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], list[Fate]]:
+    """Their tensors as our parameters, exhaustively. Nothing is read before all names are in order.
+
+    Args:
+      format: from `recognise`.
+      tensors: the file's, by name.
+      wanted: path -> shape of each parameter, from `sizes.wanted`.
+      allow: regular expressions that each match a name in the file or a path of ours as a whole:
+        what has no place or does not fit is left over, what is missing is new, NaN is taken.
+      progress: a bar (`progress.progress_bar(total=len(tensors))`); None shows nothing.
+
+    Returns:
+      Parameters (float32, by path); the tensors left over (as in the file, by normal name); a fate
+      for each tensor, and for each parameter that none gave.
+
+    Raises:
+      UserError: a tensor has no place, a shape or a type does not fit, a parameter is missing,
+        numbers are not finite; and no pattern allows it.
+    """
+    allowed = _allowance(allow)
+    steps, reasons, new = _account(format, tensors, wanted, allowed)
+    normal = normal_names(format, tensors)
+    parameters: dict[str, np.ndarray] = {}
+    left_over: dict[str, np.ndarray] = {}
+    fates: list[Fate] = []
+    for name, tensor in tensors.items():
+        value = tensor.read()
+        ours, reason = (), reasons.get(name, "")
+        if name in reasons:
+            left_over[normal[name]] = np.array(value, order="C")
+        else:
+            step = steps[name]
+            ours = step.ours
+            converted = _converted(value, step)
+            if not all(np.isfinite(part).all() for part in converted.values()):
+                reason = "holds NaN or infinite numbers"
+                if not allowed(name, *ours):
+                    raise UserError(
+                        f"{name} {reason}: take an undamaged file, or allow it with "
+                        f"--allow='{re.escape(name)}'"
+                    )
+            parameters |= converted
+        fates.append(
+            Fate(
+                theirs=name,
+                ours=ours,
+                shape=tuple(tensor.shape),
+                our_shapes=tuple(parameters[path].shape for path in ours),
+                dtype=np.dtype(tensor.dtype).name,
+                what="left over" if name in reasons else "mapped",
+                reason=reason,
+                digest=_digest(value),
+            )
+        )
+        if progress is not None:
+            progress.update(1)
+    for path, reason in new.items():
+        fates.append(Fate("", (path,), (), (tuple(wanted[path]),), "", "new", reason))
+    return parameters, left_over, fates
+
+
+def _account(
+    format: Format,
+    tensors: Mapping[str, Tensor],
+    wanted: Mapping[str, tuple[int, ...]],
+    allowed: Callable[..., bool],
+) -> tuple[dict[str, Step], dict[str, str], dict[str, str]]:
+    """By names, shapes and types alone: what maps, what is left over and what is new.
+
+    Returns:
+      Name in the file -> step, of what maps; name -> reason, of what is left over; path -> reason,
+      of what is new.
+    """
+    by_name = {step.theirs: step for step in plan(format, wanted)}
+    steps, reasons, new, wrong = {}, {}, {}, []
+    excused = {}  # paths whose tensor is there but does not fit
+    for name, spelt in normal_names(format, tensors).items():
+        step, known = by_name.get(spelt), _known(format, spelt)
+        misfit = _misfit(tensors[name], step, wanted) if step else ""
+        if step and not misfit:
+            steps[name] = step
+        elif known and not step:
+            reasons[name] = known.reason
+        else:
+            reason = misfit or "has no place in this network"
+            reasons[name] = reason
+            if step:
+                excused |= {path: f"{name} {reason}" for path in step.ours}
+            if not allowed(name, *(step.ours if step else ())):
+                wrong.append((name, reason))
+    given = {path for step in steps.values() for path in step.ours}
+    names = {path: step.theirs for step in by_name.values() for path in step.ours}
+    for path in wanted:
+        if path in given:
+            continue
+        known = [reason for template, reason in format.absent if pattern(template).fullmatch(path)]
+        if known:
+            new[path] = known[0]
+        elif path in excused:
+            new[path] = excused[path]
+        else:
+            new[path] = "not in the file"
+            if not allowed(path, names.get(path, "")):
+                missing = names.get(path, "what would be its tensor")
+                wrong.append((path, f"is missing ({missing} is not in the file)"))
+    if wrong:
+        (name, reason), *others = wrong
+        more = f" (and so on: {len(others)} more, such as {others[0][0]})" if others else ""
+        raise UserError(
+            f"{format.title}: {name} {reason}{more}; if that is as it should be, allow it with "
+            f"--allow='{re.escape(name)}'"
+        )
+    return steps, reasons, new
+
+
+def _converted(value: np.ndarray, step: Step) -> dict[str, np.ndarray]:
+    """Parameters by path: new arrays, float32, C order."""
+    ours, _ = TENSORS[step.how]
+    parts = np.split(value, len(step.ours))
+    return {
+        path: np.array(ours(part), np.float32, order="C")
+        for path, part in zip(step.ours, parts, strict=True)
+    }
+
+
+def _misfit(tensor: Tensor, step: Step, wanted: Mapping[str, tuple[int, ...]]) -> str:
+    """Why a tensor cannot become its parameters; '' if it can."""
+    dtype = np.dtype(tensor.dtype).name
+    if dtype not in DTYPES:
+        return f"is {dtype}, which a weight here cannot be ({', '.join(DTYPES)} can)"
+    shape, needed = tuple(tensor.shape), tuple(wanted[step.ours[0]])
+    # Without numbers behind it: only its shape is asked for.
+    _, theirs = TENSORS[step.how]
+    parts = [theirs(np.broadcast_to(np.float32(0), wanted[path])) for path in step.ours]
+    fitting = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
+    if shape == fitting:
+        return ""
+    return f"is {_by(shape)} where {_by(fitting)} is needed (for {step.ours[0]} {_by(needed)})"
+
+
+def _known(format: Format, name: str) -> LeftOver | None:
+    for known in format.left_over:
+        if pattern(known.theirs).fullmatch(name):
+            return known
+    return None
+
+
+def _allowance(patterns: Sequence[str]) -> Callable[..., bool]:
+    expressions = []
+    for text in patterns:
+        try:
+            expressions.append(re.compile(text))
+        except re.error as error:
+            raise UserError(
+                f"--allow={text!r} is no regular expression ({error}): correct it"
+            ) from None
+    return lambda *names: any(e.fullmatch(name) for e in expressions for name in names)
+
+
+def _digest(value: np.ndarray) -> str:
+    flat = np.ascontiguousarray(value).reshape(-1)
+    return hashlib.sha256(flat.view(np.uint8)).hexdigest()[:12]
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) or "a single number"
+
+
+# -------------------------------------------------------------------------------- ours -> theirs
+
+
+def to_theirs(
+    format: Format,
+    parameters: Mapping[str, np.ndarray],
+    left_over: Mapping[str, np.ndarray],
+    stored_as: Mapping[str, str],
+    *,
+    complete: bool = False,
+) -> tuple[dict[str, np.ndarray], list[Fate]]:
+    """The inverse of `to_ours`, bit for bit, under normal names.
+
+    Args:
+      format: to be written.
+      parameters: float32, by path.
+      left_over: by normal name, of this format or another one's; of another, only what has a role
+        in both comes along.
+      stored_as: normal name -> dtype where it was not float32. Kept to where the numbers still are
+        such; where training changed them they are written in float32, without loss.
+      complete: also make what a strict loader asks for and weights of another origin lack.
+
+    Returns:
+      Tensors in C order, and a fate for each of them and for what is left behind.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    fates: list[Fate] = []
+    placed: set[str] = set()
+    for step in plan(format, parameters):
+        _, theirs = TENSORS[step.how]
+        parts = [theirs(np.asarray(parameters[path])) for path in step.ours]
+        whole = np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts))
+        tensors[step.theirs] = _narrowed(whole, stored_as.get(step.theirs, "float32"))
+        placed.update(step.ours)
+        shapes = tuple(parameters[path].shape for path in step.ours)
+        fates.append(_written(step.theirs, tensors[step.theirs], "mapped", "", step.ours, shapes))
+    for name, value in left_over.items():
+        there, reason = _place_of(format, name)
+        if there is None or there in tensors:
+            fates.append(
+                Fate(
+                    name,
+                    (),
+                    value.shape,
+                    (),
+                    value.dtype.name,
+                    "left behind",
+                    reason,
+                    _digest(value),
+                )
+            )
+            continue
+        tensors[there] = np.array(value, order="C")  # ascontiguousarray would make 0-dim 1-dim
+        fates.append(_written(there, tensors[there], "left over", reason))
+    for path in parameters:
+        if path not in placed:
+            shape = tuple(parameters[path].shape)
+            reason = f"{format.title} has no place for it"
+            fates.append(Fate("", (path,), (), (shape,), "", "left behind", reason))
+    for name, make in format.fillers.items() if complete else ():
+        if name not in tensors and (value := make(parameters)) is not None:
+            tensors[name] = value
+            fates.append(_written(name, value, "new", "asked for by strict loaders"))
+    return tensors, fates
+
+
+def _written(name, value, what, reason, ours=(), our_shapes=()) -> Fate:
+    return Fate(
+        theirs=name,
+        ours=ours,
+        shape=tuple(value.shape),
+        our_shapes=our_shapes,
+        dtype=value.dtype.name,
+        what=what,
+        reason=reason,
+        digest=_digest(value),
+    )
+
+
+def _narrowed(value: np.ndarray, dtype: str) -> np.ndarray:
+    """float32 as `dtype`, if it comes back from there bit for bit; else as it is."""
+    if dtype == "float32":
+        return value
+    narrow = value.astype(np.dtype(dtype))
+    same = np.array_equal(narrow.astype(np.float32).view(np.uint32), value.view(np.uint32))
+    return narrow if same else value
+
+
+def _place_of(format: Format, name: str) -> tuple[str | None, str]:
+    """The name of a left-over tensor in this format, None if it has none; and why it is there."""
+    if known := _known(format, name):
+        return name, known.reason
+    for other in FORMATS:
+        origin = _known(other, name)
+        if origin is None:
+            continue
+        values = pattern(origin.theirs).fullmatch(name).groupdict()
+        for known in format.left_over:
+            if origin.role and known.role == origin.role:
+                return fill(known.theirs, values, no_derived), known.reason
+        return None, f"{origin.reason}; {format.title} has no place for it"
+    return name, "allowed when it was read"  # no table has it: it came in by --allow

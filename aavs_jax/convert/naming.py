@@ -1,0 +1,157 @@
+"""Templates of names and paths, and the plan they make: which tensor becomes which parameters.
+
+A template has `{stage}` for a number, `{stage+1}` or `{layer*2}` for a number counted otherwise,
+and `*` for any rest; everything else stands for itself.
+"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+from aavs_jax.convert.format import MODULES, Format, Row
+
+_PLACE = re.compile(r"\{(?P<name>\w+)(?:(?P<sign>[+*])(?P<number>\d+))?\}|(?P<rest>\*)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One tensor of theirs and the parameters it holds, stacked if there are several.
+
+    `how` is of `format.TENSORS`.
+    """
+
+    theirs: str
+    ours: tuple[str, ...]
+    how: str
+
+
+@functools.cache
+def pattern(template: str) -> re.Pattern:
+    """The expression that a template's names match as a whole; its groups are the numbers, as they
+    stand in the name (`numbers` undoes sums and products).
+    """
+    parts, end = [], 0
+    for place in _PLACE.finditer(template):
+        parts.append(re.escape(template[end : place.start()]))
+        if place["rest"]:
+            parts.append("(?P<rest>.+)")
+        else:
+            parts.append(rf"(?P<{place['name']}>[0-9]{{1,6}})")
+        end = place.end()
+    return re.compile("".join([*parts, re.escape(template[end:])]))
+
+
+def numbers(template: str, match: re.Match) -> dict[str, str] | None:
+    """The numbers that made a name of a template; None if none can have (a sum below its summand).
+
+    Args:
+      template: may hold sums and products.
+      match: of its `pattern`.
+    """
+    values = dict(match.groupdict())
+    for place in _PLACE.finditer(template):
+        if place["sign"]:
+            by, number = int(place["number"]), int(values[place["name"]])
+            if number < by if place["sign"] == "+" else number % by:
+                return None
+            values[place["name"]] = str(number - by if place["sign"] == "+" else number // by)
+    return values
+
+
+def fill(template: str, values: Mapping[str, str], derived: Callable[[str], int]) -> str:
+    """The name that a template makes of the groups of a match.
+
+    Args:
+      template: may hold sums and products.
+      values: name -> digits; 'rest' -> what `*` stood for.
+      derived: makes a number that is not among the values.
+    """
+
+    def put(place: re.Match) -> str:
+        if place["rest"]:
+            return values["rest"]
+        name = place["name"]
+        number = int(values[name]) if name in values else derived(name)
+        if place["sign"]:
+            by = int(place["number"])
+            number = number + by if place["sign"] == "+" else number * by
+        return str(number)
+
+    return _PLACE.sub(put, template)
+
+
+def no_derived(name: str) -> int:
+    """For `fill` where a template has no numbers but those of the match."""
+    raise KeyError(name)
+
+
+def tensor_rows(rows: Iterable[Row]) -> list[Row]:
+    """The rows with modules written out as their tensors."""
+    flat = []
+    for row in rows:
+        ours = (row.ours,) if isinstance(row.ours, str) else row.ours
+        if row.how in MODULES:
+            for leaf, (our_leaf, how) in MODULES[row.how].items():
+                paths = tuple(f"{path}/{our_leaf}" for path in ours)
+                flat.append(Row(f"{row.theirs}.{leaf}", paths, how))
+        else:
+            flat.append(Row(row.theirs, ours, row.how))
+    return flat
+
+
+def plan(format: Format, paths: Iterable[str]) -> list[Step]:
+    """A step for each tensor that these parameters make in this format.
+
+    Parameters without a place in the format are in no step, and so are those of a stack of which
+    not all are there.
+
+    Args:
+      format: its rows are read from our side, so that what is not among the paths is not planned.
+      paths: of our parameters.
+    """
+    paths = list(paths)
+    there = set(paths)
+    steps = []
+    for row in tensor_rows(format.rows):
+        first, *others = row.ours
+        expression = pattern(first)
+        for path in paths:
+            match = expression.fullmatch(path)
+            if not match:
+                continue
+            values = match.groupdict()
+            numbers = {name: int(v) for name, v in values.items() if name != "rest"}
+
+            def derived(name: str, numbers=numbers) -> int:
+                return format.derived[name](numbers, paths)
+
+            ours = (path, *(fill(other, values, no_derived) for other in others))
+            if there.issuperset(ours):
+                steps.append(Step(fill(row.theirs, values, derived), ours, row.how))
+    return steps
+
+
+def inverse_plan(format: Format, names: Iterable[str]) -> list[Step]:
+    """A step for each name that this format knows, without knowing the network.
+
+    Numbers that only our paths give (`Format.derived`) cannot be undone: rows with such are left
+    out.
+
+    Args:
+      format: its rows are read from their side.
+      names: in normal form.
+    """
+    names = list(names)
+    steps = []
+    for row in tensor_rows(format.rows):
+        if any(f"{{{name}}}" in row.theirs for name in format.derived):
+            continue
+        expression = pattern(row.theirs)
+        for name in names:
+            match = expression.fullmatch(name)
+            values = numbers(row.theirs, match) if match else None
+            if values is not None:
+                ours = tuple(fill(path, values, no_derived) for path in row.ours)
+                steps.append(Step(name, ours, row.how))
+    return steps

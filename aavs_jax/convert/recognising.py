@@ -1,0 +1,74 @@
+"""Whose names these are, and how that format itself would spell them."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from aavs_jax.convert import strangers
+from aavs_jax.convert.format import Format
+from aavs_jax.convert.tables import FORMATS
+from aavs_jax.errors import UserError
+
+
+def recognise(names: Iterable[str]) -> Format:
+    """The format whose names these are.
+
+    Args:
+      names: of all tensors in the file.
+
+    Raises:
+      UserError: none; says what it is instead, if that is known.
+    """
+    names = list(names)
+    if not names:
+        raise UserError("the file holds no weights: name one that does")
+    found = strangers.stranger(names, strangers.WITH_KNOWN_PARTS)
+    if not found:
+        for format in FORMATS:
+            if _prefix(format, names) is not None:
+                return format
+        found = strangers.stranger(names, strangers.OTHERS)
+    if found:
+        raise UserError(
+            f"this is {found}, which no network here takes: give one of "
+            + ", ".join(format.title for format in FORMATS)
+        )
+    some = ", ".join(sorted(names)[:3])
+    raise UserError(
+        f"the names of the {len(names)} tensors (such as {some}) are of no known format: give one "
+        "of " + ", ".join(format.title for format in FORMATS)
+    )
+
+
+def normal_names(format: Format, names: Iterable[str]) -> dict[str, str]:
+    """Name in the file -> its normal form: without a wrapper's prefix, in the table's spelling.
+
+    Raises:
+      UserError: two names have the same normal form.
+    """
+    names = list(names)
+    prefix = _prefix(format, names) or ""
+    normal: dict[str, str] = {}
+    seen: dict[str, str] = {}
+    for name in names:
+        spelt = name.removeprefix(prefix)
+        for expression, replacement in format.spellings:
+            spelt = re.sub(expression, replacement, spelt)
+        if spelt in seen:
+            raise UserError(
+                f"{seen[spelt]} and {name} are two names of the same tensor, {spelt}: take one of "
+                "them out of the file"
+            )
+        seen[spelt] = name
+        normal[name] = spelt
+    return normal
+
+
+def _prefix(format: Format, names: Sequence[str]) -> str | None:
+    """What stands in front of the names of this format; None if it is another."""
+    first, *others = (re.compile(rf"((?:.*?\.)?)(?:{s})") for s in format.signature)
+    prefixes = {match[1] for name in names if (match := first.match(name))}
+    for prefix in sorted(prefixes, key=len):
+        inner = [name[len(prefix) :] for name in names if name.startswith(prefix)]
+        if all(any(re.match(s, name) for name in inner) for s in format.signature):
+            return prefix
+    return None

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import grain
 import jax
 from jax.sharding import Mesh
 
@@ -14,6 +15,7 @@ from data_pipelines.source import ClipSource, open_source, splits
 
 Config = Mapping[str, Any]
 SPLITS = ("train", "val", "test")
+NO_OTHER = "no row of another clip's sound: some clip of split test shares a class with all others"
 
 
 def open_sources(data_dir: Path, stage: Config) -> dict[str, ClipSource]:
@@ -89,13 +91,19 @@ def eval_batches(
     prior: str,
     sound: str = "right",
     embeddings: Embeddings | None = None,
+    nearest: bool = False,
+    masks: grain.transforms.Map | None = None,
 ) -> EvalLoader:
-    """This process's share of one pass over a split; arguments and errors as in `train_batches`."""
+    """This process's share of one pass over a split; arguments and errors as in `train_batches`.
+
+    With `masks`, see `data_pipelines.loader.eval_loader`, no network looks: frames and sounds are
+    left out.
+    """
     data = stage["data"]
     return eval_loader(
         source,
         task=stage["task"],
-        image_size=data["image_size"],
+        image_size=None if masks else data["image_size"],
         label_size=data["label_size"],
         frames_per_batch=config["eval"]["frames_per_batch"],
         sound=sound,
@@ -103,6 +111,8 @@ def eval_batches(
         prior_dir=masks_folder(stage, root),
         channels=stage["model"]["audio"]["channels"],
         embeddings=embeddings,
+        nearest=nearest,
+        masks=masks,
         devices=mesh.size,
         process_index=jax.process_index(),
         process_count=jax.process_count(),

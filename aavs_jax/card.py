@@ -89,8 +89,12 @@ def write(folder: Path, card: Card) -> None:
     Raises:
       UserError: it cannot be written.
     """
-    values = {"version": VERSION, **dataclasses.asdict(card)}
-    replace_file(Path(folder) / FILE, json.dumps(values, indent=1).encode())
+    replace_file(Path(folder) / FILE, to_json(card).encode())
+
+
+def to_json(card: Card) -> str:
+    """What `write` writes."""
+    return json.dumps({"version": VERSION, **dataclasses.asdict(card)}, indent=1)
 
 
 def read(folder: Path) -> Card:
@@ -109,17 +113,34 @@ def read(folder: Path) -> Card:
             f"with python -m aavs_jax.convert FILE --out DIR, or name <run>/<stage>/<phase>"
         )
     try:
-        values = json.loads(path.read_bytes())
+        text = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error})") from error
+    return from_json(text, str(path))
+
+
+def from_json(text: str | bytes, place: str) -> Card:
+    """The inverse of `to_json`.
+
+    Args:
+      text: JSON.
+      place: where it stands, for errors.
+
+    Raises:
+      UserError: it is damaged, or a later version wrote it.
+    """
+    try:
+        values = json.loads(text)
         version = values.pop("version")
         if version == VERSION:
             card = Card(**{**values, "classes": tuple(values["classes"])})
             if card.kind not in KINDS or not isinstance(card.network, dict):
                 raise ValueError(card.kind)
             return card
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged: convert the origin once more") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{place} is damaged: convert the origin once more") from error
     raise UserError(
-        f"{path} was written by another version of aavs_jax (card version {version}; this one "
+        f"{place} was written by another version of aavs_jax (card version {version}; this one "
         f"reads {VERSION}): update aavs_jax, or convert the origin once more"
     )
 

@@ -22,7 +22,9 @@ from aavs_jax.errors import UserError
 from aavs_jax.sharding import everyone_is_here
 from aavs_jax.train_state import TrainState
 
-PARAMETERS = "parameters"  # the one item of a checkpoint that `save_parameters` writes
+PARAMETERS = "parameters"  # the item of a checkpoint that `save_parameters` always writes
+LEFT_OVER = "left_over"  # the item beside it: tensors of the origin without a place in the network
+_SYSTEM = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "[os_error_code=")
 SCORE = "score"  # the figure by which the best checkpoint is chosen; larger is better
 
 
@@ -240,12 +242,29 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0][:200]}"
 
 
-def save_parameters(folder: Path, parameters: Mapping[str, jax.Array]) -> None:
-    """Writes parameters, by path, as an Orbax checkpoint that appears whole or not at all."""
-    with _writing(folder):
-        ocp.save_checkpointables(
-            Path(folder).absolute(), {PARAMETERS: dict(parameters)}, overwrite=True
-        )
+def save_parameters(
+    folder: Path,
+    parameters: Mapping[str, jax.Array | np.ndarray],
+    left_over: Mapping[str, np.ndarray] | None = None,
+) -> None:
+    """Writes parameters, by path, as an Orbax checkpoint that appears whole or not at all.
+
+    Args:
+      folder: replaced if it is there.
+      parameters: must not change until this returns.
+      left_over: of any dtype and by any name, kept beside them.
+
+    Raises:
+      UserError: the disk is full or the folder cannot be written.
+    """
+    context = ocp.Context()
+    # Weights are noise to a compressor, which would win 7 % and hold all of them in memory; nor
+    # need arrays be copied that nobody changes meanwhile.
+    context.array.saving.use_compression = False
+    context.memory.deepcopy_host_arrays = False
+    items = {PARAMETERS: dict(parameters)} | ({LEFT_OVER: dict(left_over)} if left_over else {})
+    with _writing(folder, context):
+        ocp.save_checkpointables(Path(folder).absolute(), items, overwrite=True)
 
 
 def load_parameters(folder: Path) -> dict[str, np.ndarray]:
@@ -263,6 +282,24 @@ def load_parameters(folder: Path) -> dict[str, np.ndarray]:
         raise UserError(
             f"{folder} holds no readable Orbax checkpoint of parameters "
             f"({type(error).__name__}): check the path, or write it anew"
+        ) from error
+
+
+def load_left_over(folder: Path) -> dict[str, np.ndarray]:
+    """What `save_parameters` was given as `left_over`, by name; {} if nothing.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    folder = Path(folder).absolute()
+    if not (folder / LEFT_OVER).exists():
+        return {}
+    try:
+        return _load_on_host(folder, LEFT_OVER)
+    except Exception as error:  # as in load_parameters
+        raise UserError(
+            f"what was left over of the origin cannot be read from {folder} "
+            f"({type(error).__name__}): convert the origin once more"
         ) from error
 
 
@@ -284,9 +321,9 @@ def _abstract(values: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Full disks and forbidden folders are the user's to mend."""
-    context = ocp.Context()
+def _writing(folder: Path, context: ocp.Context | None = None) -> Iterator[None]:
+    """Full disks and forbidden folders are the user's to mend; under Orbax's options `context`."""
+    context = context or ocp.Context()
     # Made in the background, a folder that cannot be made keeps threads waiting for it, and the
     # process from ending, for 20 minutes.
     context.asynchronous.create_directories_asynchronously = False
@@ -295,11 +332,7 @@ def _writing(folder: Path) -> Iterator[None]:
             yield
     except (OSError, ValueError) as error:
         # TensorStore reports the system's errors as ValueErrors.
-        if (
-            isinstance(error, ValueError)
-            and "RESOURCE_EXHAUSTED" not in str(error)
-            and ("PERMISSION_DENIED" not in str(error))
-        ):
+        if isinstance(error, ValueError) and not any(sign in str(error) for sign in _SYSTEM):
             raise
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0][:200]
         raise UserError(

@@ -17,12 +17,16 @@ from aavs_jax.batches import (
 from aavs_jax.errors import UserError
 from aavs_jax.method import Method, make_method
 from aavs_jax.optimizer import make_schedule
+from aavs_jax.pretrained import check_pretrained, shapes_of
+from aavs_jax.scoring import protocols
+from aavs_jax.starting import check_start, plan_start
 from aavs_jax.train import count_steps
 from data_pipelines.loader import labelled_clips
 from data_pipelines.source import ClipSource
 
 Config = Mapping[str, Any]
 TASKS = ("binary", "semantic")
+CLASSES = "decoder/class_predictor/"  # beginning of the paths whose shapes depend on the data
 
 
 def check_schedule(config: Config, root: Path) -> None:
@@ -36,32 +40,36 @@ def check_schedule(config: Config, root: Path) -> None:
     Raises:
       UserError: a number out of range; a stage or phase that is not described; a network that
         cannot be; a pattern that matches nothing; a phase that starts from, or a stage that takes
-        masks from, what no earlier one leaves; pretrained parameters that are not given.
+        masks from, what no earlier one leaves; pretrained parameters that are not given or do not
+        fit; parameters that would stay random for ever.
     """
     for key, least in (("seed", 0), ("log_every", 1), ("checkpoint_every", 1)):
         if config[key] < least:
             raise UserError(f"config.{key} is {config[key]}: give at least {least}")
-    earlier: list[str] = []
+    methods: dict[str, Method] = {}
     for stage_name in config["schedule"]:
-        stage = _described(config["stages"], stage_name, "config.stages")
-        if stage["task"] not in TASKS:
-            raise UserError(
-                f"config.stages.{stage_name}.task is {stage['task']!r}, none of {', '.join(TASKS)}"
-            )
+        stage = _described_stage(config, stage_name)
         if not stage["order"]:
             raise UserError(f"config.stages.{stage_name}.order is empty: name its phases")
         for phase_name in stage["order"]:
             _described(stage["phases"], phase_name, f"config.stages.{stage_name}.phases")
         if not _finished(root, stage_name):
             # No pattern depends on the number of classes, which only the data knows.
-            check_patterns(stage_name, stage, make_method(stage, 2))
-            _check_evaluation(config, stage_name)
+            methods[stage_name] = make_method(stage, 2)
+            check_patterns(stage_name, stage, methods[stage_name])
+            check_evaluation(config, stage_name)
             _check_empty_labels(stage_name, stage)
+    if methods:
+        paths = {path: None for method in methods.values() for path in method.shapes}
+        tree.matching(paths, config["init"]["allow"], "init allow")
+    earlier: list[str] = []
+    for stage_name in config["schedule"]:
+        if stage_name in methods:
             _check_masks(config, stage_name, earlier, root)
-        for phase_name in stage["order"]:
+        for phase_name in config["stages"][stage_name]["order"]:
             name = f"{stage_name}/{phase_name}"
-            if not (root / name / "checkpoints").is_dir():
-                _check_start(config, name, earlier, root)
+            if stage_name in methods and not (root / name / "checkpoints").is_dir():
+                _check_start(config, name, methods, earlier, root)
             earlier.append(name)
 
 
@@ -99,7 +107,7 @@ def check_data(config: Config, data_dir: Path, root: Path, mesh: Mesh) -> None:
         stage = config["stages"][stage_name]
         batch_size = stage["data"]["batch_size"]
         sources = open_sources(data_dir, stage)
-        _check_classes(stage_name, stage, sources)
+        check_classes(stage_name, stage, sources)
         train_batches(config, stage, sources["train"], root, 0)
         if batch_size % mesh.size:
             raise UserError(
@@ -117,25 +125,12 @@ def check_data(config: Config, data_dir: Path, root: Path, mesh: Mesh) -> None:
             eval_batches(config, stage, sources[split], root, mesh, prior=prior, sound=sound)
 
 
-def check_pretrained(init: Mapping[str, str], name: str) -> None:
-    """Whether the folders of config.init are given.
+def check_classes(stage_name: str, stage: Config, sources: Mapping[str, ClipSource]) -> None:
+    """Whether labels tell a semantic stage classes.
 
     Raises:
-      UserError: one of them is not, or is not there.
+      UserError: of some subset they do not.
     """
-    missing = [f"--config.init.{key}=DIR" for key, folder in init.items() if not folder]
-    if missing:
-        raise UserError(
-            f"{name} starts from pretrained parameters, and none are given: pass "
-            f"{' and '.join(missing)} (Orbax checkpoints of parameters by path), or take the small "
-            "network, which needs none, with --config=...:FOLDER,small"
-        )
-    for key, folder in init.items():
-        if not Path(folder).is_dir():
-            raise UserError(f"--config.init.{key} is no folder: {folder}: check the path")
-
-
-def _check_classes(stage_name: str, stage: Config, sources: Mapping[str, ClipSource]) -> None:
     if stage["task"] != "semantic":
         return
     classless = {
@@ -152,20 +147,44 @@ def _check_classes(stage_name: str, stage: Config, sources: Mapping[str, ClipSou
         )
 
 
-def _check_start(config: Config, name: str, earlier: list[str], root: Path) -> None:
+def _check_start(
+    config: Config, name: str, methods: Mapping[str, Method], earlier: list[str], root: Path
+) -> None:
     stage_name, phase_name = name.split("/")
-    start = config["stages"][stage_name]["phases"][phase_name]["start"]
+    method = methods[stage_name]
+    phase = config["stages"][stage_name]["phases"][phase_name]
+    start = phase["start"]
     if start == "pretrained":
-        check_pretrained(config["init"], name)
-    elif start not in ("nothing", *earlier) and not (root / start / "checkpoints").is_dir():
+        given = shapes_of(check_pretrained(config, name, method.network))
+    elif start == "nothing":
+        given = {}
+    elif start in earlier or (root / start / "checkpoints").is_dir():
+        before = methods.get(start.split("/")[0])
+        if start not in earlier or before is None:
+            return  # what it holds is looked at when this phase starts
+        given = {path: leaf.shape for path, leaf in before.shapes.items()}
+    else:
         raise UserError(
             f"{name} starts from {start!r}, which is neither 'nothing', 'pretrained' nor a phase "
             f"before it: correct config.stages.{stage_name}.phases.{phase_name}.start"
         )
+    # How many classes there are only the data knows.
+    shapes = {
+        path: given.get(path, leaf.shape) if path.startswith(CLASSES) else leaf.shape
+        for path, leaf in method.shapes.items()
+    }
+    check_start(plan_start(shapes, given, phase, name), phase, name, config["init"])
 
 
-def _check_evaluation(config: Config, stage_name: str) -> None:
-    stage, where = config["stages"][stage_name], f"config.stages.{stage_name}"
+def check_evaluation(config: Config, stage_name: str) -> None:
+    """What a stage is evaluated with, and by which protocols.
+
+    Raises:
+      UserError: no such stage, task or protocol; prior masks in training alone, or in evaluation
+        alone; not the right sound; masks of classes that are handed over.
+    """
+    stage, where = _described_stage(config, stage_name), f"config.stages.{stage_name}"
+    protocols(config)
     priors = stage["prior"]["evaluate"]
     if not priors or any((p == "none") != (stage["prior"]["train"] == "none") for p in priors):
         raise UserError(
@@ -202,6 +221,15 @@ def _check_masks(config: Config, stage_name: str, earlier: list[str], root: Path
             f"config.stages.{stage_name}.prior.masks is {prior['masks']!r}, which is neither an "
             "earlier stage that writes masks nor a folder of masks: correct it"
         )
+
+
+def _described_stage(config: Config, stage_name: str) -> Config:
+    stage = _described(config["stages"], stage_name, "config.stages")
+    if stage["task"] not in TASKS:
+        raise UserError(
+            f"config.stages.{stage_name}.task is {stage['task']!r}, none of {', '.join(TASKS)}"
+        )
+    return stage
 
 
 def _described(descriptions: Config, name: str, where: str) -> Config:

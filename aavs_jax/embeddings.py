@@ -18,12 +18,12 @@ from aavs_jax.errors import UserError
 from aavs_jax.method import Method
 from aavs_jax.models.audio import AudioEncoder
 from aavs_jax.models.config import AAVSConfig, AudioConfig
+from aavs_jax.pretrained import AUDIO_ENCODER, load_audio_encoder
 from aavs_jax.progress import progress_bar, say
 from aavs_jax.sharding import everyone_is_here
 from aavs_jax.tree import digest
 from data_pipelines import embeddings
 
-PART = "audio_encoder/"  # of the network's parameters
 # Augmentations after which the embedding would be another.
 CHANGES_OF_SOUND = ("sound_gain", "mix_sounds", "time_shift")
 
@@ -33,8 +33,8 @@ def for_stage(
 ) -> Path | None:
     """The folder of embeddings that a stage can take in place of log-mel examples.
 
-    That is so where `config.data.embeddings` is set and the encoder is config.init.vggish from the
-    stage's beginning to its end. They are computed here if nobody has done so.
+    That is so where `config.data.embeddings` is set and the encoder is the one of config.init from
+    the stage's beginning to its end. They are computed here if nobody has done so.
 
     Args:
       config: as in configs/base.py.
@@ -49,7 +49,7 @@ def for_stage(
     Raises:
       UserError: pretrained parameters cannot be read, or embeddings cannot be written.
     """
-    if not config["data"]["embeddings"] or not config["init"]["vggish"]:
+    if not config["data"]["embeddings"]:
         return None
     stage = config["stages"][stage_name]
     origins = {_origin(config, f"{stage_name}/{name}", method) for name in stage["order"]}
@@ -57,8 +57,12 @@ def for_stage(
         return None
     encoders = [_encoder_of(config, origin, root) for origin in sorted(origins)]
     parameters = encoders[0]
-    wanted = {path: leaf.shape for path, leaf in method.shapes.items() if path.startswith(PART)}
-    found = {PART + path: value.shape for path, value in parameters.items()}
+    wanted = {
+        path.removeprefix(AUDIO_ENCODER): leaf.shape
+        for path, leaf in method.shapes.items()
+        if path.startswith(AUDIO_ENCODER)
+    }
+    found = {path: value.shape for path, value in parameters.items()}
     if not wanted or found != wanted or len({digest(encoder) for encoder in encoders}) > 1:
         return None  # what does not fit is drawn afresh, and embeddings would not be of it
     if reason := _needs_sound(stage):
@@ -161,7 +165,7 @@ def _origin(config: Mapping[str, Any], name: str, method: Method) -> str | None:
         return None  # 'nothing', or a phase of an earlier run, whose encoder may be any
     phase = config["stages"][stage_name]["phases"][phase_name]
     changed = (*phase["trains"], *phase["fresh"], *phase["zero"])
-    encoder = [path for path in method.shapes if path.startswith(PART)]
+    encoder = [path for path in method.shapes if path.startswith(AUDIO_ENCODER)]
     if any(re.fullmatch(pattern, path) for pattern in changed for path in encoder):
         return None
     return name if phase["start"] == "pretrained" else _origin(config, phase["start"], method)
@@ -171,9 +175,9 @@ def _encoder_of(config: Mapping[str, Any], name: str, root: Path) -> dict[str, n
     """The encoder that a phase started from, by path within it, or else will start from."""
     # What config.init names may be gone or changed since; a phase keeps what it never trains.
     frozen = root / name / "frozen"
-    values = load_parameters(frozen if frozen.is_dir() else Path(config["init"]["vggish"]))
+    values = load_parameters(frozen) if frozen.is_dir() else load_audio_encoder(config["init"])
     return {
-        path.removeprefix(PART): np.asarray(value)
+        path.removeprefix(AUDIO_ENCODER): np.asarray(value)
         for path, value in values.items()
-        if path.startswith(PART)
+        if path.startswith(AUDIO_ENCODER)
     }

@@ -1,9 +1,12 @@
 """The command: python -m aavs_jax.main --config=configs/avss.py [--workdir=DIR] [--config.KEY=V].
 
-Kept short: what it calls can be called from a notebook or a test as well.
+It trains and evaluates; with --evaluate=DIR it only evaluates the weights in DIR, and with
+--evaluate-masks=DIR the masks there. Kept short: what it calls can be called from a notebook or a
+test as well.
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -14,7 +17,22 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "What to run, as in configs/avss.py or configs/avss.py:/data/avsbench."
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run (default runs/<config name>); taken up again if begun."
+    "workdir",
+    None,
+    "Folder of the run (default runs/<config name>, of an evaluation runs/<config name>-<name of "
+    "what is evaluated>); taken up again if begun.",
+)
+_EVALUATE = flags.DEFINE_string(
+    "evaluate",
+    None,
+    "Do not train: figures of these weights. A folder that aavs_jax.convert wrote, "
+    "<run>/<stage>/<phase>, or a whole run; several separated by commas.",
+)
+_MASKS = flags.DEFINE_string(
+    "evaluate-masks", None, "Do not train: figures of the masks in this folder, by any tool."
+)
+_SAVE_MASKS = flags.DEFINE_bool(
+    "save-masks", False, "Keep the predictions of the test split as pictures."
 )
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One process of many hosts.")
 
@@ -23,7 +41,9 @@ def parse(arguments: list[str]) -> list[str]:
     """absl's flags; mistakes in them are one sentence and exit code 2."""
     # Values of the config that are wrong raise what its file raises.
     try:
-        rest = flags.FLAGS(arguments)
+        # Both spellings, as --evaluate_masks is what absl's own flags look like.
+        pattern = r"^(--?(?:no)?)(evaluate|save)_masks(?=$|=)"
+        rest = flags.FLAGS([re.sub(pattern, r"\1\2-masks", text) for text in arguments])
         if _CONFIG.value is None:
             raise flags.Error("--config=FILE is missing, as in --config=configs/avss.py")
         if rest[1:]:
@@ -31,6 +51,10 @@ def parse(arguments: list[str]) -> list[str]:
         # A file that could not be read raises only now.
         if not _CONFIG.value.schedule:
             raise flags.Error("config.schedule is empty: name the stages to run")
+        if _EVALUATE.value is not None and _MASKS.value is not None:
+            raise flags.Error("--evaluate and --evaluate-masks exclude each other: give one")
+        if _SAVE_MASKS.value and _MASKS.value is not None:
+            raise flags.Error("--save-masks has nothing to save where masks are given")
     except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError) as error:
         print(f"error: {_in_a_sentence(error)}", file=sys.stderr)
         sys.exit(2)
@@ -57,6 +81,19 @@ def config_name() -> str:
     return Path(config_flags.get_config_filename(flags.FLAGS["config"]).split(":")[0]).stem
 
 
+def default_workdir() -> Path:
+    """runs/avss; of an evaluation runs/avss-<names of the folders>."""
+    given = (_EVALUATE.value or _MASKS.value or "").split(",")
+    names = []
+    for folder in (Path(text.strip()) for text in given if text.strip()):
+        # Of <run>/<stage>/<phase> all three: phases are called a or b.
+        parts = (
+            folder.parts[-3:] if (folder / "checkpoints").is_dir() else (folder.absolute().name,)
+        )
+        names.append("-".join(part.strip("./") for part in parts if part.strip("./")))
+    return Path("runs") / "-".join([config_name(), *names])
+
+
 def main(_: list[str]) -> None:
     # Heavy imports wait until the flags are known to be right.
     import jax
@@ -79,13 +116,24 @@ def main(_: list[str]) -> None:
                 file=sys.stderr,
             )
             sys.exit(2)
-    workdir = Path(_WORKDIR.value or Path("runs") / config_name()).absolute()
+    workdir = Path(_WORKDIR.value or default_workdir()).absolute()
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(workdir.parent / "compilation_cache"))
+    config = _CONFIG.value.to_dict()
+    config["eval"]["save_masks"] |= _SAVE_MASKS.value
     try:
-        from aavs_jax.stepping_stones import train_and_evaluate
+        if _EVALUATE.value is not None:
+            from aavs_jax.evaluate import evaluate_weights
 
-        train_and_evaluate(_CONFIG.value.to_dict(), workdir, config_name())
+            evaluate_weights(config, workdir, config_name(), _EVALUATE.value)
+        elif _MASKS.value is not None:
+            from aavs_jax.evaluate import evaluate_masks
+
+            evaluate_masks(config, workdir, config_name(), Path(_MASKS.value))
+        else:
+            from aavs_jax.stepping_stones import train_and_evaluate
+
+            train_and_evaluate(config, workdir, config_name())
     except (UserError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

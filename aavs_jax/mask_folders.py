@@ -1,24 +1,54 @@
-"""Folders of masks, as they are exchanged with other tools."""
+"""Folders of masks, as they are exchanged with other tools: written, and found in their layouts.
 
+    <subset>/<uid>/<i>.png                         Stepping Stones, and what is written here
+    <subset>/<uid>/labels_semantic/<i>.png         AVSBench's unified release; or labels_rgb
+    <split>/<category>/<name>/<name>_<i>.png       AVSBench's first release, S4; i from 1
+    <split>/<name>/<name>_<i>.png                  and MS3; i from 1
+    <category>/<name>/<name>_<i>.png               what AVSBench's and AVSegFormer's test scripts
+    <name>/<name>_<i>.png                          write; i from 0
+
+What they have in common is a folder called like the clip. Whatever lies above it only tells two
+clips of one name apart.
+"""
+
+import contextlib
+import dataclasses
+import io
+import os
+import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import grain
+import jax
 import numpy as np
 
+from aavs_jax import mask_pictures
 from aavs_jax.errors import UserError
+from aavs_jax.logging_writer import writing
+from aavs_jax.progress import say
+from aavs_jax.sharding import everyone_is_here
 from aavs_jax.visualize import to_png_bytes
 from data_pipelines.avsbench import layout
+from data_pipelines.source import Clip, ClipSource
+
+PLACES = ("", "labels_semantic", "labels_rgb")  # between a clip's folder and its masks
+LAYOUTS = "<subset>/<uid>/<i>.png, <category>/<name>/<name>_<i>.png and the like"
 
 
 class MaskWriter:
-    """Observer that writes binary predictions as `<folder>/<subset>/<uid>/<second>.png`, 0 or 255.
+    """Observer that writes predictions as `<folder>/<subset>/<uid>/<second>.png`.
 
-    These are AVSBench's names, so that the masks can be exchanged with other tools.
+    These are AVSBench's names, so that the masks can be exchanged with other tools. Binary masks
+    are grey, 0 or 255. Classes have AVSBench's palette, so that a picture's values are class ids
+    and its colours those of the classes.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, task: str):
         self._folder = folder
+        self._semantic = task == "semantic"
         self._pool = ThreadPoolExecutor(2)
         self._writes: list = []
 
@@ -32,7 +62,14 @@ class MaskWriter:
         for second, mask in enumerate(masks):
             path = layout.mask_path(self._folder, subset, uid, second)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(to_png_bytes(mask * np.uint8(255)))
+            path.write_bytes(self._encoded(mask))
+
+    def _encoded(self, mask: np.ndarray) -> bytes:
+        if not self._semantic:
+            return to_png_bytes(mask * np.uint8(255))
+        buffer = io.BytesIO()
+        mask_pictures.palette_picture(mask).save(buffer, "png", optimize=True)
+        return buffer.getvalue()
 
     def close(self) -> None:
         """Waits for what is being written.
@@ -47,3 +84,169 @@ class MaskWriter:
                     f"Cannot write masks to {self._folder} ({error}): free some space, or choose "
                     "another folder with --workdir; the run continues where it stopped."
                 ) from error
+
+
+@contextlib.contextmanager
+def mask_writers(folder: Path):
+    """Gives a function: name, task -> `MaskWriter` into a folder of that name, or None if it is
+    there already. Folders get their names at the end, when all are whole.
+
+    Args:
+      folder: of the stage.
+    """
+    places: dict[str, bool] = {}  # whether it is being written
+
+    def writer(place: str, task: str) -> MaskWriter | None:
+        partial = folder / f"{place}.partial"
+        if place not in places:
+            places[place] = not (folder / place).exists()
+            if jax.process_index() == 0:
+                shutil.rmtree(partial, ignore_errors=True)
+            everyone_is_here(f"{partial} begins")
+        return MaskWriter(partial, task) if places[place] else None
+
+    yield writer
+    for place in [place for place, written in places.items() if written]:
+        everyone_is_here(f"{folder / place} written")
+        if jax.process_index() == 0:
+            with writing(folder / place):
+                (folder / f"{place}.partial").rename(folder / place)
+        everyone_is_here(f"{folder / place} in place")
+        say(f"[{folder.name}] hands over its masks: {folder / place}")
+
+
+@dataclasses.dataclass(frozen=True)
+class FoundMasks:
+    """The masks of a split's labelled seconds.
+
+    Attributes:
+      layout: for people: "<uid>/<i>.png, i from 0".
+      files: clip name -> second -> path.
+      others: how many PNG files in the folder are none of these.
+    """
+
+    layout: str
+    files: dict[str, dict[int, Path]]
+    others: int
+
+    @property
+    def paths(self) -> list[Path]:
+        return [path for seconds in self.files.values() for path in seconds.values()]
+
+
+def find_masks(folder: Path, source: ClipSource) -> FoundMasks:
+    """Looks for a mask of every labelled second of every clip.
+
+    Args:
+      folder: in one of the layouts above.
+      source: the clips.
+
+    Raises:
+      UserError: there is no such folder; masks are missing; two are of one clip.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"there is no folder of masks at {folder}: check the path")
+    tables, pictures = _tables(folder, {clip.uid for clip in source.clips})
+    if not tables:
+        clip = source.clips[0]
+        raise UserError(
+            f"none of the {pictures} PNG files in {folder} is a mask of a clip of split "
+            f"{source.split} (such as {clip.name}): masks are called {LAYOUTS}"
+        )
+    # Of several layouts in one folder, such as the data set's own, that of most clips.
+    (place, named), table = max(
+        tables.items(), key=lambda item: (len(item[1]), -PLACES.index(item[0][0]))
+    )
+    first = 0 if any(0 in files for homes in table.values() for files in homes.values()) else 1
+    found: dict[str, dict[int, Path]] = {}
+    missing = []
+    for clip in source.clips:
+        home = _home(folder, clip, source, table.get(clip.uid, {}))
+        files = table[clip.uid][home] if home is not None else {}
+        for second in clip.labelled:
+            number = second + first
+            if number in files:
+                found.setdefault(clip.name, {})[second] = files[number]
+            else:
+                parent = folder / (home if home is not None else clip.name) / place
+                missing.append(parent / f"{f'{clip.uid}_' if named else ''}{number}.png")
+    wanted = sum(len(clip.labelled) for clip in source.clips)
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {wanted} masks of split {source.split} are missing, the first is "
+            f"{missing[0]}: write them all, or name the subsets that there are in "
+            "config.stages.<stage>.data.subsets"
+        )
+    shape = "/".join(filter(None, ("<clip>", place, "<clip>_<i>.png" if named else "<i>.png")))
+    return FoundMasks(f"{shape}, i from {first}", found, pictures - wanted)
+
+
+def _tables(folder: Path, uids: set[str]) -> tuple[dict[tuple[str, bool], Any], int]:
+    """((place, whether the clip's name is in the file's) -> uid -> clip folder -> number -> path),
+    and how many PNG files there are in all."""
+    tables: dict = {}
+    pictures = 0
+    for parent, folders, files in os.walk(folder):
+        folders.sort()
+        home = Path(parent).relative_to(folder)
+        place = home.name if home.name in PLACES else ""
+        home = home.parent if place else home
+        for name in sorted(files):
+            if not name.lower().endswith(".png"):
+                continue
+            pictures += 1
+            stem = name[:-4]
+            named = stem.startswith(f"{home.name}_") and bool(home.name)
+            number = stem.removeprefix(f"{home.name}_") if named else stem
+            if home.name not in uids or not (number.isascii() and number.isdecimal()):
+                continue
+            homes = tables.setdefault((place, named), {}).setdefault(home.name, {})
+            homes.setdefault(home, {})[int(number)] = Path(parent) / name
+    return tables, pictures
+
+
+def _home(folder: Path, clip: Clip, source: ClipSource, homes: Mapping[Path, Any]) -> Path | None:
+    """Of the folders called like a clip that of the clip, relative to the masks' folder."""
+    others = {other.subset for other in source.clips} | set(layout.SUBSETS)
+    others -= {clip.subset}
+    wrong = others | (set(layout.SPLITS) - {source.split})
+    fitting = [home for home in homes if not wrong & set(home.parts[:-1])]
+    for mark in (clip.subset, source.split):
+        marked = [home for home in fitting if mark in home.parts[:-1]]
+        fitting = marked or fitting
+    if len(fitting) > 1:
+        raise UserError(
+            f"{folder} holds two folders of masks for {clip.name}, {fitting[0]} and {fitting[1]}: "
+            "take one of them away"
+        )
+    return fitting[0] if fitting else None
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadMasks(grain.transforms.Map):
+    """Puts masks from files beside the arrays of a clip, as `masks` uint8 [T,G,G], see
+    `mask_pictures.read`; 0 where a second has no label.
+
+    Attributes:
+      files: clip name -> second -> path.
+      kind: of the pictures.
+      task: "binary" or "semantic".
+      size: G.
+      num_classes: K.
+    """
+
+    files: Mapping[str, Mapping[int, Path]]
+    kind: str
+    task: str
+    size: int
+    num_classes: int
+
+    def map(self, element: dict[str, Any]) -> dict[str, Any]:
+        masks = np.zeros((len(element["labelled"]), self.size, self.size), np.uint8)
+        stray = 0
+        for second in np.flatnonzero(element["labelled"]):
+            path = self.files[element["ids"]][int(second)]
+            found = mask_pictures.read(path, self.kind, self.task, self.size, self.num_classes)
+            masks[second], stray = found[0], stray + found[1]
+        return element | {"masks": masks, "stray_pixels": np.int64(stray)}

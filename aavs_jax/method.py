@@ -33,7 +33,8 @@ class Method:
         key for drop-path and for the points of the loss. To be jitted by the caller.
       predict: (parameters, frames [N,...], audio [N,...], prior [N,...] or None) ->
         {"prediction": uint8 [N,G,G] class ids (binary: 0/1)} and, for the binary task,
-        {"foreground": float32 [N,G,G]}, the map for the F-score. Compiled once for each N.
+        {"foreground", "softmax": float32 [N,G,G]}, the maps for the F-score: Stepping Stones' and
+        that of other code bases. Compiled once for each N.
     """
 
     task: str
@@ -131,7 +132,8 @@ def _aavs(stage: Mapping[str, Any], num_classes: int) -> Method:
         )
         if task == "binary":
             mask, foreground = readout.binary_prediction(scores)
-            return {"prediction": mask, "foreground": foreground}
+            softmax = readout.softmax_map(scores)
+            return {"prediction": mask, "foreground": foreground, "softmax": softmax}
         return {"prediction": readout.semantic_prediction(scores)}
 
     return Method(

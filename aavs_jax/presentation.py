@@ -2,7 +2,7 @@
 
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +10,31 @@ import jax
 import numpy as np
 from PIL import Image
 
-from aavs_jax.batches import open_sources, sounds_to_hear
+from aavs_jax import metrics
+from aavs_jax.batches import sounds_to_hear
+from aavs_jax.figure_tables import format_table
 from aavs_jax.logging_writer import LoggingWriter, read_metrics, replace_file
+from aavs_jax.progress import say
 from aavs_jax.report import write_report
 from aavs_jax.scoring import Showcase
 from aavs_jax.visualize import class_colours, mosaic, overlay, to_png_bytes
 from aavs_jax.workdir import Workdir
 from data_pipelines.source import ClipSource
 
-SOUND_ROWS = {"right": "its own sound", "other": "another's sound", "silence": "silence"}
+SOUND_ROWS = {
+    "right": "its own sound",
+    "other": "another's sound",
+    "silence": "silence",
+    "given": "masks as given",
+}
 LARGEST = 256  # pixels, of a shown frame's longer side
-# What a reader of the page would ask first.
-NOTES = (
-    "J, F and mIoU follow the protocol stepping_stones: J and F are means over clips; the semantic "
-    "figures are means over all classes of means over the frames in which a class occurs.",
-    "Each network is scored three times: with the clip's own sound, with the sound of a clip whose "
-    "classes are all different, and with silence; the target stays the same. A network that "
-    "only looks has three equal figures.",
-    "Prior: stage one's predicted masks (made with the right sound), or the true ones.",
+LISTENING = (
+    "Each network is scored with the clip's own sound, and with the sound of a clip whose classes "
+    "are all different and with silence where these are listed; the target stays the same. A "
+    "network that only looks has equal figures."
 )
+PRIOR = "Prior: stage one's predicted masks (made with the right sound), or the true ones."
+MASKS = "The masks were written elsewhere: what was heard when they were made is not known."
 
 
 def choose(source: ClipSource | None, count: int) -> list[str]:
@@ -57,16 +63,34 @@ def save(stage_folder: Path, sound: str, prior: str, showcase: Showcase) -> None
     replace_file(stage_folder / "examples" / name, buffer.getvalue())
 
 
+def show(root: Path, rows: list[dict[str, Any]], more: Sequence[tuple[str, str]] = ()) -> None:
+    """The table of figures on the terminal, and where the rest is."""
+    say(f"\n{format_table(rows)}\n")
+    for what, path in (("report", "report/index.html"), ("figures", "results.json"), *more):
+        say(f"{what:<12} {root / path}")
+
+
 def present(
-    config: Mapping[str, Any], workdir: Workdir, rows: list[dict[str, Any]], data_dir: Path
+    config: Mapping[str, Any],
+    workdir: Workdir,
+    rows: list[dict[str, Any]],
+    sources: Mapping[str, ClipSource],
+    *,
+    facts: Sequence[tuple[str, object]] = (),
 ) -> None:
-    """Writes report/index.html and a picture of every example, from the first process."""
+    """Writes report/index.html and a picture of every example, from the first process.
+
+    Args:
+      config: as in configs/base.py; of the stages in its schedule the examples are there.
+      workdir: of the run.
+      rows: its figures.
+      sources: of the last stage, by split; those of "test" are shown, if there is one.
+      facts: what else was run, (label, value).
+    """
     if jax.process_index():
         return
-    last = config["stages"][config["schedule"][-1]]
-    sources = open_sources(data_dir, last)
     source = sources.get("test")
-    class_names = sources["train"].class_names
+    class_names = next(iter(sources.values())).class_names
     colours = class_colours(len(class_names))
     shown = set()
     examples, sheets = [], {}
@@ -92,6 +116,7 @@ def present(
         title=f"{record['config_name']}: {' then '.join(config['schedule'])}",
         facts=[
             ("command", record["command"]),
+            *facts,
             (
                 "data",
                 config["data"]["folder"] or f"Audible Shapes, {config['data']['clips']} clips",
@@ -105,8 +130,31 @@ def present(
         metrics=read_metrics(workdir.root / "metrics.jsonl"),
         examples=examples,
         legend=[(class_names[i], tuple(map(int, colours[i]))) for i in sorted(shown)],
-        notes=NOTES,
+        notes=_notes(rows),
     )
+
+
+def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a reader of the page would ask first."""
+    notes = []
+    for name in dict.fromkeys(row["protocol"] for row in rows):
+        protocol = metrics.PROTOCOLS[name]
+        found = {row["metric"] for row in rows if row["protocol"] == name}
+        averages = [
+            f"{task}: {words}"
+            for task, words in protocol.averages.items()
+            if found & set(protocol.figures[task])
+        ]
+        notes.append(f"Protocol {name} ({protocol.title}) takes means over {'; '.join(averages)}.")
+    notes.append(
+        "Protocols give one and the same prediction different figures under the same names: "
+        "docs/protocols.md says what each of them does."
+    )
+    sounds = {row["sound"] for row in rows}
+    notes += [LISTENING] if len(sounds) > 1 else []
+    notes += [MASKS] if "given" in sounds else []
+    notes += [PRIOR] if any(row["prior"] != "none" for row in rows) else []
+    return notes
 
 
 def _example(config, root: Path, source: ClipSource, name: str, colours: np.ndarray):
@@ -124,7 +172,7 @@ def _example(config, root: Path, source: ClipSource, name: str, colours: np.ndar
         first = stage["prior"]["evaluate"][0]
         for prior in stage["prior"]["evaluate"]:
             for sound in sounds_to_hear(config, source):
-                if not binary and (sound, prior) not in (("right", prior), ("other", first)):
+                if not binary and (sound == "silence" or (sound == "other" and prior != first)):
                     continue  # the page is long enough
                 arrays = _load(root / stage_name, sound, prior)
                 masks, labels = arrays[f"prediction/{name}"], arrays[f"label/{name}"]

@@ -1,4 +1,4 @@
-"""One pass of a network over a split: every frame predicted, and its figures."""
+"""One pass over a split: every frame predicted, by a network or by files, and its figures."""
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
@@ -9,121 +9,190 @@ import numpy as np
 from jax.sharding import Mesh
 
 from aavs_jax import metrics
+from aavs_jax.errors import UserError
 from aavs_jax.method import Method
 from aavs_jax.progress import progress_bar
 from aavs_jax.sharding import local_rows, put_batch, put_state
+from data_pipelines.loader import EvalLoader
 
 # Called with a batch and the predictions for it, uint8 [B,T,G,G], both of this process only.
 Observer = Callable[[Mapping[str, np.ndarray], np.ndarray], None]
+# {protocol: what `metrics.result` gives for it}
+Figures = dict[str, dict[str, Any]]
 
-FIGURES = {
-    "binary": ("J", "F", "J&F"),
-    "semantic": ("mIoU", "F", "mIoU_no_background", "F_no_background"),
-}
+SELECTING = (metrics.PROTOCOL,)  # the protocol by whose figures checkpoints are chosen
+MAPS = {"stepping_stones": "foreground", "softmax": "softmax"}  # of `metrics` -> of outputs
+
+
+def protocols(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names in config.eval.protocols.
+
+    Raises:
+      UserError: there is no such protocol, or none is named.
+    """
+    names = config["eval"]["protocols"]
+    try:
+        return metrics.parse(names)
+    except ValueError as error:
+        raise UserError(f"config.eval.protocols is {names!r}: {error}") from None
+
+
+def needs_nearest(task: str, names: Iterable[str]) -> bool:
+    """Whether the labels are wanted a second time, resized by nearest."""
+    return task == "binary" and "nearest" in metrics.labels_used(names)
 
 
 def score(
     method: Method,
     parameters: Mapping[str, jax.Array],
-    batches: Iterable[Mapping[str, np.ndarray]],
+    batches: EvalLoader,
     mesh: Mesh,
     *,
     description: str,
+    protocols: tuple[str, ...] = SELECTING,
     observers: Iterable[Observer] = (),
-) -> dict[str, Any]:
-    """Predicts every frame and computes the stage's figures, protocol `stepping_stones`.
+) -> Figures:
+    """Predicts every frame and computes the stage's figures.
 
     Args:
       method: network and readout.
       parameters: by path, on the mesh.
-      batches: an `eval_loader`; its length is the progress bar's.
+      batches: with labels_nearest, if `needs_nearest`; its length is the progress bar's.
       mesh: of the devices.
       description: what the progress bar says.
+      protocols: by which figures are computed, see `metrics.PROTOCOLS`.
       observers: see every batch with its predictions.
 
     Returns:
-      What `metrics.binary_result` or `metrics.semantic_result` return.
+      By protocol what `metrics.result` gives. Frames and clips without a label have no part in it,
+      but are predicted for the observers, too.
     """
-    binary = method.task == "binary"
-    state = metrics.binary_init() if binary else metrics.semantic_init(method.num_classes)
+
+    def predict(arrays: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        return method.predict(
+            parameters, arrays["frames"], arrays["audio"], arrays.get("prior_mask")
+        )
+
+    task = method.task, method.num_classes
+    return _pass(predict, *task, batches, mesh, description, protocols, observers)
+
+
+def score_masks(
+    task: str,
+    num_classes: int,
+    batches: EvalLoader,
+    mesh: Mesh,
+    *,
+    description: str,
+    protocols: tuple[str, ...] = SELECTING,
+    observers: Iterable[Observer] = (),
+) -> Figures:
+    """The figures of predictions that batches bring along, as `masks`; otherwise like `score`.
+
+    Args:
+      task: "binary" (masks are 0 to 255, of 0 to 1) or "semantic" (class ids).
+      num_classes: K.
+      batches: with masks, see `mask_folders.ReadMasks`.
+      mesh: as for `score`.
+      description: as for `score`.
+      protocols: as for `score`.
+      observers: as for `score`.
+    """
+
+    def predict(arrays: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        return _decided(arrays["masks"]) if task == "binary" else {"prediction": arrays["masks"]}
+
+    return _pass(predict, task, num_classes, batches, mesh, description, protocols, observers)
+
+
+@jax.jit
+def _decided(grey):
+    prediction, maps = metrics.from_grey(grey)
+    ours = {name: maps[theirs] for theirs, name in MAPS.items()}
+    return {"prediction": prediction.astype("uint8"), **ours}
+
+
+def _pass(predict, task, num_classes, batches, mesh, description, protocols, observers) -> Figures:
+    state = metrics.init(task, protocols, num_classes=num_classes, clips=batches.clips)
     state = put_state(state, mesh)
-    # Frames and clips without a label have no figure, but masks are drawn for them, too.
     bar = progress_bar(len(batches), 0, description, enabled=jax.process_index() == 0)
     with bar:
         for batch in batches:
             clips, seconds = batch["valid"].shape
             flat = {
                 name: batch[name].reshape(-1, *batch[name].shape[2:])
-                for name in ("frames", "audio", "prior_mask", "labels")
+                for name in ("frames", "audio", "prior_mask", "labels", "labels_nearest", "masks")
                 if name in batch
             }
             flat["counted"] = (batch["valid"] & batch["labelled"]).reshape(-1)
+            # Rows are shared by the devices, and there may be fewer clips than those.
+            flat["position"] = np.repeat(batch["position"], seconds)
             arrays = put_batch(flat, mesh)
-            outputs = method.predict(
-                parameters, arrays["frames"], arrays["audio"], arrays.get("prior_mask")
-            )
-            update = _update_binary if binary else _update_semantic
-            state = update(state, outputs, arrays["labels"], arrays["counted"], seconds)
+            outputs = predict(arrays)
+            wanted = {n: arrays[n] for n in arrays.keys() - {"frames", "audio", "prior_mask"}}
+            state = _update(state, outputs, wanted, seconds)
             predictions = local_rows(outputs["prediction"]) if observers else None
             for observe in observers:
                 observe(batch, predictions.reshape(clips, seconds, *predictions.shape[1:]))
             bar.update(1)
-    return metrics.binary_result(state) if binary else metrics.semantic_result(state)
+    return metrics.result(state)
 
 
 @functools.partial(jax.jit, static_argnames="seconds")
-def _update_binary(state, outputs, labels, counted, seconds):
+def _update(state, outputs, arrays, seconds):
     def clips(array):
         return array.reshape(-1, seconds, *array.shape[1:])
 
-    return metrics.binary_update(
+    nearest = arrays.get("labels_nearest")
+    return metrics.update(
         state,
-        clips(outputs["foreground"]),
         clips(outputs["prediction"]),
-        clips(labels),
-        clips(counted),
-    )
-
-
-@functools.partial(jax.jit, static_argnames="seconds")
-def _update_semantic(state, outputs, labels, counted, seconds):
-    def clips(array):
-        return array.reshape(-1, seconds, *array.shape[1:])
-
-    return metrics.semantic_update(
-        state, clips(outputs["prediction"]), clips(labels), clips(counted)
+        clips(arrays["labels"]),
+        clips(arrays["counted"]),
+        clips(arrays["position"])[:, 0],
+        maps={name: clips(outputs[ours]) for name, ours in MAPS.items() if ours in outputs},
+        labels_nearest=None if nearest is None else clips(nearest),
     )
 
 
 def to_rows(
-    figures: Mapping[str, Any], task: str, class_names: tuple[str, ...], **labels: str
+    figures: Figures, task: str, class_names: tuple[str, ...], **labels: str
 ) -> list[dict[str, Any]]:
     """Figures as rows of results.json: stage, split, sound, prior, protocol, metric, value, clips,
-    frames; for the semantic task also IoU and F of every class.
+    frames, and what else there is in `labels`.
+
+    For the semantic task also IoU and F of every class that occurs, by the first protocol that has
+    them: where several do, they differ in nothing but what pads the background.
 
     Args:
       figures: from `score`.
       task: "binary" or "semantic".
       class_names: by class id.
-      **labels: stage, split, sound and prior.
+      **labels: stage, split, sound and prior; others come last.
     """
-    values = {name: figures[name] for name in FIGURES[task]}
-    if task == "semantic":
-        for metric, name in (("IoU", "mIoU_per_class"), ("F", "F_per_class")):
-            for class_id, class_name in enumerate(class_names):
-                if figures["frames_per_class"][class_id]:
-                    values[f"{metric}/{class_name}"] = figures[name][class_id]
-    return [
-        {
-            **labels,
-            "protocol": metrics.PROTOCOL,
-            "metric": metric,
-            "value": float(value),
-            "clips": figures["clips"],
-            "frames": figures["frames"],
+    first = {name: labels.pop(name) for name in ("stage", "split", "sound", "prior")}
+    rows, by_class = [], False
+    for protocol, found in figures.items():
+        values = {
+            name: found[name]
+            for name in metrics.PROTOCOLS[protocol].figures[task]
+            # Where no frame has several sources there is nothing to say of them.
+            if found.get("frames_multi_source", 1) or not name.endswith("_multi_source")
         }
-        for metric, value in values.items()
-    ]
+        if not by_class and "frames_per_class" in found:
+            by_class = True
+            for metric, name in (("IoU", "mIoU_per_class"), ("F", "F_per_class")):
+                for class_id, class_name in enumerate(class_names):
+                    if found["frames_per_class"][class_id]:
+                        values[f"{metric}/{class_name}"] = found[name][class_id]
+        counts = {"clips": found["clips"], "frames": found["frames"]}
+        rows += [
+            {**first, "protocol": protocol, "metric": metric, "value": float(value)}
+            | counts
+            | labels
+            for metric, value in values.items()
+        ]
+    return rows
 
 
 class Showcase:

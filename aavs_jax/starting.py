@@ -1,88 +1,248 @@
-"""What a phase starts from."""
+"""What a phase starts from: every parameter is taken from somewhere, or drawn afresh and named.
 
+A frozen layer that nobody noticed to be random is a silent disaster, so what is drawn afresh has to
+be trained by the phase, or be allowed by name.
+"""
+
+import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from aavs_jax import tree
-from aavs_jax.checkpoint import PhaseCheckpoints, load_parameters
-from aavs_jax.checks import check_pretrained
+from aavs_jax import pretrained, tree
+from aavs_jax.checkpoint import PhaseCheckpoints
 from aavs_jax.errors import UserError
 from aavs_jax.method import Method
 from aavs_jax.progress import say
+
+Shape = tuple[int, ...]
+
+# The only parameters whose shape may be another where they come from: the axis that may differ,
+# what it counts, and how many of its entries are not that ("no object" is no class).
+MAY_MISFIT = {
+    r"decoder/class_predictor/(kernel|bias)": (-1, "classes", 1),
+    r"decoder/query_(positions|features)": (0, "queries", 0),
+}
+# How parameters are called together, and how many arrays that are where it is always as many. The
+# first pattern that matches counts.
+NAMES = {
+    r"backbone/.*_adapter/.*": ("the backbone adapters", None),
+    r"pixel_decoder/.*adapter/.*": ("the pixel decoder's adapters", None),
+    r"decoder/.*adapter/.*": ("the decoder's adapters", None),
+    r"decoder/class_predictor/.*": ("the class predictor", 2),
+    r"decoder/query_positions": ("the query positions", 1),
+    r"decoder/query_features": ("the query features", 1),
+    r"decoder/(silent|sounding|uncertain)_embed": ("the key vectors", 3),
+    r"audio_proj/.*": ("the audio MLP", 4),
+    r"audio_encoder/.*": ("the audio encoder", None),
+    r"backbone/.*": ("the backbone", None),
+    r"pixel_decoder/.*": ("the pixel decoder", None),
+    r"decoder/.*": ("the decoder", None),
+    r".*": ("the network", None),
+}
+FEW = 3  # parameters are named one by one
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """Where each parameter of a network comes from.
+
+    Attributes:
+      taken: paths that are taken as they are.
+      drawn: path -> why it is drawn from the seed, '' if nothing was to be taken.
+      zero: paths that are set to zero.
+      homeless: paths of what is given and has no place in the network.
+    """
+
+    taken: frozenset[str]
+    drawn: dict[str, str]
+    zero: frozenset[str]
+    homeless: frozenset[str]
+
+
+def plan_start(
+    shapes: Mapping[str, Shape], given: Mapping[str, Shape], phase: Mapping[str, Any], name: str
+) -> Start:
+    """Decides for every parameter where it comes from. Later ones win:
+
+    1. it is drawn from the seed;
+    2. what is given under its path is taken, if it fits;
+    3. `fresh`: patterns of what is drawn all the same;
+    4. `zero`: patterns of what is set to zero.
+
+    Args:
+      shapes: path -> shape of every parameter of the network.
+      given: the same of what the phase starts from.
+      phase: `start`, `fresh`, `zero` as in configs/base.py.
+      name: "<stage>/<phase>".
+
+    Raises:
+      UserError: nothing given fits; something given has another shape, other than by its number of
+        classes or queries; a pattern that matches nothing.
+    """
+    origin = "the pretrained weights" if phase["start"] == "pretrained" else phase["start"]
+    fresh = tree.matching(shapes, phase["fresh"], f"{name} fresh")
+    zero = tree.matching(shapes, phase["zero"], f"{name} zero")
+    if given and not shapes.keys() & given.keys():
+        raise UserError(
+            f"nothing in {origin}, from which {name} starts, has a place in the network: it holds "
+            f"{', '.join(list(given)[:3])} and the like; check what it starts from"
+        )
+    taken, drawn = set(), {}
+    for path, shape in shapes.items():
+        if path in zero:
+            continue
+        if path in fresh:
+            drawn[path] = "as the phase asks"
+        elif path not in given:
+            drawn[path] = f"not in {origin}" if given else ""
+        elif given[path] == shape:
+            taken.add(path)
+        else:
+            drawn[path] = _misfit(path, shape, given[path], origin, name)
+    return Start(frozenset(taken), drawn, frozenset(zero), frozenset(given.keys() - shapes.keys()))
+
+
+def check_start(start: Start, phase: Mapping[str, Any], name: str, init: Mapping[str, Any]) -> None:
+    """Whether everything that is drawn afresh is trained by the phase, or allowed to be random.
+
+    Args:
+      start: of the phase.
+      phase: `trains` and `start` as in configs/base.py.
+      name: "<stage>/<phase>".
+      init: config.init.
+
+    Raises:
+      UserError: something would stay random for ever; names it and what to do.
+    """
+    patterns = [*phase["trains"], *init["allow"]]
+    random = {
+        path: reason
+        for path, reason in start.drawn.items()
+        if not any(re.fullmatch(pattern, path) for pattern in patterns)
+    }
+    if not random:
+        return
+    what = f"{in_words(random)} would be drawn afresh and never be trained by {name}"
+    missing = pretrained.missing(init) if phase["start"] == "pretrained" else []
+    # An audio encoder comes with no Mask2Former, and the other way round.
+    sound = [path.startswith(pretrained.AUDIO_ENCODER) for path in random]
+    needed = [key for key in missing if (any(sound) if key == "vggish" else not all(sound))]
+    if needed:
+        raise UserError(
+            f"{name} starts from pretrained parameters, and --config.init.{needed[0]} is not "
+            f"given: {what}; {pretrained.how_to_give(needed)}"
+        )
+    stage_name, phase_name = name.split("/")
+    raise UserError(
+        f"{what}: start from weights that hold them, add them to "
+        f"config.stages.{stage_name}.phases.{phase_name}.trains, or let them be random with "
+        f"patterns as in --config.init.allow=\"('{min(random)}',)\""
+    )
 
 
 def starting_parameters(
     config: Mapping[str, Any], name: str, method: Method, root: Path
 ) -> dict[str, np.ndarray]:
-    """What a phase starts from. Later ones win:
+    """The parameters that a phase starts from, as `plan_start` decides; says what it did.
 
-    1. a fresh draw of everything, from the seed and each parameter's path;
-    2. by `start`: nothing else; 'pretrained': the folders of config.init; '<stage>/<phase>': the
-       best checkpoint of that phase. What is missing there or has another shape stays fresh;
-    3. `fresh`: patterns of what is drawn anew all the same (it is the draw of 1);
-    4. `zero`: patterns of what is set to zero.
+    Args:
+      config: as in configs/base.py.
+      name: "<stage>/<phase>".
+      method: of the stage.
+      root: the folder of the run.
+
+    Returns:
+      float32 host arrays by path, of all parameters of the network.
 
     Raises:
       UserError: pretrained parameters are asked for and none are given; a phase that is not
-        there; nothing in it fits the network; a pattern that matches nothing.
+        there; what `plan_start` and `check_start` find.
     """
     stage_name, phase_name = name.split("/")
     phase = config["stages"][stage_name]["phases"][phase_name]
-    fresh = method.initial(config["seed"])
-    parameters = dict(fresh)
-    start = phase["start"]
-    if start == "pretrained":
-        given = pretrained_parameters(config["init"], name)
-    elif start == "nothing":
-        given = {}
-    else:
-        if not (root / start / "checkpoints").is_dir():
-            raise UserError(
-                f"{name} starts from {start!r}, which is neither 'nothing', 'pretrained' nor a "
-                f"phase trained in {root}: correct config.stages.{stage_name}.phases.{phase_name}"
-            )
-        given = best_parameters(root / start)
-    taken = {
-        path: value
-        for path, value in given.items()
-        if path in fresh and value.shape == fresh[path].shape
-    }
-    parameters |= taken
+    given, source = _given(config, name, method, root)
+    shapes = {path: leaf.shape for path, leaf in method.shapes.items()}
+    start = plan_start(shapes, {path: value.shape for path, value in given.items()}, phase, name)
+    check_start(start, phase, name, config["init"])
+    parameters = method.initial(config["seed"], only=start.drawn)
+    parameters |= {path: given[path] for path in start.taken}
+    parameters |= {path: np.zeros(shapes[path], np.float32) for path in start.zero}
     if given:
-        left = [path for path in fresh if path not in taken]
-        if not taken:
-            raise UserError(
-                f"nothing in {start!r}, from which {name} starts, fits the network: it holds "
-                f"{', '.join(list(given)[:3])} and the like; check the path, or the model's sizes"
+        words = [f"takes {len(start.taken)} of {len(shapes)} arrays from {source}"]
+        if start.drawn:
+            words.append(f"drawn afresh from seed {config['seed']}: {in_words(start.drawn)}")
+        if start.zero:
+            words.append(f"set to zero: {in_words(dict.fromkeys(start.zero, ''))}")
+        if start.homeless:
+            words.append(
+                f"without a place in this network: {in_words(dict.fromkeys(start.homeless, ''))}"
             )
-        say(
-            f"[{name}] takes {len(taken)} of {len(fresh)} arrays from {start!r}"
-            + (f"; drawn afresh: {', '.join(left)}" if left else "")
-        )
-    for path in tree.matching(fresh, phase["fresh"], f"{name} fresh"):
-        parameters[path] = fresh[path]
-    for path in tree.matching(fresh, phase["zero"], f"{name} zero"):
-        parameters[path] = np.zeros_like(fresh[path])
+        say(f"[{name}] {'; '.join(words)}")
     return parameters
-
-
-def pretrained_parameters(init: Mapping[str, str], name: str) -> dict[str, np.ndarray]:
-    """The folders of config.init, as one.
-
-    Raises:
-      UserError: one of them is not given, or not readable.
-    """
-    check_pretrained(init, name)
-    merged: dict[str, np.ndarray] = {}
-    for folder in init.values():
-        merged |= load_parameters(Path(folder))
-    return merged
 
 
 def best_parameters(directory: Path) -> dict[str, np.ndarray]:
     """The parameters that a trained phase hands over."""
     with PhaseCheckpoints(directory) as checkpoints:
         return checkpoints.best_parameters()
+
+
+def in_words(paths: Mapping[str, str]) -> str:
+    """Many parameters in few words: '96 arrays of the backbone adapters (as the phase asks)'.
+
+    Args:
+      paths: path -> reason, '' if it needs none.
+    """
+    patterns = list(NAMES)
+    groups: dict[tuple[int, str], list[str]] = {}
+    for path, reason in paths.items():
+        place = next(i for i, pattern in enumerate(patterns) if re.fullmatch(pattern, path))
+        groups.setdefault((place, reason), []).append(path)
+    words = []
+    for (place, reason), members in sorted(groups.items()):
+        name, whole = NAMES[patterns[place]]
+        if len(members) == whole:
+            what = name
+        elif len(members) <= FEW:
+            what = ", ".join(sorted(members))
+        else:
+            what = f"{len(members)} arrays of {name}"
+        words.append(f"{what} ({reason})" if reason else what)
+    return ", ".join(words)
+
+
+def _given(
+    config: Mapping[str, Any], name: str, method: Method, root: Path
+) -> tuple[dict[str, np.ndarray], str]:
+    """What a phase's `start` names, by path, and its name for people."""
+    stage_name, phase_name = name.split("/")
+    start = config["stages"][stage_name]["phases"][phase_name]["start"]
+    if start == "nothing":
+        return {}, start
+    if start == "pretrained":
+        origins = pretrained.check_pretrained(config, name, method.network)
+        return pretrained.load(origins), " and ".join(origin.describe() for origin in origins)
+    if not (root / start / "checkpoints").is_dir():
+        raise UserError(
+            f"{name} starts from {start!r}, which is neither 'nothing', 'pretrained' nor a phase "
+            f"trained in {root}: correct config.stages.{stage_name}.phases.{phase_name}"
+        )
+    return best_parameters(root / start), repr(start)
+
+
+def _misfit(path: str, wanted: Shape, found: Shape, origin: str, name: str) -> str:
+    """Why a parameter of another shape is not taken; an error where that may not be."""
+    for pattern, (axis, what, besides) in MAY_MISFIT.items():
+        if re.fullmatch(pattern, path) and len(wanted) == len(found):
+            resized = list(found)
+            resized[axis] = wanted[axis]
+            if tuple(resized) == wanted:
+                return f"{wanted[axis] - besides} {what}, not {found[axis] - besides}"
+    raise UserError(
+        f"{path} has the shape {list(found)} in {origin} and {list(wanted)} in the network of "
+        f"{name}: start from weights of this network's sizes, or change its sizes"
+    )

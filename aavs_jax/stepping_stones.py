@@ -9,15 +9,25 @@ whole, so the same command, given again, goes on with the first one that is miss
 
 import functools
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
-from aavs_jax import dataset, embeddings, evaluate, presentation, scoring
+from aavs_jax import (
+    card,
+    dataset,
+    embeddings,
+    figures,
+    metrics,
+    presentation,
+    pretrained,
+    scoring,
+)
 from aavs_jax.batches import (
+    NO_OTHER,
     SPLITS,
     eval_batches,
     open_sources,
@@ -27,9 +37,8 @@ from aavs_jax.batches import (
 from aavs_jax.checkpoint import SCORE
 from aavs_jax.checks import check_data, check_schedule
 from aavs_jax.logging_writer import LoggingWriter
-from aavs_jax.method import make_method
+from aavs_jax.method import Method, make_method
 from aavs_jax.progress import say
-from aavs_jax.report import format_table
 from aavs_jax.sharding import everyone_is_here, make_mesh
 from aavs_jax.starting import best_parameters, starting_parameters
 from aavs_jax.train import train_phase
@@ -38,11 +47,16 @@ from data_pipelines.embeddings import Embeddings
 from data_pipelines.loader import labelled_clips
 
 SELECTED_BY = {"binary": "J", "semantic": "mIoU"}  # the figure that chooses checkpoints
+BINARY_CLASSES = ("background", "sounding")
 MISSING = {
     "val": "the data has no split val: each phase hands over its last checkpoint, not its best",
     "test": "the data has no split test: there are no figures and pictures of it",
 }
-NO_OTHER = "no row of another clip's sound: some clip of split test shares a class with all others"
+# What a run leaves besides its report and figures.
+MORE = (
+    ("curves", "metrics.jsonl and tensorboard/"),
+    ("checkpoints", "<stage>/<phase>/checkpoints/"),
+)
 
 
 def train_and_evaluate(config: Mapping[str, Any], root: Path, name: str) -> list[dict[str, Any]]:
@@ -67,14 +81,7 @@ def train_and_evaluate(config: Mapping[str, Any], root: Path, name: str) -> list
         else:
             rows = _run(config, workdir)
             workdir.write_rows(results, rows)
-    say(f"\n{format_table(rows)}\n")
-    for what, path in (
-        ("report", "report/index.html"),
-        ("figures", "results.json"),
-        ("curves", "metrics.jsonl and tensorboard/"),
-        ("checkpoints", "<stage>/<phase>/checkpoints/"),
-    ):
-        say(f"{what:<12} {workdir.root / path}")
+    presentation.show(workdir.root, rows, MORE)
     return rows
 
 
@@ -89,7 +96,7 @@ def _run(config: Mapping[str, Any], workdir: Workdir) -> list[dict[str, Any]]:
     with jax.default_matmul_precision(config["matmul_precision"]):
         for stage_name in config["schedule"]:
             rows += run_stage(config, stage_name, data_dir, workdir, mesh)
-    presentation.present(config, workdir, rows, data_dir)
+    presentation.present(config, workdir, rows, open_sources(data_dir, stages[-1]))
     return rows
 
 
@@ -122,7 +129,7 @@ def run_stage(
     say(f"[{stage_name}] hands over the {best} of phase {stage['order'][-1]}; figures follow")
     with workdir.timed(f"{stage_name} figures"):
         parameters = best_parameters(folder / stage["order"][-1])
-        rows = evaluate.stage_figures(config, stage_name, parameters, *given)
+        rows = figures.stage_figures(config, stage_name, parameters, *given)
     workdir.write_rows(folder / "results.json", rows)
     everyone_is_here(f"{stage_name} complete")
     return rows
@@ -130,7 +137,7 @@ def run_stage(
 
 def _embeddings(config, stage_name, method, sources, data_dir, workdir) -> dict[str, Embeddings]:
     """For each split what the network takes in place of log-mel examples; {} where it cannot."""
-    if not config["init"]["vggish"]:
+    if not any(config["init"][key] for key in pretrained.KINDS):
         return {}
     with workdir.timed(f"{stage_name} embeddings"):
         folder = embeddings.for_stage(config, stage_name, method, data_dir, workdir.root)
@@ -152,12 +159,17 @@ def _run_phase(
         validation = eval_batches(config, stage, sources["val"], root, mesh, **kind)
 
     def validate(parameters: Mapping[str, jax.Array]) -> dict[str, float]:
-        figures = scoring.score(
+        found = scoring.score(
             method, parameters, validation, mesh, description=f"{name} validation"
-        )
-        kept = {key: figures[key] for key in scoring.FIGURES[stage["task"]]}
+        )[metrics.PROTOCOL]
+        names = metrics.PROTOCOLS[metrics.PROTOCOL].figures[stage["task"]]
+        kept = {key: found[key] for key in names}
         return kept | {SCORE: kept[SELECTED_BY[stage["task"]]]}
 
+    directory = root / stage_name / phase_name
+    if jax.process_index() == 0 and not (directory / card.FILE).exists():
+        origin = {"run": workdir.record["command"], "stage": stage_name, "phase": phase_name}
+        card.write(directory, phase_card(stage, method, sources["train"].class_names, origin))
     train_phase(
         name,
         phase,
@@ -167,9 +179,33 @@ def _run_phase(
         steps_per_epoch=len(labelled_clips(sources["train"])) / data["batch_size"],
         validate=None if validation is None else validate,
         mesh=mesh,
-        directory=root / stage_name / phase_name,
+        directory=directory,
         writer=writer,
         seed=seed,
         log_every=config["log_every"],
         checkpoint_every=config["checkpoint_every"],
+    )
+
+
+def phase_card(
+    stage: Mapping[str, Any],
+    method: Method,
+    class_names: Sequence[str],
+    origin: Mapping[str, str],
+) -> card.Card:
+    """What the folder of a phase says of its weights.
+
+    Args:
+      stage: as in configs/base.py.
+      method: of it.
+      class_names: of the data, by class id.
+      origin: 'run', 'stage' and 'phase'.
+    """
+    return card.Card(
+        kind="aavs",
+        network=method.network,
+        classes=BINARY_CLASSES if stage["task"] == "binary" else tuple(class_names),
+        origin=origin,
+        image_size=stage["data"]["image_size"],
+        label_size=stage["data"]["label_size"],
     )

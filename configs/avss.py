@@ -3,6 +3,10 @@
     python -m aavs_jax.main --config=configs/avss.py                  small network, embedded data
     python -m aavs_jax.main --config=configs/avss.py:/data/avsbench   the paper's recipe
 
+The recipe starts from published weights, of which `python -m aavs_jax.convert FILE --out DIR` makes
+folders: --config.init.mask2former=DIR (facebook/mask2former-swin-base-ade-semantic) and
+--config.init.vggish=DIR (vggish-10086976.pth of torchvggish).
+
 Published with the paper's recipe: mIoU 48.5, F 53.2 (protocol stepping_stones). The code's default
 of 60 epochs a stage stands here; the paper reports 30, split in the same proportion.
 """

@@ -48,16 +48,25 @@ def base(folder: str, small: bool) -> ConfigDict:
     # lets GPUs (TF32) and TPUs (bfloat16) round the factors, which is several times faster.
     config.matmul_precision = "highest"
 
-    # Pretrained parameters: folders of Orbax checkpoints, by path; '' where there are none.
+    # Pretrained parameters: folders written by `python -m aavs_jax.convert`, or a trained phase
+    # <run>/<stage>/<phase>; '' where there are none.
     config.init = ConfigDict()
-    config.init.mask2former = ""  # backbone, pixel decoder and decoder
+    config.init.mask2former = ""  # a Mask2Former, or a whole AAVS to go on from
     config.init.vggish = ""  # the audio encoder
+    # What a phase draws afresh it has to train, but for these patterns of parameters.
+    config.init.allow = ()
 
     config.eval = ConfigDict()
     # About; rounded up to whole clips and to what devices need.
     config.eval.frames_per_batch = 40 if small else 10
     config.eval.sounds = ("right", "other", "silence")  # a row of figures each
     config.eval.examples = 6  # clips in the report
+    # By whose definitions figures are computed, names separated by commas, or 'all': those of
+    # docs/protocols.md. Checkpoints are chosen by stepping_stones whatever stands here.
+    config.eval.protocols = "stepping_stones"
+    # Whether predictions of the test split (right sound, every prior) are kept as pictures; also
+    # the flag --save-masks.
+    config.eval.save_masks = False
 
     # Stages run in this order; each is a network, trained through its phases.
     config.schedule = ()

@@ -3,6 +3,9 @@
     python -m aavs_jax.main --config=configs/s4.py                  small network, embedded data
     python -m aavs_jax.main --config=configs/s4.py:/data/avsbench   the paper's recipe
 
+The recipe starts from published weights, --config.init.mask2former=DIR and
+--config.init.vggish=DIR: see configs/avss.py.
+
 Published with the paper's recipe: J 83.2, F 91.3 (protocol stepping_stones). The code's default of
 60 epochs stands here; the paper reports 30, split in the same proportion.
 """

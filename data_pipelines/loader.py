@@ -3,10 +3,12 @@
 A batch is a dict of NumPy arrays: frames uint8 [B,T,S,S,3], audio float32 [B,T,96,64] (of two
 channels [B,T,96,64,2], left and right; as embeddings [B,T,E]), labels uint8 [B,T,G,G], labelled and
 valid bool [B,T], prior_mask float32 [B,T,G,G] where a prior is asked for, and ids (str [B],
-"subset/uid", "" for padding), which stays on the host.
+"subset/uid", "" for padding), which stays on the host. One of evaluation has position int32 [B],
+the clip's index in the source, too, and where they are asked for labels_nearest uint8 [B,T,G,G].
 """
 
 import dataclasses
+import functools
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -39,6 +41,7 @@ PRIORS = ("none", "true", "predicted", "mixture")
 SOUNDS = ("right", "other", "silence")
 ENDLESS = 10**9  # epochs; what Grain itself takes for endless overflows in batches of one clip
 BATCH = ("frames", "audio", "labels", "labelled", "valid", "prior_mask", "ids")
+EVAL_BATCH = (*BATCH, "position", "labels_nearest", "masks", "stray_pixels")
 
 
 def train_loader(
@@ -181,7 +184,8 @@ def labelled_clips(source: ClipSource) -> list[int]:
 class EvalLoader:
     """Evaluation batches that can be walked again and again; `len` is their number."""
 
-    def __init__(self, batches: grain.MapDataset, num_workers: int):
+    def __init__(self, batches: grain.MapDataset, clips: int, num_workers: int):
+        self.clips = clips  # of the whole source, whichever process
         self._batches = batches
         self._num_workers = num_workers
 
@@ -196,7 +200,7 @@ def eval_loader(
     source: ClipSource,
     *,
     task: str,
-    image_size: int,
+    image_size: int | None,
     label_size: int,
     frames_per_batch: int,
     sound: str = "right",
@@ -204,6 +208,8 @@ def eval_loader(
     prior_dir: str | os.PathLike[str] | None = None,
     channels: int = 1,
     embeddings: Embeddings | None = None,
+    nearest: bool = False,
+    masks: grain.transforms.Map | None = None,
     devices: int = 1,
     process_index: int = 0,
     process_count: int = 1,
@@ -220,7 +226,7 @@ def eval_loader(
     Args:
         source: the clips.
         task: "binary" or "semantic".
-        image_size: S of frames, pixels.
+        image_size: S of frames, pixels; None leaves frames and sounds out.
         label_size: G of labels and prior masks, pixels.
         frames_per_batch: frames of the global batch, rounded up so that there are whole clips of
             the longest for processes and devices; lengths that do not divide it have somewhat
@@ -231,6 +237,10 @@ def eval_loader(
         prior_dir: as in `train_loader`.
         channels: of the sound, 1 or 2.
         embeddings: of the source's sounds, given instead of log-mel examples.
+        nearest: binary task: whether labels are given a second time, resized by nearest, as
+            labels_nearest.
+        masks: puts predictions from elsewhere, uint8 [T,G,G], beside the arrays of a clip, as
+            masks; stray_pixels int64, if it has them, are passed on, too.
         devices: what the frames of every global batch are a multiple of.
         process_index: of this process.
         process_count: of all.
@@ -259,6 +269,7 @@ def eval_loader(
         prior_dir=_path(prior_dir),
         channels=channels,
         embeddings=embeddings,
+        nearest=nearest,
         cache=cache,
     )
     total_of = batch_lengths({clip.seconds for clip in source.clips})
@@ -279,12 +290,14 @@ def eval_loader(
         filler = dataclasses.replace(rows[0], valid=(False,) * total)
         rows += [filler] * (-len(rows) % clips_per_batch)
         own = grain.MapDataset.source(rows)[process_index::process_count].map(read)
-        buckets.append(own.batch(clips_per_batch // process_count, batch_fn=_stack))
-    return EvalLoader(grain.MapDataset.concatenate(buckets), num_workers)
+        own = own if masks is None else own.map(masks)
+        stack = functools.partial(_stack, names=EVAL_BATCH)
+        buckets.append(own.batch(clips_per_batch // process_count, batch_fn=stack))
+    return EvalLoader(grain.MapDataset.concatenate(buckets), len(source), num_workers)
 
 
-def _stack(elements) -> dict[str, np.ndarray]:
-    return {name: np.stack([e[name] for e in elements]) for name in BATCH if name in elements[0]}
+def _stack(elements, names: tuple[str, ...] = BATCH) -> dict[str, np.ndarray]:
+    return {name: np.stack([e[name] for e in elements]) for name in names if name in elements[0]}
 
 
 def _iterate(batches: grain.MapDataset, num_workers: int) -> grain.IterDataset:

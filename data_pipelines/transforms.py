@@ -70,6 +70,20 @@ def binary_label(encoded: bytes, size: int) -> np.ndarray:
     return (cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY) > 0).astype(np.uint8)
 
 
+def nearest_binary_label(encoded: bytes, size: int) -> np.ndarray:
+    """Foreground of a colour label: the nearest pixel (Pillow's, at pixel centres) is not black.
+
+    Args:
+        encoded: PNG of class colours.
+        size: G, pixels.
+
+    Returns:
+        uint8 [G, G], 0 or 1.
+    """
+    image = Image.open(io.BytesIO(encoded)).resize((size, size), Image.Resampling.NEAREST)
+    return np.asarray(image.convert("RGB")).any(axis=-1).astype(np.uint8)
+
+
 def predicted_mask(path: Path, size: int) -> np.ndarray:
     """Reads a mask that stage one wrote.
 
@@ -110,24 +124,26 @@ class ReadClip(grain.transforms.Map):
     Attributes:
         source: random access to clips (`source.ClipSource`).
         task: "binary" or "semantic".
-        image_size: S.
+        image_size: S; None where only labels are wanted: neither frames nor sounds are read.
         label_size: G.
         prior_dir: the folder of stage one's masks.
         max_targets: the most classes a label map may hold (background counted); None: any.
         channels: of the sound: 1, or 2 for left and right, which are alike where only a mono
             sound is known.
         embeddings: `embeddings.Embeddings` of the clips' sounds, read instead of log-mel examples.
+        nearest: binary task: whether the labels are read a second time, resized by nearest.
         cache: keep what was decoded in memory.
     """
 
     source: Any
     task: str
-    image_size: int
+    image_size: int | None
     label_size: int
     prior_dir: str | None = None
     max_targets: int | None = None
     channels: int = 1
     embeddings: Any = None
+    nearest: bool = False
     cache: bool = False
     _kept: dict = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
@@ -143,7 +159,8 @@ class ReadClip(grain.transforms.Map):
         Returns:
             frames uint8 [T,S,S,3], labels uint8 [T,G,G], labelled and valid bool [T], audio
             float32 [T,96,64], [T,96,64,2] of two channels or [T,E] of embeddings, ids str, if a
-            prior is asked for prior_mask float32 [T,G,G]; and the request's flip and seed.
+            prior is asked for prior_mask float32 [T,G,G], if nearest labels are labels_nearest
+            uint8 [T,G,G]; and the request's flip and seed, and its index as position.
             Labels are 0 where `labelled` is False, as it is in padding. The id of a request
             that is padding from end to end is "".
         """
@@ -151,26 +168,27 @@ class ReadClip(grain.transforms.Map):
         kept = self._kept if self.cache else {}
         self._decode(request, kept)
         stored = [_stored(clip, t) for t in request.frames]
-        frames, labels = (
-            np.stack([kept[request.index, t, name] for t in stored]) for name in ("frame", "label")
-        )
         valid = np.array(request.valid)
         labelled = np.array([t in clip.labelled for t in request.frames]) & valid
-        labels[~labelled] = 0
-        if request.empty:
-            labels[:] = 0
         element = {
-            "frames": frames,
-            "labels": labels,
             "labelled": labelled,
             "valid": valid,
-            "audio": self._heard(request, kept),
             "ids": clip.name if valid.any() else "",
             "flip": request.flip,
             "seed": request.seed,
+            "position": np.int32(request.index),
         }
+        for name in ("labels", "labels_nearest") if self.nearest else ("labels",):
+            labels = np.stack([kept[request.index, t, name] for t in stored])
+            labels[~labelled] = 0
+            if request.empty:
+                labels[:] = 0
+            element[name] = labels
+        if self.image_size is not None:
+            element["frames"] = np.stack([kept[request.index, t, "frame"] for t in stored])
+            element["audio"] = self._heard(request, kept)
         if request.prior == "true":
-            element["prior_mask"] = (labels != 0).astype(np.float32)
+            element["prior_mask"] = (element["labels"] != 0).astype(np.float32)
         elif request.prior == "predicted":
             masks = np.stack([kept[request.index, t, "predicted"] for t in request.frames])
             element["prior_mask"] = masks.astype(np.float32) / np.float32(255)
@@ -180,13 +198,19 @@ class ReadClip(grain.transforms.Map):
         """Adds to `kept` what the request needs and is not there."""
         index, clip = request.index, self.source.clips[request.index]
         seconds = sorted({_stored(clip, t) for t in request.frames})
-        missing = [t for t in seconds if (index, t, "label") not in kept]
+        missing = [t for t in seconds if (index, t, "labels") not in kept]
         if missing:
             record = self.source[index]
-            kept[index, "audio"] = self._sound(index, record)
+            if self.image_size is not None:
+                kept[index, "audio"] = self._sound(index, record)
             for t in missing:
-                kept[index, t, "frame"] = decode_frame(record["frames"][t], self.image_size)
-                kept[index, t, "label"] = self._label(clip, record, t)
+                if self.image_size is not None:
+                    kept[index, t, "frame"] = decode_frame(record["frames"][t], self.image_size)
+                if self.nearest:
+                    nearest = self._label(nearest_binary_label, clip, record, t)
+                    kept[index, t, "labels_nearest"] = nearest
+                decode = binary_label if self.task == "binary" else semantic_label
+                kept[index, t, "labels"] = self._label(decode, clip, record, t)
         if request.prior == "predicted":
             # Of a still, too, there is a mask for every second: they differ by what is heard.
             for t in set(request.frames):
@@ -194,10 +218,9 @@ class ReadClip(grain.transforms.Map):
                     path = layout.mask_path(self.prior_dir, clip.subset, clip.uid, t)
                     kept[index, t, "predicted"] = predicted_mask(path, self.label_size)
 
-    def _label(self, clip, record: dict[str, Any], second: int) -> np.ndarray:
+    def _label(self, decode, clip, record: dict[str, Any], second: int) -> np.ndarray:
         if second not in clip.labelled:
             return np.zeros((self.label_size, self.label_size), np.uint8)
-        decode = binary_label if self.task == "binary" else semantic_label
         label = decode(record["labels"][clip.labelled.index(second)], self.label_size)
         if self.max_targets is not None:
             classes = np.count_nonzero(np.bincount(label.ravel()))

@@ -47,6 +47,7 @@ def test_loads_locks_and_every_stage_is_described(name, argument):
     with pytest.raises((AttributeError, KeyError)):
         config.unheard_of = 1
     assert config.data.folder == argument.partition(",")[0]
+    assert (config.eval.protocols, config.eval.save_masks) == ("stepping_stones", False)
     assert config.schedule
     assert set(config.schedule) == set(config.stages)
     for stage in config.stages.values():

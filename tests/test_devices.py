@@ -33,6 +33,7 @@ def main(stage: dict, data_dir: str, out: Path, meshes: dict[str, int]) -> None:
 
     from aavs_jax import sharding, tree
     from aavs_jax.method import make_method
+    from aavs_jax.metrics import PROTOCOLS
     from aavs_jax.scoring import score
     from aavs_jax.train import make_train_step
     from aavs_jax.train_state import TrainState
@@ -96,7 +97,15 @@ def main(stage: dict, data_dir: str, out: Path, meshes: dict[str, int]) -> None:
                         assert clip not in predictions
                         predictions[str(clip)] = mask[valid]
 
-            figures = score(method, parameters, loader, mesh, description=name, observers=[observe])
+            figures = score(
+                method,
+                parameters,
+                loader,
+                mesh,
+                description=name,
+                protocols=tuple(PROTOCOLS),
+                observers=[observe],
+            )
             found[f"evaluation of {frames}"] = (figures, predictions)
     out.write_bytes(pickle.dumps(results))
 
@@ -196,10 +205,14 @@ def assert_same_figures(ours, theirs) -> None:
     for clip in masks:
         np.testing.assert_array_equal(masks[clip], other_masks[clip])
     assert len(np.unique(np.concatenate(list(masks.values())))) > 2
-    assert figures["clips"] == 6 and figures["frames"] == 2 * (1 + 5 + 10)
-    assert figures.keys() == other_figures.keys()
-    for name in figures:
-        np.testing.assert_array_equal(figures[name], other_figures[name], err_msg=name)
+    assert figures.keys() == other_figures.keys() and len(figures) > 1
+    for protocol, found in figures.items():
+        others = other_figures[protocol]
+        assert found["clips"] == 6 and found["frames"] == 2 * (1 + 5 + 10)
+        assert found.keys() == others.keys()
+        for name in found:
+            message = f"{protocol} {name}"
+            np.testing.assert_array_equal(found[name], others[name], err_msg=message)
 
 
 def test_as_many_devices_are_taken_as_can_share_the_batches(results):

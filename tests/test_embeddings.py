@@ -1,12 +1,13 @@
 """Embeddings in place of log-mel examples: the same network, the same outputs."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
-from aavs_jax import embeddings, stepping_stones
+from aavs_jax import card, embeddings, stepping_stones
 from aavs_jax.checkpoint import save_parameters
 from aavs_jax.errors import UserError
 from aavs_jax.method import make_method
@@ -66,9 +67,15 @@ def config(stage, parameters, tmp_path):
     config["stages"] = {"localise": json.loads(json.dumps(stage))}
     config["data"]["embeddings"] = True
     sound = {path: v for path, v in parameters.items() if path.startswith("audio_encoder/")}
-    save_parameters(tmp_path / "vggish", sound)
-    config["init"] = {"mask2former": "", "vggish": str(tmp_path / "vggish")}
+    leave_folder(tmp_path / "vggish", sound, "vggish", {"audio": stage["model"]["audio"]})
+    config["init"] |= {"mask2former": "", "vggish": str(tmp_path / "vggish")}
     return config
+
+
+def leave_folder(folder, parameters, kind, network):
+    """A folder of weights, as `aavs_jax.convert` leaves it."""
+    save_parameters(folder, parameters)
+    card.write(folder, card.Card(kind, network))
 
 
 def test_the_network_says_the_same_of_embeddings_and_of_sounds(data_dir, method, parameters):
@@ -111,9 +118,35 @@ def test_what_a_phase_started_from_counts_and_not_what_lies_there_now(
     save_parameters(tmp_path / "localise" / "a" / "frozen", before)
     folder = embeddings.for_stage(config, "localise", method, data_dir, tmp_path)
     assert folder == folder_of(data_dir, embeddings.digest(encoder_of(before)))
-    # A phase of another encoder: no folder is right for both.
+    # And of a run that has begun, config.init may be gone.
+    shutil.rmtree(tmp_path / "vggish")
+    assert embeddings.for_stage(config, "localise", method, data_dir, tmp_path) == folder
+
+
+def test_phases_of_two_encoders_have_no_embeddings_that_are_right_for_both(
+    config, method, parameters, data_dir, tmp_path
+):
+    before = {path: value + 1 for path, value in parameters.items()}
+    save_parameters(tmp_path / "localise" / "a" / "frozen", before)
     config["stages"]["localise"]["phases"]["b"]["start"] = "pretrained"
     assert embeddings.for_stage(config, "localise", method, data_dir, tmp_path) is None
+
+
+def test_the_encoder_of_a_whole_network_is_one_too(
+    config, method, parameters, data_dir, tmp_path, capsys
+):
+    leave_folder(tmp_path / "whole", parameters, "aavs", method.network)
+    config["init"] |= {"mask2former": str(tmp_path / "whole"), "vggish": ""}
+    folder = embeddings.for_stage(config, "localise", method, data_dir, tmp_path)
+    assert folder == folder_of(data_dir, embeddings.digest(encoder_of(parameters)))
+    # Of two the one given as such.
+    louder = {
+        path: value + 1 for path, value in parameters.items() if path.startswith("audio_encoder/")
+    }
+    leave_folder(tmp_path / "other", louder, "vggish", {"audio": method.network["audio"]})
+    config["init"]["vggish"] = str(tmp_path / "other")
+    folder = embeddings.for_stage(config, "localise", method, data_dir, tmp_path)
+    assert folder == folder_of(data_dir, embeddings.digest(encoder_of(louder)))
 
 
 def switch_off(config):
@@ -189,7 +222,7 @@ def test_log_mel_where_the_given_encoder_does_not_fit(
         ("shape", sound | {last: np.zeros(9, np.float32)}),
         ("missing", {path: value for path, value in sound.items() if path != last}),
     ):
-        save_parameters(tmp_path / name, changed)
+        leave_folder(tmp_path / name, changed, "vggish", {"audio": method.network["audio"]})
         config["init"]["vggish"] = str(tmp_path / name)
         assert embeddings.for_stage(config, "localise", method, data_dir, tmp_path) is None
 
@@ -219,10 +252,10 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(data_dir, parameters, m
 
 @pytest.mark.slow
 def test_a_run_with_embeddings_goes_as_one_without(
-    config, parameters, data_dir, tmp_path, monkeypatch
+    config, method, parameters, data_dir, tmp_path, monkeypatch
 ):
     """Two phases, checkpoints, validation and all sounds."""
-    save_parameters(tmp_path / "mask2former", parameters)
+    leave_folder(tmp_path / "mask2former", parameters, "aavs", method.network)
     config["init"]["mask2former"] = str(tmp_path / "mask2former")
     config["data"]["folder"] = str(data_dir)
     config["log_every"] = 1

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aavs_jax import metrics
+from aavs_jax import card, metrics
 from aavs_jax.batches import train_batches
 from aavs_jax.checkpoint import PhaseCheckpoints, load_parameters, save_parameters
 from aavs_jax.logging_writer import read_metrics
 from aavs_jax.method import make_method
+from aavs_jax.models.config import AAVSConfig
+from aavs_jax.models.init import abstract_model, initial_parameters
 from aavs_jax.starting import best_parameters
 from configs import avss
 from configs.base import BACKBONE_ADAPTERS, BINARY_TRAINS, SEMANTIC_TRAINS
@@ -105,6 +107,25 @@ def test_masks_of_every_clip(tiny_run):
         values |= set(np.unique(mask))
     assert values == {0, 255}
     assert not (run / "understand/masks").exists()
+
+
+def test_every_phase_has_a_card(tiny_run):
+    run, flags, _ = tiny_run
+    for stage, classes in (
+        ("localise", ("background", "sounding")),
+        ("understand", (layout.BACKGROUND, *CLASS_NAMES)),
+    ):
+        said = card.read(run / stage / "all")
+        assert said.kind == "aavs" and said.classes == classes
+        assert said.network["num_classes"] == len(classes)
+        assert (said.image_size, said.label_size) == (SIZE, SIZE)
+        assert (said.origin["stage"], said.origin["phase"]) == (stage, "all")
+        assert said.origin["run"].startswith("python -m aavs_jax.main --config=configs/avss.py")
+        # It is enough to build the network that the checkpoints are of.
+        parameters, _ = card.weights(run / stage / "all")
+        config = AAVSConfig.from_dict(said.network)
+        fresh = initial_parameters(abstract_model(config), 0)
+        assert {p: v.shape for p, v in fresh.items()} == {p: v.shape for p, v in parameters.items()}
 
 
 def test_curves_and_checkpoints(tiny_run):
@@ -293,11 +314,14 @@ def test_paper_recipe(command, tiny_flags, folder, tmp_path):
         for p, v in pretrained.items()
         if p.startswith(("backbone/", "pixel_decoder/", "decoder/")) and "adapter" not in p
     }
-    save_parameters(tmp_path / "vggish", vggish)
-    save_parameters(tmp_path / "mask2former", others)
+    sizes = json.loads(json.dumps(stages["localise"].network))
+    for folder_name, parameters in (("vggish", vggish), ("mask2former", others)):
+        save_parameters(tmp_path / folder_name, parameters)
+        parts = {key: v for key, v in sizes.items() if (key == "audio") == (parameters is vggish)}
+        card.write(tmp_path / folder_name, card.Card(folder_name, parts))
     given = vggish | others
     run = tmp_path / "run"
-    command(
+    output = command(
         f"--config=configs/avss.py:{folder}",
         *flags,
         f"--config.init.vggish={tmp_path / 'vggish'}",
@@ -338,6 +362,9 @@ def test_paper_recipe(command, tiny_flags, folder, tmp_path):
         # What never trains is written once, and is what was given.
         frozen = load_parameters(run / name / "a" / "frozen")
         assert frozen.keys() == fresh.keys() - listed
+    assert "drawn afresh from seed 3407: 4 arrays of the pixel decoder's adapters (not in" in output
+    assert f"the class predictor ({1 + len(CLASS_NAMES)} classes, not 2)" in output
+    assert "[understand/b] takes" in output and "adapters (as the phase asks)" in output
     rows = rows_of(run)
     assert {row["stage"] for row in rows} == {"localise", "understand"}
     steps = {(m["stage"], m["phase"]): m["step"] for m in read_metrics(run / "metrics.jsonl")}

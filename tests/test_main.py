@@ -59,8 +59,24 @@ def error_of(*arguments: str, cwd: Path) -> str:
         ([AVSS, "--config.seed=many"], ["config.seed", "many"]),
         ([AVSS, "stray"], ["'stray'", "Options start with --"]),
         ([AVSS + ":/x,smal"], ["there is no option 'smal'", "FOLDER,small"]),
+        (
+            [AVSS, "--evaluate=x", "--evaluate_masks=y"],
+            ["--evaluate and --evaluate-masks exclude each other"],
+        ),
+        (
+            [AVSS, "--evaluate-masks=y", "--save_masks"],
+            ["--save-masks has nothing to save where masks are given"],
+        ),
+        ([AVSS, "--evaluate=none"], ["there is no folder of weights at none: check the path"]),
+        (
+            [AVSS, "--evaluate=none", "--config.eval.protocols=cavp,tpavi"],
+            ["config.eval.protocols is 'cavp,tpavi': no protocol 'tpavi'", "avsbench"],
+        ),
     ],
-    ids=["config", "file", "key", "deep_key", "no_key", "flag", "type", "stray", "option"],
+    ids=[
+        *("config", "file", "key", "deep_key", "no_key", "flag", "type", "stray", "option"),
+        *("both", "no_masks", "no_weights", "protocol"),
+    ],
 )
 def test_a_mistake_in_the_command(tmp_path, arguments, words):
     said = error_of(*arguments, cwd=tmp_path)
@@ -68,6 +84,32 @@ def test_a_mistake_in_the_command(tmp_path, arguments, words):
         assert word in said
     assert "\\" not in said  # nobody's repr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "runs/avss"),
+        (["--evaluate=weights/aavs_s4"], "runs/avss-aavs_s4"),
+        (["--evaluate=a/one/,../two"], "runs/avss-one-two"),
+        (["--evaluate=runs/mine/localise/b"], "runs/avss-mine-localise-b"),
+        (["--evaluate_masks=theirs/pred_masks"], "runs/avss-pred_masks"),
+    ],
+)
+def test_an_evaluation_has_a_folder_of_its_own(tmp_path, arguments, expected):
+    (tmp_path / "runs/mine/localise/b/checkpoints").mkdir(parents=True)
+    program = (
+        "import sys; from aavs_jax import main; main.parse(['main', *sys.argv[1:]]); "
+        "print(main.default_workdir())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, AVSS, *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == expected, done.stderr
 
 
 # ---- by the whole command
@@ -237,6 +279,12 @@ def test_an_unknown_schedule(tmp_path, raw):
     with pytest.raises(UserError, match="schedule of localise/all is 'linear'"):
         run_on(raw, tmp_path, **NEXT_MISTAKE)
     assert not (tmp_path / "runs" / "avss" / "localise").exists()
+
+
+def test_an_unknown_protocol_is_found_before_data_is_made(tmp_path, raw):
+    with pytest.raises(UserError, match="eval.protocols is 'j': no protocol 'j'; there are"):
+        run_on(raw, tmp_path, **{"eval.protocols": "j"})
+    assert nothing_but_the_record(tmp_path)
 
 
 def test_an_fsdp_that_does_not_divide_the_devices(tmp_path, raw):

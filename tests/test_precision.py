@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from aavs_jax.method import make_method
+from aavs_jax.metrics import PROTOCOL
 from aavs_jax.scoring import score
 from aavs_jax.sharding import make_mesh, put_batch, put_state
 from aavs_jax.starting import best_parameters
@@ -64,7 +65,7 @@ def test_bfloat16_keeps_figures(stage, trained, tiny_stage):
         )
         batch = {name: array for name, array in next(iter(loader)).items() if name != "ids"}
         loss, _ = jax.jit(method.loss)(parameters, put_batch(batch, mesh), jax.random.key(0))
-        found[dtype] = figures[FIGURE[stage]], np.concatenate(masks), float(loss)
+        found[dtype] = figures[PROTOCOL][FIGURE[stage]], np.concatenate(masks), float(loss)
     (figure, masks, loss), (figure_16, masks_16, loss_16) = found.values()
     agreement = (masks == masks_16).mean()
     print(f"{stage}: {FIGURE[stage]} {figure:.4f} -> {figure_16:.4f}, loss {loss:.4f} -> ", end="")

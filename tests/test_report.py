@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from aavs_jax.errors import UserError
-from aavs_jax.report import format_table, write_report
+from aavs_jax.figure_tables import format_table
+from aavs_jax.report import write_report
 
 VOID = {"meta", "img"}
 
@@ -177,6 +178,36 @@ def test_headline_prefers_the_test_split(tmp_path):
     assert re.findall(r'class="value">([^<]+)', text) == ["0.500"]
     _, text = write(tmp_path, rows=rows[:1])
     assert re.findall(r'class="value">([^<]+)', text) == ["0.250"]
+
+
+def test_several_protocols_stand_side_by_side_and_the_first_is_the_headline(tmp_path):
+    rows = [
+        row("localise", sound, metric, value) | {"protocol": protocol}
+        for protocol, shift in (("stepping_stones", 0.0), ("cavp", 0.25))
+        for sound, metric, value in (
+            ("right", "J", 0.5 + shift),
+            ("silence", "J", 0.125 + shift),
+            *([("right", "FDR", 0.0625)] if protocol == "cavp" else []),
+        )
+    ]
+    page, text = write(tmp_path, rows=rows)
+    assert re.findall(r'class="value">([^<]+)', text) == ["0.500"]
+    assert "Localise, by every protocol" in page.text
+    first = text[text.index("by every protocol") : text.index("<details>")]
+    assert re.findall(r'scope="row">([^<]+)', first) == ["stepping_stones", "cavp"]
+    assert "0.500" in first and "0.750" in first and "0.062" in first and "0.125" not in first
+    assert text.count("<details>") == 2
+    assert format_table(rows).count("protocol") == 2
+    one = [found for found in rows if found["protocol"] == "cavp"]
+    page, _ = write(tmp_path, rows=one)
+    assert "by every protocol" not in page.text and "protocol cavp" in page.text
+
+
+def test_masks_as_given_have_headlines_too(tmp_path):
+    rows = [row("localise", "given", "J", 0.5), row("understand", "given", "mIoU", 0.25)]
+    page, text = write(tmp_path, rows=rows)
+    assert re.findall(r'class="value">([^<]+)', text) == ["0.500", "0.250"]
+    assert "Localise: J, masks as given" in page.text
 
 
 def test_small_pictures_are_exact_and_large_ones_shrunk(tmp_path):

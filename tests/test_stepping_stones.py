@@ -1,4 +1,4 @@
-"""What a phase starts from, and what is found to be wrong before anything is done."""
+"""What is found to be wrong before anything is done."""
 
 import dataclasses
 import math
@@ -6,18 +6,14 @@ import types
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from aavs_jax.batches import eval_batches, evaluations, masks_folder, open_sources, sounds_to_hear
-from aavs_jax.checkpoint import SCORE, PhaseCheckpoints, save_parameters
 from aavs_jax.checks import check_data, check_patterns, check_schedule
 from aavs_jax.errors import UserError
 from aavs_jax.method import Method
 from aavs_jax.sharding import make_mesh
-from aavs_jax.starting import starting_parameters
 from aavs_jax.stepping_stones import train_and_evaluate
-from aavs_jax.train_state import TrainState
 from configs import avss, s4
 from data_pipelines import audible_shapes
 from data_pipelines.errors import DataError
@@ -26,134 +22,15 @@ from data_pipelines.prepare import prepare
 from data_pipelines.source import Clip, open_source
 
 SHAPES = {"audio/kernel": (3,), "backbone/adapter": (2, 2), "head/kernel": (4,), "queries": (5,)}
-
-
-def draw(seed):
-    rng = np.random.default_rng(seed)
-    return {path: rng.normal(size=shape).astype(np.float32) for path, shape in SHAPES.items()}
-
-
 NETWORK = Method(
     task="binary",
     num_classes=2,
     network={},
     shapes={path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in SHAPES.items()},
-    initial=draw,
+    initial=None,
     loss=None,
     predict=None,
 )
-FRESH = draw(3)
-
-
-def config_with(start, fresh=(), zero=(), init=None):
-    phase = {"start": start, "fresh": fresh, "zero": zero}
-    return {
-        "seed": 3,
-        "init": init or {"mask2former": "", "vggish": ""},
-        "stages": {"localise": {"phases": {"b": phase}}},
-    }
-
-
-def start_of(root, *arguments, **more):
-    return starting_parameters(config_with(*arguments, **more), "localise/b", NETWORK, root)
-
-
-def assert_same(one, other):
-    assert one.keys() == other.keys()
-    for path, value in one.items():
-        np.testing.assert_array_equal(value, other[path], err_msg=path)
-
-
-def leave_phase(directory, parameters):
-    """Two validated checkpoints, the first of which is better."""
-    with PhaseCheckpoints(directory) as checkpoints:
-        for step, score in ((1, 0.8), (2, 0.3)):
-            values = {path: jnp.asarray(value) * step for path, value in parameters.items()}
-            state = TrainState(jnp.asarray(step), values, {}, ())
-            checkpoints.save(state, iter_of_data(), {SCORE: score})
-
-
-def iter_of_data():
-    import grain
-
-    return iter(grain.MapDataset.range(3).to_iter_dataset())
-
-
-# starting_parameters
-
-
-def test_nothing_is_the_fresh_draw_of_the_seed(tmp_path):
-    assert_same(start_of(tmp_path, "nothing"), FRESH)
-
-
-def test_pretrained_without_folders_says_which_options_to_give(tmp_path):
-    with pytest.raises(UserError) as error:
-        start_of(tmp_path, "pretrained")
-    words = str(error.value)
-    assert "localise/b starts from pretrained parameters" in words
-    assert "--config.init.mask2former=DIR and --config.init.vggish=DIR" in words
-    assert ",small" in words
-    given = {"mask2former": str(tmp_path), "vggish": ""}
-    with pytest.raises(UserError, match=r"pass --config\.init\.vggish=DIR \(Orbax"):
-        start_of(tmp_path, "pretrained", init=given)
-    given["vggish"] = str(tmp_path / "none")
-    with pytest.raises(UserError, match=r"init\.vggish is no folder: .*none"):
-        start_of(tmp_path, "pretrained", init=given)
-
-
-def test_pretrained_joins_the_folders_and_names_what_does_not_fit(tmp_path, capsys):
-    save_parameters(
-        tmp_path / "network",
-        {"backbone/adapter": jnp.ones((2, 2)), "head/kernel": jnp.ones(151), "other": jnp.ones(1)},
-    )
-    save_parameters(tmp_path / "sound", {"audio/kernel": jnp.full(3, 2.0)})
-    init = {"mask2former": str(tmp_path / "network"), "vggish": str(tmp_path / "sound")}
-    parameters = start_of(tmp_path, "pretrained", init=init)
-    expected = FRESH | {
-        "backbone/adapter": np.ones((2, 2), np.float32),
-        "audio/kernel": np.full(3, 2.0, np.float32),
-    }
-    assert_same(parameters, expected)
-    said = capsys.readouterr().out
-    assert "[localise/b] takes 2 of 4 arrays from 'pretrained'" in said
-    assert "drawn afresh: head/kernel, queries" in said
-
-
-def test_a_phase_hands_over_its_best_not_its_last(tmp_path, capsys):
-    before = {path: np.full(shape, 7, np.float32) for path, shape in SHAPES.items()}
-    leave_phase(tmp_path / "localise" / "a", before)
-    assert_same(start_of(tmp_path, "localise/a"), before)
-    said = capsys.readouterr().out
-    assert "takes 4 of 4 arrays from 'localise/a'" in said and "afresh" not in said
-
-
-def test_what_misfits_from_another_stage_is_named_and_drawn_afresh(tmp_path, capsys):
-    before = {path: np.full(shape, 7, np.float32) for path, shape in SHAPES.items()}
-    before["head/kernel"] = np.full(9, 7, np.float32)
-    leave_phase(tmp_path / "localise" / "a", before)
-    parameters = start_of(tmp_path, "localise/a")
-    assert_same(parameters, before | {"head/kernel": FRESH["head/kernel"]})
-    assert "drawn afresh: head/kernel" in capsys.readouterr().out
-
-
-def test_fresh_and_zero_win_over_what_is_taken(tmp_path):
-    before = {path: np.full(shape, 7, np.float32) for path, shape in SHAPES.items()}
-    leave_phase(tmp_path / "localise" / "a", before)
-    parameters = start_of(tmp_path, "localise/a", fresh=("backbone/.*",), zero=("queries",))
-    changed = {
-        "backbone/adapter": FRESH["backbone/adapter"],
-        "queries": np.zeros(5, np.float32),
-    }
-    assert_same(parameters, before | changed)
-
-
-def test_a_start_that_is_not_there_and_patterns_without_match_are_errors(tmp_path):
-    with pytest.raises(UserError, match=r"starts from 'localise/z', which is neither"):
-        start_of(tmp_path, "localise/z")
-    for key in ("fresh", "zero"):
-        with pytest.raises(UserError, match=f"'none_such' of 'localise/b {key}' matches none"):
-            start_of(tmp_path, "nothing", **{key: ("none_such",)})
-
 
 # masks
 

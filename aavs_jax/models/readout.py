@@ -41,6 +41,14 @@ def binary_prediction(scores: jax.Array) -> tuple[jax.Array, jax.Array]:
     return (sounding > background).astype(jnp.uint8), jax.nn.sigmoid(2 * sounding - background)
 
 
+def softmax_map(scores: jax.Array) -> jax.Array:
+    """Scores [N,G,G',2] -> float32 [N,G,G'], the softmax over them: sigmoid(s_1 - s_0).
+
+    The map that code bases other than Stepping Stones lay thresholds on.
+    """
+    return jax.nn.sigmoid(scores[..., 1] - scores[..., 0])
+
+
 def semantic_prediction(scores: jax.Array) -> jax.Array:
     """Scores [N,G,G',K] -> class ids uint8 [N,G,G']."""
     return scores.argmax(-1).astype(jnp.uint8)

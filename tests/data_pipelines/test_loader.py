@@ -1,7 +1,9 @@
 """The two chains: nothing lost, nothing twice, the same again after a stop."""
 
+import dataclasses
 import itertools
 
+import grain
 import numpy as np
 import pytest
 from PIL import Image
@@ -406,6 +408,49 @@ def test_silence(test):
     for batch in evaluated(test, sound="silence"):
         assert batch["audio"].dtype == np.float32
         assert (batch["audio"] == np.float32(np.log(0.01))).all()
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_labels_by_nearest_and_places_in_the_split(test, cache):
+    options = dict(SIZES, label_size=5, task="binary", frames_per_batch=20, cache=cache)
+    loader = eval_loader(test, nearest=True, **options)
+    assert loader.clips == len(test) == 7
+    for _ in range(2):
+        seen = {}
+        for batch in loader:
+            assert batch["labels_nearest"].dtype == np.uint8
+            assert batch["position"].dtype == np.int32
+            for row, clip in enumerate(batch["ids"]):
+                if clip:
+                    seen[str(clip)] = int(batch["position"][row])
+                touched, nearest = batch["labels"][row], batch["labels_nearest"][row]
+                if clip and touched.any():
+                    # The left half of 32 pixels: 2.5 of 5, of which the third is only touched.
+                    assert (nearest <= touched).all()
+                    labelled = batch["labelled"][row]
+                    assert (touched[labelled] == [1, 1, 1, 0, 0]).all()
+                    assert (nearest[labelled] != touched[labelled]).any(axis=(1, 2)).all()
+                assert not nearest[~batch["labelled"][row]].any()
+        assert seen == {clip.name: i for i, clip in enumerate(test.clips)}
+    assert all("labels_nearest" not in batch for batch in eval_loader(test, **options))
+
+
+@dataclasses.dataclass(frozen=True)
+class Ones(grain.transforms.Map):
+    def map(self, element):
+        assert "frames" not in element and "audio" not in element
+        return element | {"masks": element["labels"] + np.uint8(1)}
+
+
+def test_predictions_from_elsewhere_need_neither_frames_nor_sounds(test, monkeypatch):
+    for name in ("decode_frame", "silence_example"):
+        monkeypatch.setattr(f"data_pipelines.transforms.{name}", lambda *_: pytest.fail("decoded"))
+    options = dict(SIZES, task="semantic", frames_per_batch=20)
+    batches = list(eval_loader(test, **{**options, "image_size": None}, masks=Ones()))
+    assert {clip for batch in batches for clip in batch["ids"]} >= {c.name for c in test.clips}
+    for batch in batches:
+        assert not batch.keys() & {"frames", "audio"}
+        np.testing.assert_array_equal(batch["masks"], batch["labels"] + 1)
 
 
 def test_evaluation_faults(test):

@@ -13,6 +13,7 @@ from data_pipelines.request import Draw
 from data_pipelines.transforms import (
     binary_label,
     decode_frame,
+    nearest_binary_label,
     predicted_mask,
     semantic_label,
 )
@@ -71,10 +72,22 @@ def test_binary_label_counts_touched_pixels():
     assert not semantic_label(png(label), 4).any()
 
 
+def test_nearest_binary_label_takes_the_pixel_at_the_centre():
+    label = np.zeros((6, 6, 3), np.uint8)
+    label[4, 1] = (0, 0, 64)
+    found = nearest_binary_label(png(label), 2)
+    # Centres 0.5 and 1.5 lie at 1.5 and 4.5 of the input: pixels 1 and 4.
+    assert found.dtype == np.uint8 and found.tolist() == [[0, 0], [1, 0]]
+    label[4, 1], label[4, 2] = 0, (128, 0, 0)
+    assert not nearest_binary_label(png(label), 2).any()
+
+
 def test_every_class_colour_is_foreground():
     for class_id, colour in enumerate(layout.palette(256)):
         label = binary_label(png(np.full((4, 4, 3), colour, np.uint8)), 4)
         assert (label == (class_id > 0)).all()
+        nearest = nearest_binary_label(png(np.full((4, 4, 3), colour, np.uint8)), 4)
+        np.testing.assert_array_equal(nearest, label)
 
 
 def test_predicted_masks(tmp_path):

@@ -1,4 +1,4 @@
-"""Metrics against slow definitions from AAVS.md section 5, and against splitting and padding."""
+"""The protocol `stepping_stones` by itself against slow definitions from AAVS.md section 5."""
 
 import functools
 
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from aavs_jax import metrics
+from aavs_jax.metrics.counting import thresholds_reached
 
 G, K = 12, 7
 
@@ -230,7 +231,7 @@ def test_threshold_levels_equal_the_comparisons():
         ]
     )
     expected = (scores[:, None] >= thresholds).sum(axis=1)
-    np.testing.assert_array_equal(metrics._thresholds_reached(scores), expected)
+    np.testing.assert_array_equal(thresholds_reached(scores), expected)
 
 
 def test_sums_do_not_overflow():

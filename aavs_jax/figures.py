@@ -1,0 +1,95 @@
+"""Figures of a stage's network: every prior and sound, and the masks that are kept."""
+
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jax.sharding import Mesh
+
+from aavs_jax import presentation, scoring
+from aavs_jax.batches import eval_batches, evaluations
+from aavs_jax.mask_folders import mask_writers
+from aavs_jax.method import Method
+from aavs_jax.sharding import put_state
+from aavs_jax.workdir import Workdir
+from data_pipelines.embeddings import Embeddings
+from data_pipelines.source import ClipSource
+
+Config = Mapping[str, Any]
+Rows = list[dict[str, Any]]
+
+
+def stage_figures(
+    config: Config,
+    stage_name: str,
+    parameters: Mapping[str, Any],
+    method: Method,
+    sources: Mapping[str, ClipSource],
+    heard: Mapping[str, Embeddings],
+    workdir: Workdir,
+    mesh: Mesh,
+    **named: str,
+) -> Rows:
+    """Rows for every prior and sound on the test split; masks and rows of the other splits.
+
+    Args:
+      config: as in configs/base.py.
+      stage_name: one of its stages.
+      parameters: of the stage's network, by path.
+      method: of the stage.
+      sources: by split.
+      heard: by split, what the network takes in place of log-mel examples; {} where it does not.
+      workdir: of the run.
+      mesh: of the devices.
+      **named: goes into every row.
+    """
+    stage = config["stages"][stage_name]
+    root = workdir.root
+    parameters = put_state(parameters, mesh)
+    protocols = scoring.protocols(config)
+    chosen = presentation.choose(sources.get("test"), config["eval"]["examples"])
+    rows: Rows = []
+    with mask_writers(root / stage_name) as masks:
+        for split, prior, sound in evaluations(config, stage, sources):
+            batches = eval_batches(
+                config,
+                stage,
+                sources[split],
+                root,
+                mesh,
+                prior=prior,
+                sound=sound,
+                embeddings=heard.get(split),
+                nearest=scoring.needs_nearest(stage["task"], protocols),
+            )
+            showcase = scoring.Showcase(chosen if split == "test" else ())
+            observers: list[Callable] = [showcase]
+            with contextlib.ExitStack() as stack:
+                if place := _place_of_masks(config, stage, split, prior, sound):
+                    if (writer := masks(place, stage["task"])) is not None:
+                        stack.callback(writer.close)
+                        observers.append(writer)
+                figures = scoring.score(
+                    method,
+                    parameters,
+                    batches,
+                    mesh,
+                    description=f"{stage_name} on {split}, sound {sound}, prior {prior}",
+                    protocols=protocols,
+                    observers=observers,
+                )
+            labels = {"stage": stage_name, "split": split, "sound": sound, "prior": prior, **named}
+            rows += scoring.to_rows(figures, stage["task"], sources[split].class_names, **labels)
+            if split == "test":
+                presentation.save(root / stage_name, sound, prior, showcase)
+    return rows
+
+
+def _place_of_masks(config: Config, stage: Config, split: str, prior: str, sound: str) -> str:
+    """The folder's name for the masks of a pass; '' where none are written."""
+    first = prior == stage["prior"]["evaluate"][0]
+    handed_over = stage["writes_masks"] and first
+    saved = config["eval"]["save_masks"] and split == "test"
+    if sound != "right" or not (handed_over or saved):
+        return ""
+    return "masks" if first else f"masks-{prior}"

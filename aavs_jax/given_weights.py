@@ -1,0 +1,271 @@
+"""Weights that are to be evaluated: which stage's they are, and whether its network is whole.
+
+Nothing is drawn at random here: a parameter that is missing, too many or of another shape is an
+error that names it. Only an audio encoder may come from a folder of its own.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aavs_jax import card, tree
+from aavs_jax.card import Card
+from aavs_jax.errors import UserError
+from aavs_jax.method import Method, make_method
+from aavs_jax.pretrained import AUDIO_ENCODER, MAKING
+from aavs_jax.progress import say
+from aavs_jax.starting import in_words
+from data_pipelines.source import ClipSource
+
+Config = Mapping[str, Any]
+
+QUESTIONS = {"binary": "where it sounds", "semantic": "what it is"}
+# Task and whether there are prior masks -> the configs that have such a network last.
+CONFIGS = {
+    ("binary", False): "configs/s4.py or configs/ms3.py",
+    ("semantic", True): "configs/avss.py",
+    ("semantic", False): "configs/avss_end_to_end.py",
+}
+# Of a card's network: the stage decides on these.
+NOT_SIZES = ("task", "num_classes", "prior", "dtype")
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """A stage's weights.
+
+    Attributes:
+      folder: as given.
+      card: of the folder.
+      stage: the stage's config, with the sizes of the weights.
+      parameters: all of the network's, by path.
+      digest: of them.
+    """
+
+    folder: Path
+    card: Card
+    stage: Config
+    parameters: dict[str, np.ndarray]
+    digest: str
+
+
+def read(config: Config, name: str, folders: str) -> dict[str, Given]:
+    """The weights of every stage that there are some for, in the order of the schedule.
+
+    Args:
+      config: as in configs/base.py.
+      name: of the config, such as "s4".
+      folders: separated by commas: `<run>/<stage>/<phase>`, a whole run, whose stages' last phases
+        are taken, or what `aavs_jax.convert` wrote.
+
+    Raises:
+      UserError: no weights there; not of a network that can be evaluated, or of none that the
+        schedule has; parameters missing, too many or misfitting.
+    """
+    cards = {folder: card.read(folder) for folder in _folders(folders)}
+    chosen = _assign(config, name, cards)
+    for stage_name in config["schedule"]:
+        if stage_name not in chosen:
+            say(f"[{stage_name}] is left out: no weights are given for it")
+    return {
+        stage_name: _read(config, stage_name, chosen[stage_name], cards[chosen[stage_name]])
+        for stage_name in config["schedule"]
+        if stage_name in chosen
+    }
+
+
+def check_classes(stage_name: str, given: Given, source: ClipSource) -> None:
+    """Whether a semantic network and the data have the same classes; other names are said.
+
+    Raises:
+      UserError: not as many.
+    """
+    if given.stage["task"] != "semantic":
+        return
+    count = given.card.network["num_classes"]
+    if count != source.num_classes:
+        raise UserError(
+            f"{given.folder} is {given.card.describe()}, and the data has {source.num_classes} "
+            f"classes, background included: give the stage {stage_name} weights for these classes, "
+            "or the data that these weights are for"
+        )
+    for class_id, (theirs, ours) in enumerate(
+        zip(given.card.classes, source.class_names, strict=False)
+    ):
+        if theirs != ours:
+            say(
+                f"[{stage_name}] classes are called otherwise by {given.folder} than by the data: "
+                f"class {class_id} is {theirs!r} there and {ours!r} here"
+            )
+            break
+
+
+def _folders(folders: str) -> list[Path]:
+    found: list[Path] = []
+    for text in filter(None, (part.strip() for part in folders.split(","))):
+        folder = Path(text)
+        found += _last_phases(folder) if (folder / "config.json").exists() else [folder]
+    if not found:
+        raise UserError("--evaluate names no folder of weights: give --evaluate=DIR")
+    return found
+
+
+def _last_phases(run: Path) -> list[Path]:
+    """The folders of a run's stages' last phases, of those that have been trained."""
+    path = run / "config.json"
+    try:
+        config = json.loads(path.read_bytes())["config"]
+        phases = [run / s / config["stages"][s]["order"][-1] for s in config["schedule"]]
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise UserError(f"{path} is damaged: name <run>/<stage>/<phase> instead of it") from error
+    trained = [phase for phase in phases if any((phase / "checkpoints").glob("[0-9]*"))]
+    if not trained:
+        raise UserError(
+            f"{run} holds no trained network: none of its stages has reached its last phase, such "
+            f"as {phases[0]}"
+        )
+    return trained
+
+
+def _assign(config: Config, name: str, cards: Mapping[Path, Card]) -> dict[str, Path]:
+    """Stage -> folder of weights."""
+    chosen: dict[str, Path] = {}
+    for folder, found in cards.items():
+        if found.kind != "aavs":
+            key = "vggish" if found.kind == "vggish" else "mask2former"
+            raise UserError(
+                f"{folder} is {found.describe()}: a start for training "
+                f"(--config.init.{key}={folder}) and no network that can be evaluated"
+            )
+        task, prior = found.network["task"], bool(found.network.get("prior"))
+        fitting = [
+            stage_name
+            for stage_name in config["schedule"]
+            if config["stages"][stage_name]["task"] == task
+            and (config["stages"][stage_name]["prior"]["train"] != "none") == prior
+        ]
+        if not fitting:
+            raise UserError(_no_stage(config, name, folder, found))
+        free = [stage_name for stage_name in fitting if stage_name not in chosen]
+        if not free:
+            raise UserError(
+                f"{chosen[fitting[0]]} and {folder} are both for the stage {fitting[0]}: give one "
+                "of them"
+            )
+        chosen[free[0]] = folder
+    return chosen
+
+
+def _no_stage(config: Config, name: str, folder: Path, found: Card) -> str:
+    task, prior = found.network["task"], bool(found.network.get("prior"))
+    tasks = list(dict.fromkeys(config["stages"][s]["task"] for s in config["schedule"]))
+    asks = " and ".join(QUESTIONS[t] for t in tasks)
+    if task in tasks:
+        asks = f"{QUESTIONS[task]} {'without' if prior else 'with'} prior masks"
+    fitting = CONFIGS.get((task, prior), "one with such a stage")
+    return (
+        f"{folder} is {found.describe()}, and the config {name} asks {asks}: use --config={fitting}"
+    )
+
+
+def _read(config: Config, stage_name: str, folder: Path, found: Card) -> Given:
+    parameters, _ = card.weights(folder)
+    stage = _with_sizes(config["stages"][stage_name], found.network)
+    if not any(path.startswith(AUDIO_ENCODER) for path in parameters):
+        encoder, sizes = _audio_encoder(config, stage_name, folder)
+        parameters |= encoder
+        stage = _with_sizes(stage, sizes)
+    if found.image_size:
+        stage = stage | {"data": stage["data"] | {"image_size": found.image_size}}
+    _say_sizes(stage_name, config["stages"][stage_name], stage, folder)
+    _check_whole(folder, parameters, make_method(stage, found.network["num_classes"]))
+    return Given(folder, found, stage, parameters, tree.digest(parameters))
+
+
+def _with_sizes(stage: Config, network: Mapping[str, Any]) -> dict[str, Any]:
+    sizes = {key: value for key, value in network.items() if key not in NOT_SIZES}
+    return {**stage, "model": _merged(stage["model"], sizes)}
+
+
+def _merged(values: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(values)
+    for key, value in others.items():
+        inner = values.get(key)
+        merged[key] = _merged(inner, value) if isinstance(inner, Mapping) else value
+    return merged
+
+
+def _say_sizes(stage_name: str, asked: Config, taken: Config, folder: Path) -> None:
+    """Tells where the weights' sizes are not the config's."""
+    differing = []
+    for part in ("model", "data"):
+        before, now = _flat(asked[part]), _flat(taken[part])
+        differing += [
+            f"{part}.{key} {now[key]} (not {before[key]})"
+            for key in before
+            # Has no part in an evaluation.
+            if now[key] != before[key] and key != "backbone.drop_path_rate"
+        ]
+    if differing:
+        say(f"[{stage_name}] is of the sizes of {folder}: {', '.join(differing)}")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            # As JSON has it, where a tuple is a list.
+            flat[prefix + key] = json.loads(json.dumps(value))
+    return flat
+
+
+def _audio_encoder(
+    config: Config, stage_name: str, folder: Path
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Parameters and sizes of the audio encoder for weights that have none."""
+    given = config["init"]["vggish"]
+    place = Path(given) if given else folder.absolute().parent / "vggish"
+    if not given and not (place / card.FILE).exists():
+        raise UserError(
+            f"{folder} has no audio encoder, as AAVS files have none: make one of "
+            f"{MAKING['vggish'][0]} with {MAKING['vggish'][1]}, and give it with "
+            f"--config.init.vggish=DIR or put it beside, at {place}; the small network, "
+            "--config=configs/s4.py without data, runs without"
+        )
+    parameters, found = card.weights(place)
+    encoder = {p: value for p, value in parameters.items() if p.startswith(AUDIO_ENCODER)}
+    if not encoder:
+        raise UserError(
+            f"{place} is {found.describe()}, and {folder} lacks an audio encoder: give one with "
+            "--config.init.vggish=DIR"
+        )
+    say(f"[{stage_name}] takes the audio encoder that {folder} lacks from {place}")
+    return encoder, {"audio": found.network["audio"]}
+
+
+def _check_whole(folder: Path, parameters: Mapping[str, np.ndarray], method: Method) -> None:
+    wanted = {path: tuple(leaf.shape) for path, leaf in method.shapes.items()}
+    faults: Sequence[tuple[str, Mapping[str, str]]] = (
+        ("lacks", dict.fromkeys(wanted.keys() - parameters.keys(), "")),
+        ("holds what the network has not:", dict.fromkeys(parameters.keys() - wanted.keys(), "")),
+        (
+            "does not fit the network:",
+            {
+                path: f"of shape {list(parameters[path].shape)}, not {list(shape)}"
+                for path, shape in wanted.items()
+                if path in parameters and parameters[path].shape != shape
+            },
+        ),
+    )
+    for what, paths in faults:
+        if paths:
+            raise UserError(
+                f"{folder} {what} {in_words(paths)}, so nothing would be known of its figures: "
+                "convert the origin once more, or train"
+            )

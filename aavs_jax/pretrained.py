@@ -1,0 +1,222 @@
+"""The folders of config.init, from which a phase with start 'pretrained' takes its parameters.
+
+Their cards and the shapes in them are looked at before anything is done, so that a wrong folder
+costs seconds and not the hours that preparing data takes; values are read when a phase starts.
+"""
+
+import dataclasses
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import nnx
+from orbax.checkpoint import v1 as ocp
+
+from aavs_jax import card
+from aavs_jax.checkpoint import PARAMETERS
+from aavs_jax.errors import UserError
+from aavs_jax.models.config import AAVSConfig
+from aavs_jax.models.init import abstract_model
+
+AUDIO_ENCODER = "audio_encoder/"  # beginning of its parameters' paths
+# What each key of config.init takes, later ones winning, and how the paper's is made.
+KINDS = {"mask2former": ("mask2former", "aavs", "swin"), "vggish": ("vggish",)}
+MAKING = {
+    "mask2former": (
+        "facebook/mask2former-swin-base-ade-semantic",
+        "python -m aavs_jax.convert mask2former-swin-base-ade-semantic --out weights/m2f_swin_b",
+    ),
+    "vggish": (
+        "vggish-10086976.pth",
+        "python -m aavs_jax.convert vggish-10086976.pth --out weights/vggish",
+    ),
+}
+# Two networks that differ in these can share parameters: classes and queries that do not fit are
+# drawn afresh, and the others are not in the parameters.
+MAY_DIFFER = {"task", "num_classes", "num_queries", "prior", "dtype", "backbone.drop_path_rate"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """A folder of weights given in config.init.
+
+    Attributes:
+      key: of config.init.
+      folder: as given.
+      card: of it.
+      shapes: path -> shape of every parameter in it.
+    """
+
+    key: str
+    folder: Path
+    card: card.Card
+    shapes: dict[str, tuple[int, ...]]
+
+    def describe(self) -> str:
+        """'weights/vggish, an audio encoder alone'."""
+        return f"{self.folder}, {self.card.describe()}"
+
+
+def missing(init: Mapping[str, Any]) -> list[str]:
+    """The keys of config.init that name no folder."""
+    return [key for key in KINDS if not init[key]]
+
+
+def how_to_give(keys: Sequence[str]) -> str:
+    """What to do about missing folders, for the end of a sentence.
+
+    Args:
+      keys: some of config.init's, at least one.
+    """
+    options = " and ".join(f"--config.init.{key}=DIR" for key in keys)
+    files, commands = zip(*(MAKING[key] for key in keys), strict=True)
+    return (
+        f"pass {options}, made once from {' and '.join(files)} with {' and '.join(commands)}, or "
+        "take the small network, which needs none, with --config=...:FOLDER,small"
+    )
+
+
+def read_origins(init: Mapping[str, Any]) -> list[Origin]:
+    """The folders that are given, in the order in which later ones win.
+
+    Raises:
+      UserError: one is not there, has no card, cannot be read or is of another kind.
+    """
+    return [_read(key, Path(init[key])) for key in KINDS if init[key]]
+
+
+def check_pretrained(
+    config: Mapping[str, Any], name: str, network: Mapping[str, Any]
+) -> list[Origin]:
+    """What config.init gives a phase: folders of weights of the right kinds and sizes.
+
+    Args:
+      config: as in configs/base.py.
+      name: "<stage>/<phase>".
+      network: sizes of the stage's, as `Method.network`.
+
+    Raises:
+      UserError: none is given; `read_origins`; one is of other sizes: says of which, and which keys
+        make all stages fit.
+    """
+    origins = read_origins(config["init"])
+    if not origins:
+        raise UserError(
+            f"{name} starts from pretrained parameters, and none are given: "
+            f"{how_to_give(missing(config['init']))}"
+        )
+    for origin in origins:
+        _check_sizes(config, name, network, origin)
+    return origins
+
+
+def holds_sound(origins: Sequence[Origin]) -> bool:
+    """Whether any of the folders holds an audio encoder."""
+    return any(path.startswith(AUDIO_ENCODER) for origin in origins for path in origin.shapes)
+
+
+def shapes_of(origins: Sequence[Origin]) -> dict[str, tuple[int, ...]]:
+    """Path -> shape of what the folders hold together."""
+    merged: dict[str, tuple[int, ...]] = {}
+    for origin in origins:
+        merged |= origin.shapes
+    return merged
+
+
+def load(origins: Sequence[Origin]) -> dict[str, np.ndarray]:
+    """The parameters of all folders, by path, as host arrays.
+
+    Raises:
+      UserError: one cannot be read, or is not what its card says.
+    """
+    merged: dict[str, np.ndarray] = {}
+    for origin in origins:
+        merged |= card.weights(origin.folder)[0]
+    return merged
+
+
+def load_audio_encoder(init: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The audio encoder that config.init gives, by path in the network; {} where it gives none.
+
+    Raises:
+      UserError: as `read_origins` and `load`.
+    """
+    holding = [origin for origin in read_origins(init) if holds_sound([origin])]
+    return {
+        path: value for path, value in load(holding[-1:]).items() if path.startswith(AUDIO_ENCODER)
+    }
+
+
+def _read(key: str, folder: Path) -> Origin:
+    try:
+        description = card.read(folder)
+    except UserError as error:
+        raise UserError(f"--config.init.{key}: {error}") from error
+    if description.kind not in KINDS[key]:
+        places = [f"--config.init.{other}" for other in KINDS if description.kind in KINDS[other]]
+        kinds = " or ".join(card.KINDS[kind] for kind in KINDS[key])
+        raise UserError(
+            f"{folder} is given as --config.init.{key} and holds {description.describe()}: give it "
+            f"as {places[0]}, and as --config.init.{key} {kinds}"
+        )
+    return Origin(key, folder, description, _shapes(folder, description))
+
+
+def _check_sizes(
+    config: Mapping[str, Any], name: str, network: Mapping[str, Any], origin: Origin
+) -> None:
+    wanted = _flat(network)
+    theirs = {
+        key: value
+        for key, value in _flat(origin.card.network).items()
+        # Without an audio encoder its sizes are nobody's.
+        if key not in MAY_DIFFER and (not key.startswith("audio.") or holds_sound([origin]))
+    }
+    differing = {key: value for key, value in theirs.items() if wanted.get(key) != value}
+    if not differing:
+        return
+    words = ", ".join(f"{key} {value} (here {wanted.get(key)})" for key, value in differing.items())
+    keys = []
+    for stage_name in config["schedule"]:
+        model = _flat(config["stages"][stage_name]["model"])
+        for key, value in differing.items():
+            if key in model and model[key] != value:
+                text = str(value).replace(" ", "")
+                keys.append(shlex.quote(f"--config.stages.{stage_name}.model.{key}={text}"))
+    mend = f"set {' '.join(keys)}" if keys else f"take another --config.init.{origin.key}"
+    raise UserError(
+        f"{origin.describe()}, is given as --config.init.{origin.key} and is not of the sizes of "
+        f"the network of {name.split('/')[0]}: it has {words}; {mend}"
+    )
+
+
+def _shapes(folder: Path, description: card.Card) -> dict[str, tuple[int, ...]]:
+    """Without reading values."""
+    if (folder / "checkpoints").is_dir():  # a trained phase has all of its network
+        model = abstract_model(AAVSConfig.from_dict(description.network))
+        leaves = nnx.to_flat_state(nnx.state(model, nnx.Param))
+        return {"/".join(map(str, path)): leaf.shape for path, leaf in leaves}
+    try:
+        metadata = ocp.metadata(folder.absolute(), PARAMETERS).metadata
+        return {path: tuple(array.shape) for path, array in metadata.items()}
+    # Orbax, TensorStore and JSON each have errors of their own for what is damaged; loading says
+    # them in words.
+    except Exception:
+        return {path: value.shape for path, value in card.weights(folder)[0].items()}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sizes by dotted key; lists as tuples."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = _frozen(value)
+    return flat
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value

@@ -1,0 +1,456 @@
+"""Evaluation without training: the figures of a run's weights are the run's own, to the last bit,
+and so are those of the masks that it leaves; what does not fit is one sentence."""
+
+import ast
+import json
+import shutil
+import types
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from aavs_jax import card, evaluate, given_weights, metrics
+from aavs_jax.card import Card
+from aavs_jax.checkpoint import save_parameters
+from aavs_jax.errors import UserError
+from configs import avss, avss_end_to_end, s4
+from data_pipelines.avsbench import layout
+from data_pipelines.errors import DataError
+
+DECIDED = {"J", "mIoU", "mIoU_no_background", "F_no_background", "FDR", "F1"}  # not by soft maps
+
+
+def config_of(flags) -> dict:
+    """The config that `--config.KEY=VALUE` flags make."""
+    config = avss.get_config()
+    values = dict(flag.removeprefix("--config.").split("=", 1) for flag in flags)
+    for key, value in values.items():
+        is_literal = value[0] in "(0123456789"
+        config.update_from_flattened_dict({key: ast.literal_eval(value) if is_literal else value})
+    return config.to_dict()
+
+
+def rows_of(folder) -> list[dict]:
+    return json.loads((folder / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def evaluated(tiny_run, command):
+    """The tiny run's weights, evaluated by all protocols: (its folder, its output)."""
+    run, flags, _ = tiny_run
+    folder = run.parent / "evaluated"
+    everything = ("--config.eval.protocols=all", "--save_masks", f"--workdir={folder}")
+    return folder, command(*flags, f"--evaluate={run}", *everything)
+
+
+@pytest.fixture
+def config(tiny_run):
+    return config_of(tiny_run[1][1:])
+
+
+# ---- weights
+
+
+def test_figures_are_those_of_the_run(tiny_run, evaluated):
+    theirs = [row for row in rows_of(tiny_run[0]) if row["split"] == "test"]
+    mine = rows_of(evaluated[0])
+    weights = {row["stage"]: row.pop("weights") for row in mine}
+    assert [row for row in mine if row["protocol"] == "stepping_stones"] == theirs
+    assert weights == {name: str(tiny_run[0] / name / "all") for name in weights}
+    assert len(weights) == 2
+    assert {row["protocol"] for row in mine} == set(metrics.PROTOCOLS)
+
+
+def test_it_leaves_masks_and_a_report(tiny_run, evaluated):
+    folder, output = evaluated
+    names = {path.relative_to(folder) for path in folder.rglob("masks*")}
+    assert {str(name) for name in names} == {
+        "localise/masks",
+        "understand/masks",
+        "understand/masks-true",
+    }
+    for path in (folder / "localise/masks").rglob("*.png"):
+        theirs = tiny_run[0] / path.relative_to(folder)
+        assert path.read_bytes() == theirs.read_bytes()
+    clips = {path.parent for path in (folder / "localise/masks").rglob("*.png")}
+    assert len(clips) == 3  # of the test split alone
+    page = (folder / "report/index.html").read_text()
+    for protocol in metrics.PROTOCOLS.values():
+        assert protocol.name in page and protocol.title in page
+    assert "docs/protocols.md" in page and str(tiny_run[0] / "understand/all") in page
+    assert page.count("data:image/png") >= 2 * 5 * 9
+    assert not list(folder.rglob("checkpoints"))
+    for words in ("stage localise", "stage understand", str(folder / "report/index.html")):
+        assert words in output
+
+
+def test_saved_classes_are_read_as_ids_and_as_colours(evaluated):
+    paths = sorted((evaluated[0] / "understand/masks-true").rglob("*.png"))
+    ids = set()
+    for path in paths:
+        with Image.open(path) as image:
+            assert image.mode == "P"
+            values = np.asarray(image)
+            colours = np.asarray(image.convert("RGB"))
+        np.testing.assert_array_equal(colours, layout.palette()[values])
+        ids |= set(np.unique(values).tolist())
+    assert len(ids) > 1
+
+
+def test_the_same_command_again_shows_the_figures(tiny_run, evaluated, command):
+    run, flags, _ = tiny_run
+    folder, output = evaluated
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    arguments = ("--config.eval.protocols=all", "--save-masks", f"--workdir={folder}")
+    again = command(*flags, f"--evaluate={run}", *arguments)
+    assert f"{folder} is complete already" in again
+    assert again[again.index("stage ") :] in output
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+@pytest.mark.parametrize("stage", ["localise", "understand"])
+def test_masks_give_the_figures_of_the_network_that_wrote_them(stage, evaluated, config):
+    folder = evaluated[0]
+    config["schedule"] = (stage,)
+    config["eval"] |= {"protocols": "all"}
+    masks = folder / stage / "masks"
+    rows = evaluate.evaluate_masks(config, folder.parent / f"{stage}_masks", "avss", masks)
+    first = config["stages"][stage]["prior"]["evaluate"][0]
+    theirs = {
+        (row["protocol"], row["metric"]): row
+        for row in rows_of(folder)
+        if (row["stage"], row["sound"], row["prior"]) == (stage, "right", first)
+    }
+    assert {(row["protocol"], row["metric"]) for row in rows} == theirs.keys()
+    compared = 0
+    for row in rows:
+        assert (row["sound"], row["prior"], row["masks"]) == ("given", "none", str(masks))
+        other = theirs[row["protocol"], row["metric"]]
+        decided = stage == "understand" or not metrics.PROTOCOLS[row["protocol"]].map
+        if decided or row["metric"] in DECIDED:
+            compared += 1
+            assert row["value"] == other["value"], (row["protocol"], row["metric"])
+        assert (row["clips"], row["frames"]) == (other["clips"], other["frames"])
+    assert compared > 8
+    page = (folder.parent / f"{stage}_masks/report/index.html").read_text()
+    assert "masks as given" in page and page.count("data:image/png") >= 2 * 5 * 3
+
+
+def test_other_weights_protocols_or_a_training_run_have_folders_of_their_own(
+    tiny_run, evaluated, config
+):
+    run, folder = tiny_run[0], evaluated[0]
+    before = (folder / "config.json").read_bytes()
+    with pytest.raises(UserError, match="another config .eval.protocols was 'all', is 'cavp'"):
+        config["eval"] |= {"protocols": "cavp", "save_masks": True}
+        evaluate.evaluate_weights(config, folder, "avss", str(run))
+    config["eval"]["protocols"] = "all"
+    with pytest.raises(UserError, match="another config .evaluate.understand was '.*', is None"):
+        evaluate.evaluate_weights(config, folder, "avss", str(run / "localise/all"))
+    with pytest.raises(UserError, match="was made by another config .*choose another"):
+        evaluate.evaluate_weights(config, run, "avss", str(run))
+    assert (folder / "config.json").read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def converted(tiny_run, tmp_path_factory):
+    """The run's first stage as a converted AAVS file would be, without its audio encoder, and the
+    encoder beside it."""
+    parameters, found = card.weights(tiny_run[0] / "localise/all")
+    folder = tmp_path_factory.mktemp("weights")
+    network = dict(found.network)
+    audio = network.pop("audio")
+    parts = {
+        "aavs": Card("aavs", network, image_size=32, label_size=32),
+        "vggish": Card("vggish", {"audio": audio}),
+    }
+    for name, part in parts.items():
+        mine = {
+            path: jnp.asarray(value)
+            for path, value in parameters.items()
+            if path.startswith("audio_encoder/") == (name == "vggish")
+        }
+        save_parameters(folder / name, mine)
+        card.write(folder / name, part)
+    return folder
+
+
+def test_an_aavs_file_takes_the_audio_encoder_beside_it(tiny_run, evaluated, converted, command):
+    """The network hears embeddings, whose last bits are their own."""
+    run, flags, _ = tiny_run
+    folder = run.parent / "converted"
+    output = command(
+        "--config=configs/s4.py",
+        *(flag for flag in flags[1:] if "understand" not in flag),
+        "--config.stages.localise.data.subsets=()",
+        "--config.stages.localise.model.num_queries=7",
+        f"--evaluate={converted}/aavs",
+        f"--workdir={folder}",
+    )
+    assert f"lacks from {converted}/vggish" in output
+    assert "model.num_queries 4 (not 7)" in output
+    assert "hears embeddings, of the audio encoder" in output
+    theirs = [row for row in rows_of(evaluated[0]) if row["stage"] == "localise"]
+    theirs = [row for row in theirs if row["protocol"] == "stepping_stones"]
+    for mine, other in zip(rows_of(folder), theirs, strict=True):
+        assert mine["weights"] == f"{converted}/aavs"
+        assert mine["value"] == pytest.approx(other["value"], abs=1e-3)
+
+
+def copy_of(converted, tmp_path, part="aavs", **changes):
+    """The weights with some parameters of others' shapes, or None for none of that name."""
+    folder = tmp_path / part
+    parameters, found = card.weights(converted / part)
+    parameters |= changes
+    kept = {path: jnp.asarray(value) for path, value in parameters.items() if value is not None}
+    save_parameters(folder, kept)
+    card.write(folder, found)
+    return folder
+
+
+def test_a_missing_audio_encoder_says_what_is_needed(converted, tmp_path, config):
+    config["schedule"] = ("localise",)
+    alone = copy_of(converted, tmp_path)
+    with pytest.raises(UserError) as error:
+        given_weights.read(config, "s4", str(alone))
+    for words in (
+        f"{alone} has no audio encoder",
+        "vggish-10086976.pth",
+        "python -m aavs_jax.convert",
+        "--config.init.vggish=DIR",
+        f"{tmp_path}/vggish",
+        "configs/s4.py without data",
+    ):
+        assert words in str(error.value)
+    config["init"]["vggish"] = str(converted / "vggish")
+    given = given_weights.read(config, "s4", str(alone))["localise"]
+    assert given.digest == given_weights.read(config, "s4", f"{converted}/aavs")["localise"].digest
+    config["init"]["vggish"] = str(alone)
+    with pytest.raises(UserError, match="lacks an audio encoder: give one"):
+        given_weights.read(config, "s4", str(alone))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("decoder/query_positions", None, "lacks the query positions"),
+        ("decoder/heads", np.ones(3), "holds what the network has not: decoder/heads"),
+        (
+            "decoder/query_positions",
+            np.ones((5, 32)),
+            "does not fit the network: .*shape .5, 32., not .4, 32.",
+        ),
+    ],
+    ids=["missing", "too_many", "misfitting"],
+)
+def test_nothing_is_drawn_in_silence(converted, tmp_path, config, path, value, words):
+    config["schedule"] = ("localise",)
+    config["init"]["vggish"] = str(converted / "vggish")
+    spoilt = copy_of(converted, tmp_path, **{path: value})
+    with pytest.raises(UserError, match=f"{spoilt} {words}"):
+        given_weights.read(config, "s4", str(spoilt))
+
+
+SEMANTIC = {"task": "semantic", "num_classes": 71, "num_queries": 100, "prior": True}
+BINARY = {"task": "binary", "num_classes": 2, "num_queries": 30, "prior": False}
+
+
+@pytest.mark.parametrize(
+    ("module", "found", "words"),
+    [
+        (
+            s4,
+            Card("aavs", SEMANTIC),
+            "is the semantic network of AAVS .71 classes, 100 queries., and the config x asks "
+            "where it sounds: use --config=configs/avss.py",
+        ),
+        (
+            avss_end_to_end,
+            Card("aavs", SEMANTIC),
+            "asks what it is without prior masks: use --config=configs/avss.py",
+        ),
+        (
+            avss,
+            Card("aavs", SEMANTIC | {"prior": False}),
+            "asks what it is with prior masks: use --config=configs/avss_end_to_end.py",
+        ),
+        (
+            avss_end_to_end,
+            Card("aavs", BINARY),
+            "asks what it is: use --config=configs/s4.py or configs/ms3.py",
+        ),
+        (
+            s4,
+            Card("mask2former", {"num_classes": 150, "num_queries": 100}),
+            r"is a Mask2Former .150 classes, 100 queries.: a start for training "
+            r"\(--config.init.mask2former=.*\) and no network that can be evaluated",
+        ),
+        (s4, Card("swin", {}), "a Swin backbone alone: a start .*init.mask2former"),
+        (s4, Card("vggish", {}), "an audio encoder alone: a start .*init.vggish"),
+    ],
+    ids=["avss", "prior", "no_prior", "binary", "mask2former", "swin", "vggish"],
+)
+def test_the_wrong_network_is_named_with_what_fits(tmp_path, module, found, words):
+    card.write(_folder(tmp_path / "weights"), found)
+    with pytest.raises(UserError, match=f"{tmp_path}/weights .*{words}") as error:
+        evaluate.evaluate_weights(
+            module.get_config().to_dict(), tmp_path / "run", "x", str(tmp_path / "weights")
+        )
+    assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
+
+
+def _folder(path):
+    path.mkdir()
+    return path
+
+
+def test_folders_that_hold_no_weights(tmp_path):
+    config = s4.get_config().to_dict()
+
+    def refused(folders, words):
+        with pytest.raises(UserError, match=words):
+            given_weights.read(config, "s4", folders)
+
+    refused(f"{tmp_path}/none", "there is no folder of weights at .*none")
+    refused(str(tmp_path), "has no card.json, so it is no folder of weights")
+    refused(" , ", "--evaluate names no folder")
+    run = _folder(tmp_path / "run")
+    record = {"config": {"schedule": ["a"], "stages": {"a": {"order": ["x", "y"]}}}}
+    (run / "config.json").write_text(json.dumps(record))
+    refused(str(run), "run holds no trained network: .* such as .*run/a/y")
+    (run / "config.json").write_text("{")
+    refused(str(run), "config.json is damaged")
+    for name in "bc":
+        card.write(_folder(tmp_path / name), Card("aavs", BINARY))
+    refused(f"{tmp_path}/b,{tmp_path}/c", "/b and .*/c are both for the stage localise")
+
+
+def test_other_classes_than_the_datas(capsys):
+    def check(names, count):
+        network = SEMANTIC | {"num_classes": count}
+        given = types.SimpleNamespace(
+            stage={"task": "semantic"}, card=Card("aavs", network, names), folder="weights/x"
+        )
+        source = types.SimpleNamespace(num_classes=3, class_names=("background", "cat", "dog"))
+        given_weights.check_classes("understand", given, source)
+
+    with pytest.raises(UserError, match="weights/x is .*71 classes.* and the data has 3 classes"):
+        check((), 71)
+    check((), 3)
+    check(("background", "cat", "dog"), 3)
+    assert not capsys.readouterr().out
+    check(("background", "dog", "cat"), 3)
+    assert "class 1 is 'dog' there and 'cat' here" in capsys.readouterr().out
+
+
+# ---- one of two stages
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """What would be evaluated: [(stage, priors, where they lie, whether masks are written)]."""
+    seen = []
+
+    def stage_figures(config, stage_name, *_, **named):
+        stage = config["stages"][stage_name]
+        seen.append(
+            (stage_name, stage["prior"]["evaluate"], stage["prior"]["masks"], stage["writes_masks"])
+        )
+        return []
+
+    monkeypatch.setattr("aavs_jax.figures.stage_figures", stage_figures)
+    monkeypatch.setattr("aavs_jax.presentation.present", lambda *_, **__: None)
+    return seen
+
+
+def test_both_stages_hand_masks_over(tiny_run, config, passes, tmp_path):
+    run = tiny_run[0]
+    folders = f"{run}/understand/all, {run}/localise/all"  # in any order
+    root = run.parent / tmp_path.name
+    evaluate.evaluate_weights(config, root, "avss", folders)
+    assert passes == [
+        ("localise", ("none",), "", True),
+        ("understand", ("predicted", "true"), "localise", False),
+    ]
+
+
+def test_the_semantic_network_alone_has_true_masks_or_those_of_a_folder(
+    tiny_run, config, passes, tmp_path, capsys
+):
+    run = tiny_run[0]
+    weights = str(run / "understand/all")
+    evaluate.evaluate_weights(config, run.parent / tmp_path.name, "avss", weights)
+    assert passes.pop() == ("understand", ("true",), "localise", False)
+    said = capsys.readouterr().out
+    assert "[localise] is left out" in said
+    assert "prior masks are true ones only: no weights of the stage localise" in said
+    assert "--config.stages.understand.prior.masks=DIR" in said
+    masks = f"{run}/localise/masks"
+    config["stages"]["understand"]["prior"]["masks"] = masks
+    evaluate.evaluate_weights(config, run.parent / f"{tmp_path.name}-b", "avss", weights)
+    assert passes.pop() == ("understand", ("predicted", "true"), masks, False)
+    config["stages"]["understand"]["prior"]["masks"] = f"{tmp_path}/none"
+    with pytest.raises(UserError, match="prior.masks is '.*none', and there is no such folder"):
+        evaluate.evaluate_weights(config, run.parent / f"{tmp_path.name}-c", "avss", weights)
+    config["stages"]["understand"]["prior"] |= {"masks": "localise", "evaluate": ("predicted",)}
+    with pytest.raises(UserError, match="understand needs predicted prior masks: no weights"):
+        evaluate.evaluate_weights(config, run.parent / f"{tmp_path.name}-d", "avss", weights)
+
+
+def test_data_without_a_test_split(tiny_run, config, passes, tmp_path, monkeypatch):
+    def opened(data_dir, split, subsets):
+        raise DataError(f"no clip of the data set is in split {split!r}: it only has train")
+
+    monkeypatch.setattr("aavs_jax.evaluate.open_source", opened)
+    run = tiny_run[0]
+    with pytest.raises(DataError, match="in split 'test': it only has train"):
+        evaluate.evaluate_weights(config, run.parent / tmp_path.name, "avss", str(run))
+    assert not passes
+
+
+def test_a_protocol_that_there_is_not(tmp_path, config):
+    config["eval"]["protocols"] = "stepping_stones,tpavi"
+    words = "eval.protocols is 'stepping_stones,tpavi': no protocol 'tpavi'; there are .*avsbench"
+    for run in (evaluate.evaluate_weights, evaluate.evaluate_masks):
+        with pytest.raises(UserError, match=words):
+            run(config, tmp_path / "run", "avss", str(tmp_path))
+    assert not (tmp_path / "run").exists()
+
+
+# ---- masks of others
+
+
+def masks_of(evaluated, tmp_path, config, subset=None):
+    config["schedule"] = ("localise",)
+    return shutil.copytree(evaluated[0] / "localise/masks", tmp_path / "masks")
+
+
+def test_masks_that_are_missing_are_counted(evaluated, tmp_path, config):
+    folder = masks_of(evaluated, tmp_path, config)
+    root = evaluated[0].parent / tmp_path.name
+    for path in sorted(folder.rglob("3.png")):
+        path.unlink()
+    with pytest.raises(UserError, match="3 of 20 masks of split test are missing, the first is"):
+        evaluate.evaluate_masks(config, root, "avss", folder)
+    with pytest.raises(UserError, match="there is no folder of masks at .*none"):
+        evaluate.evaluate_masks(config, root, "avss", tmp_path / "none")
+
+
+def test_a_semantic_folder_for_a_binary_stage(evaluated, config, tmp_path, capsys):
+    """Not 0 is sounding, and that is said."""
+    config["schedule"] = ("localise",)
+    root = evaluated[0].parent / tmp_path.name
+    (tmp_path / "x").mkdir()
+    folder = shutil.copytree(evaluated[0] / "understand/masks-true", tmp_path / "x/masks")
+    (folder / "notes.png").write_bytes(b"not looked at")
+    rows = evaluate.evaluate_masks(config, root, "avss", folder)
+    said = capsys.readouterr().out
+    assert "every class but background counts as sounding" in said
+    assert "1 other PNG files in" in said
+    assert {row["metric"] for row in rows} == {"J", "F", "J&F"}
+    # Other pictures in the same place are another evaluation.
+    next(folder.rglob("0.png")).write_bytes(b"")
+    with pytest.raises(UserError, match="another config .evaluate.localise was"):
+        evaluate.evaluate_masks(config, root, "avss", folder)

@@ -1,0 +1,256 @@
+"""Command line: python -m aavs_jax.convert SOURCE [SOURCE ...] --out OUT
+
+Recognises weights by the names in them, accounts for every tensor, and writes a folder of weights,
+or the layout of another tool. docs/weights.md tells more.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import dataclasses
+import functools
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from aavs_jax import card as cards
+from aavs_jax.convert import accounting, exporting, fitting, importing
+from aavs_jax.convert.engine import Fate
+from aavs_jax.convert.importing import Source, Weights
+from aavs_jax.errors import UserError
+from aavs_jax.logging_writer import replace_file
+from aavs_jax.progress import say
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see python -m aavs_jax.convert --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0; 2 where nothing was written; 130 when interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # names in any alphabet, on any terminal
+    # What Orbax says of a full disk goes on for pages; the error says it in a sentence.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    _give_back_what_is_freed()
+    try:
+        _run(_parser().parse_args(arguments))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except MemoryError:
+        print(
+            "error: out of memory: give more than 2.5 times the size of the file", file=sys.stderr
+        )
+        return 2
+    except KeyboardInterrupt:
+        print("stopped: nothing was written", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever listened has gone; the interpreter would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return 0
+
+
+def _give_back_what_is_freed() -> None:
+    """glibc keeps freed memory, for each thread its own: with TensorStore's, half of a network."""
+    with contextlib.suppress(OSError, AttributeError):  # other systems
+        ctypes.CDLL(None).mallopt(-3, 2**16)  # M_MMAP_THRESHOLD, bytes
+
+
+def _hook(raised: Any) -> None:
+    """After a write has failed TensorStore tells of the others, when nobody listens any more."""
+    if "Event loop is closed" not in str(raised.exc_value):
+        sys.__unraisablehook__(raised)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m aavs_jax.convert",
+        allow_abbrev=False,
+        description="Converts weights: of Mask2Former and Swin (transformers, timm, Microsoft), "
+        "AAVS and VGGish (PyTorch), and our own, in any direction. Nothing in a file is executed. "
+        "Exit code 2: a fault, and nothing was written.",
+    )
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="a file, a folder with one, a folder of weights, or <run>/<stage>/<phase>; several "
+        "are merged",
+    )
+    parser.add_argument("--out", required=True, metavar="OUT", help="what to write; must be new")
+    parser.add_argument(
+        "--to",
+        choices=exporting.TARGETS,
+        default="orbax",
+        help="orbax: a folder of weights for training and evaluation (the default); aavs: AAVS's "
+        ".pth, and its VGGish beside it; huggingface: a folder for transformers; safetensors: our "
+        "own names in one file; vggish: the audio encoder as .pth; origin: as it came",
+    )
+    parser.add_argument(
+        "--report",
+        nargs="?",
+        const="",
+        metavar="FILE.json",
+        help="print what became of each tensor; with a file, as JSON into it (- for stdout)",
+    )
+    parser.add_argument(
+        "--allow",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PATTERN",
+        help="regular expressions of names that may be left over, missing or left behind",
+    )
+    parser.add_argument(
+        "--window", type=int, metavar="W", help="resize a Swin's position tables to this window"
+    )
+    parser.add_argument(
+        "--fit",
+        choices=tuple(fitting.TASKS),
+        help="make a whole network of AAVS; what the sources lack is drawn and named in the card",
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="of --fit's draws (default 0)")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    out, paths = Path(options.out), [Path(source) for source in options.sources]
+    _check_options(options, out, paths)
+    # Whoever reads JSON from stdout reads nothing else there.
+    tell = say if options.report != "-" else functools.partial(print, file=sys.stderr)
+
+    sources = [importing.open_source(path) for path in paths]
+    for source in sources:
+        tell(accounting.recognised(source))
+    fitting.check_goes_together([source.card.kind for source in sources], bool(options.fit))
+    if len(sources) == 1 and not options.fit:
+        exporting.check_target(options.to, sources[0].card)
+    origin = importing.origin_of(sources, _request(options))
+    if options.to == "orbax" and options.report is None and _holds(out, sources, origin):
+        tell(f"{out} is there already, made of the same in the same way: nothing to do")
+        return
+    _check_is_new(out)
+
+    weights = _converted(options, sources, origin, tell)
+    exporting.check_target(options.to, weights.card)
+    places = exporting.places(out, weights, options.to)
+    for path in places:
+        _check_is_new(path)
+    written = exporting.write(out, weights, options.to, options.allow)
+    _report(options, sources, weights, written)
+    for line in accounting.summary(weights, written):
+        tell(line)
+    tell(f"wrote       {' and '.join(map(str, places))}")
+    if options.to == "orbax":
+        for line in (*accounting.training_draws(weights), *accounting.what_next(weights, out)):
+            tell(line)
+
+
+def _converted(
+    options: argparse.Namespace,
+    sources: Sequence[Source],
+    origin: Mapping[str, Any],
+    tell: Callable[[str], None],
+) -> Weights:
+    """The sources read, and made what was asked for."""
+    parts = [importing.read(source, options.allow) for source in sources]
+    weights = fitting.merged(parts, options.sources)
+    if options.window is not None:
+        weights, done = fitting.resized(weights, options.window)
+        for line in done:
+            tell(line)
+    if options.fit:
+        weights = fitting.fitted(weights, options.fit, options.seed or 0)
+    return dataclasses.replace(weights, card=dataclasses.replace(weights.card, origin=dict(origin)))
+
+
+def _request(options: argparse.Namespace) -> dict[str, Any]:
+    """What was asked for that decides what comes out, for the card."""
+    request: dict[str, Any] = {}
+    if options.window is not None:
+        request["window"] = options.window
+    if options.fit:
+        request["fit"] = {"task": options.fit, "seed": options.seed or 0}
+    if options.allow:
+        request["allow"] = sorted(set(options.allow))
+    return request
+
+
+def _check_options(options: argparse.Namespace, out: Path, sources: Sequence[Path]) -> None:
+    """Asked before minutes of work, not after them."""
+    if not options.out:
+        raise UserError("--out has an empty name: give another")
+    for source in sources:
+        inner, outer = out.resolve(), source.resolve()
+        if outer.is_dir() and (inner == outer or outer in inner.parents):
+            raise UserError(f"--out {out} is inside the source {source}: choose a place elsewhere")
+    for pattern in options.allow:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UserError(
+                f"--allow {pattern!r} is no regular expression ({error}): correct it"
+            ) from None
+    if options.seed is not None and not options.fit:
+        raise UserError("--seed is of the draws of --fit, which was not asked for: leave it out")
+    if options.seed is not None and options.seed < 0:
+        raise UserError(f"--seed is {options.seed}: give 0 or more")
+    if options.report and options.report != "-":
+        file = Path(options.report)
+        # A source that stands behind --report would be taken for its file.
+        if file.suffix != ".json" or file.is_dir():
+            raise UserError(
+                f"--report {file} is no name of a .json file: give one, or - for stdout"
+            )
+        if not file.parent.is_dir():
+            raise UserError(f"there is no folder {file.parent} for --report: make it")
+
+
+def _holds(out: Path, sources: Sequence[Source], origin: Mapping[str, Any]) -> bool:
+    """Whether a folder of weights was made by such a command of the same files."""
+    if not (out / cards.FILE).exists() or any(source.state is None for source in sources):
+        return False
+    return cards.read(out).origin == json.loads(json.dumps(origin))
+
+
+def _check_is_new(path: Path) -> None:
+    if path.is_symlink() or (path.exists() and not (path.is_dir() and not any(path.iterdir()))):
+        raise UserError(
+            f"{path} is there already and nothing is overwritten: choose another --out, or delete "
+            "it"
+        )
+
+
+def _report(
+    options: argparse.Namespace,
+    sources: Sequence[Source],
+    weights: Weights,
+    written: Sequence[Fate],
+) -> None:
+    if options.report is None:
+        return
+    if options.report:
+        text = accounting.as_json(sources, weights.card, weights.fates, written)
+        if options.report == "-":
+            print(text, end="")
+        else:
+            replace_file(options.report, text.encode())
+        return
+    for fates in (weights.fates, written):
+        if fates:
+            say(accounting.table(fates) + "\n")
+
+
+if __name__ == "__main__":
+    sys.unraisablehook = _hook
+    sys.exit(main())

@@ -141,11 +141,11 @@ def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         protocol = metrics.PROTOCOLS[name]
         found = {row["metric"] for row in rows if row["protocol"] == name}
         averages = [
-            f"{task}: {words}"
+            f"{words} ({task} stages)"
             for task, words in protocol.averages.items()
             if found & set(protocol.figures[task])
         ]
-        notes.append(f"Protocol {name} ({protocol.title}) takes means over {'; '.join(averages)}.")
+        notes.append(f"Protocol {name} ({protocol.title}): means over {', over '.join(averages)}.")
     notes.append(
         "Protocols give one and the same prediction different figures under the same names: "
         "docs/protocols.md says what each of them does."

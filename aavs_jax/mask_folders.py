@@ -16,7 +16,7 @@ import dataclasses
 import io
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,8 @@ from aavs_jax.visualize import to_png_bytes
 from data_pipelines.avsbench import layout
 from data_pipelines.source import Clip, ClipSource
 
-PLACES = ("", "labels_semantic", "labels_rgb")  # between a clip's folder and its masks
+PLACES = ("", mask_pictures.IDS_FOLDER, "labels_rgb")  # between a clip's folder and its masks
+JPEG = (".jpg", ".jpeg")
 LAYOUTS = "<subset>/<uid>/<i>.png, <category>/<name>/<name>_<i>.png and the like"
 
 
@@ -137,8 +138,10 @@ class FoundMasks:
 def find_masks(folder: Path, source: ClipSource) -> FoundMasks:
     """Looks for a mask of every labelled second of every clip.
 
+    One of a still stands for all its seconds if there are no others.
+
     Args:
-      folder: in one of the layouts above.
+      folder: in one of the layouts above; links are followed.
       source: the clips.
 
     Raises:
@@ -147,23 +150,27 @@ def find_masks(folder: Path, source: ClipSource) -> FoundMasks:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"there is no folder of masks at {folder}: check the path")
-    tables, pictures = _tables(folder, {clip.uid for clip in source.clips})
+    tables, pictures, jpegs = _tables(folder, {clip.uid for clip in source.clips})
     if not tables:
         clip = source.clips[0]
+        lossy = f", and {jpegs} JPEG files do not count, as they alter values" if jpegs else ""
         raise UserError(
             f"none of the {pictures} PNG files in {folder} is a mask of a clip of split "
-            f"{source.split} (such as {clip.name}): masks are called {LAYOUTS}"
+            f"{source.split} (such as {clip.name}): masks are PNG files called {LAYOUTS}{lossy}"
         )
     # Of several layouts in one folder, such as the data set's own, that of most clips.
     (place, named), table = max(
         tables.items(), key=lambda item: (len(item[1]), -PLACES.index(item[0][0]))
     )
     first = 0 if any(0 in files for homes in table.values() for files in homes.values()) else 1
+    splits = any(source.split in home.parts[:-1] for homes in table.values() for home in homes)
     found: dict[str, dict[int, Path]] = {}
     missing = []
     for clip in source.clips:
-        home = _home(folder, clip, source, table.get(clip.uid, {}))
+        home = _home(folder, clip, source, table.get(clip.uid, {}), splits=splits)
         files = table[clip.uid][home] if home is not None else {}
+        if clip.still and len(files) == 1:
+            files = {second + first: path for second in clip.labelled for path in files.values()}
         for second in clip.labelled:
             number = second + first
             if number in files:
@@ -171,29 +178,35 @@ def find_masks(folder: Path, source: ClipSource) -> FoundMasks:
             else:
                 parent = folder / (home if home is not None else clip.name) / place
                 missing.append(parent / f"{f'{clip.uid}_' if named else ''}{number}.png")
-    wanted = sum(len(clip.labelled) for clip in source.clips)
     if missing:
+        wanted = sum(len(clip.labelled) for clip in source.clips)
+        suffixes = (*JPEG, *(suffix.upper() for suffix in JPEG))
+        lossy = any(missing[0].with_suffix(suffix).exists() for suffix in suffixes)
         raise UserError(
             f"{len(missing)} of {wanted} masks of split {source.split} are missing, the first is "
-            f"{missing[0]}: write them all, or name the subsets that there are in "
-            "config.stages.<stage>.data.subsets"
+            f"{missing[0]} (numbers are taken to start at {first}, as a mask of number 0 is "
+            f"{'there' if first == 0 else 'nowhere'}): write them all"
+            f"{', as PNG, for the JPEG file there has other values' if lossy else ''}, or name the "
+            "subsets that there are in config.stages.<stage>.data.subsets"
         )
     shape = "/".join(filter(None, ("<clip>", place, "<clip>_<i>.png" if named else "<i>.png")))
-    return FoundMasks(f"{shape}, i from {first}", found, pictures - wanted)
+    used = {path for files in found.values() for path in files.values()}
+    return FoundMasks(f"{shape}, i from {first}", found, pictures - len(used))
 
 
-def _tables(folder: Path, uids: set[str]) -> tuple[dict[tuple[str, bool], Any], int]:
+def _tables(folder: Path, uids: set[str]) -> tuple[dict[tuple[str, bool], Any], int, int]:
     """((place, whether the clip's name is in the file's) -> uid -> clip folder -> number -> path),
-    and how many PNG files there are in all."""
+    and how many PNG and JPEG files there are in all."""
     tables: dict = {}
-    pictures = 0
-    for parent, folders, files in os.walk(folder):
-        folders.sort()
-        home = Path(parent).relative_to(folder)
+    pictures = jpegs = 0
+    for parent, files in _walk(folder):
+        home = parent.relative_to(folder)
         place = home.name if home.name in PLACES else ""
         home = home.parent if place else home
-        for name in sorted(files):
-            if not name.lower().endswith(".png"):
+        for name in files:
+            jpegs += name.lower().endswith(JPEG)
+            # A link may lead nowhere.
+            if not name.lower().endswith(".png") or not os.path.exists(parent / name):
                 continue
             pictures += 1
             stem = name[:-4]
@@ -202,20 +215,49 @@ def _tables(folder: Path, uids: set[str]) -> tuple[dict[tuple[str, bool], Any], 
             if home.name not in uids or not (number.isascii() and number.isdecimal()):
                 continue
             homes = tables.setdefault((place, named), {}).setdefault(home.name, {})
-            homes.setdefault(home, {})[int(number)] = Path(parent) / name
-    return tables, pictures
+            homes.setdefault(home, {})[int(number)] = parent / name
+    return tables, pictures, jpegs
 
 
-def _home(folder: Path, clip: Clip, source: ClipSource, homes: Mapping[Path, Any]) -> Path | None:
-    """Of the folders called like a clip that of the clip, relative to the masks' folder."""
-    others = {other.subset for other in source.clips} | set(layout.SUBSETS)
-    others -= {clip.subset}
-    wrong = others | (set(layout.SPLITS) - {source.split})
-    fitting = [home for home in homes if not wrong & set(home.parts[:-1])]
+def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Folders and the names of the files in them, in order; links are followed, but not upwards."""
+    above: dict[str, frozenset[tuple[int, int]]] = {}  # a folder -> itself and those it lies in
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        found = os.stat(parent)
+        here, before = (found.st_dev, found.st_ino), above.get(os.path.dirname(parent), frozenset())
+        if here in before:
+            folders.clear()
+            continue
+        above[parent] = before | {here}
+        folders.sort()
+        yield Path(parent), sorted(files)
+
+
+def _home(
+    folder: Path, clip: Clip, source: ClipSource, homes: Mapping[Path, Any], *, splits: bool
+) -> Path | None:
+    """Of the folders called like a clip that of the clip, relative to the masks' folder.
+
+    Args:
+      splits: whether a folder above any of the masks is called like the source's split. Otherwise
+        one called `train` may be of that class.
+    """
+    subsets = {other.subset for other in source.clips} | set(layout.SUBSETS)
+    subsets -= {clip.subset}
+    others = set(layout.SPLITS) - {source.split}
+
+    def of_other_split(home: Path) -> bool:
+        above = set(home.parts[:-1])
+        return bool(above & others) and source.split not in above
+
+    fitting = [home for home in homes if not subsets & set(home.parts[:-1])]
+    if splits:
+        fitting = [home for home in fitting if not of_other_split(home)]
     for mark in (clip.subset, source.split):
         marked = [home for home in fitting if mark in home.parts[:-1]]
         fitting = marked or fitting
-    if len(fitting) > 1:
+    fitting = [home for home in fitting if not of_other_split(home)] or fitting
+    if len({os.path.realpath(folder / home) for home in fitting}) > 1:
         raise UserError(
             f"{folder} holds two folders of masks for {clip.name}, {fitting[0]} and {fitting[1]}: "
             "take one of them away"

@@ -21,8 +21,13 @@ COLOURS = "class colours"  # AVSBench's
 IDS = "class ids"
 HARD = "masks of 0 and 1"
 GREY = "grey masks"  # 0 to 255, which stand for 0 to 1; 0 and 255 only where the mask is hard
-# Which kind is taken where a folder can be several, by task.
-PREFERRED = {"binary": (HARD, COLOURS, IDS, GREY), "semantic": (COLOURS, IDS)}
+IDS_FOLDER = "labels_semantic"  # AVSBench's: what lies in it are class ids, dark as it may look
+# Which kind is taken where a folder can be several, by task. Shades that never get as high as the
+# number of classes are of a network that is hardly ever sure: as ids all of them would sound.
+PREFERRED = {"binary": (HARD, COLOURS, GREY, IDS), "semantic": (COLOURS, IDS)}
+
+
+ONE, WHITE, SHADES = "one", "white", "shades"  # see `_brightness`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,25 +35,34 @@ class Picture:
     """A decoded picture, as far as it can be read in each way.
 
     Attributes:
-      grey: uint8 [H,W], if it has no colours.
+      grey: uint8 [H,W], if it has no colours; of 16 bits rounded, 65535 to 255.
       indices: uint8 [H,W], if it has a palette: the places in it.
       colours: uint8 [H,W,3], if it is RGB or has a palette.
+      wide: uint16 [H,W], if it is grey of 16 bits: its values.
     """
 
     grey: np.ndarray | None
     indices: np.ndarray | None
     colours: np.ndarray | None
+    wide: np.ndarray | None = None
 
-    def ids(self) -> np.ndarray:
-        """Class ids of the values: of a palette that is not grey the places in it."""
+    def ids(self) -> np.ndarray | None:
+        """The values as they stand: of a palette that is not grey the places in it."""
+        if self.wide is not None:
+            return self.wide
         return self.grey if self.grey is not None else self.indices
+
+    @property
+    def white(self) -> int:
+        """The value that stands for 1 in a grey mask."""
+        return 255 if self.wide is None else 65535
 
 
 def load(path: Path) -> Picture:
     """Decodes a picture.
 
     Raises:
-      UserError: it is missing, damaged, or in a mode that no mask has.
+      UserError: it is missing, damaged, in a mode that no mask has, or partly transparent.
     """
     try:
         with Image.open(path) as image:
@@ -58,13 +72,16 @@ def load(path: Path) -> Picture:
             f"the mask {path} cannot be read ({type(error).__name__}): write it again as PNG"
         ) from error
     mode = image.mode
+    if mode in ("LA", "PA", "RGBA") and len(set(image.getchannel("A").getextrema())) > 1:
+        raise UserError(
+            f"the mask {path} is transparent in some places only, so that its colours may not be "
+            "the mask: write it as PNG without an alpha channel"
+        )
     if mode in ("1", "L", "LA"):
         return Picture(np.asarray(image.convert("L")), None, None)
-    if mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        if values.max() > 255:  # 16 bits, which stand for 0 to 1 as well
-            values = np.rint(values / 257)
-        return Picture(values.astype(np.uint8), None, None)
+    if mode.startswith("I") and 0 <= np.min(image) and np.max(image) <= 65535:
+        wide = np.asarray(image).astype(np.uint16)
+        return Picture(np.rint(wide / 257).astype(np.uint8), None, None, wide)
     if mode not in ("P", "PA", "RGB", "RGBA"):
         raise UserError(f"the mask {path} is a picture of mode {mode}: write it as grey or RGB PNG")
     indices = None
@@ -82,7 +99,7 @@ def load(path: Path) -> Picture:
 
 def kinds(picture: Picture, num_classes: int) -> set[str]:
     """The kinds that a picture can be, of K classes."""
-    if picture.grey is not None and not picture.grey.any():
+    if picture.grey is not None and not picture.ids().any():
         return {COLOURS, IDS, HARD, GREY}
     found = set()
     if picture.colours is not None:
@@ -96,8 +113,9 @@ def kinds(picture: Picture, num_classes: int) -> set[str]:
     if picture.ids() is not None and picture.ids().max() < num_classes:
         found.add(IDS)
     if picture.grey is not None:
-        found.add(GREY)
-        if picture.grey.max() <= 1:
+        if not _too_dark(picture):
+            found.add(GREY)
+        if picture.ids().max() <= 1:
             found.add(HARD)
     return found
 
@@ -122,7 +140,7 @@ def kind_of(paths: Iterable[Path], task: str, num_classes: int) -> str:
       UserError: a picture cannot be read, or is of no kind that serves the task, or of another
         than those before it.
     """
-    possible, first = set(PREFERRED[task]), None
+    possible, first, examples = set(PREFERRED[task]), None, {}
     for path in paths:
         picture = load(path)
         here = kinds(picture, num_classes)
@@ -136,9 +154,31 @@ def kind_of(paths: Iterable[Path], task: str, num_classes: int) -> str:
         if first is None:
             first = path
         possible &= here
-        if len(possible) == 1:
+        if GREY in possible:
+            examples.setdefault(_brightness(picture), path)
+        # Where all are black and white there may still be one that has 1 for white.
+        if len(possible) == 1 and (GREY not in possible or SHADES in examples):
             break
-    return next(kind for kind in PREFERRED[task] if kind in possible)
+    preferred = PREFERRED[task]
+    if task == "binary" and first is not None and first.parent.name == IDS_FOLDER:
+        preferred = (HARD, COLOURS, IDS, GREY)
+    kind = next(kind for kind in preferred if kind in possible)
+    if kind == GREY and SHADES not in examples and {ONE, WHITE} <= set(examples):
+        raise UserError(
+            f"the masks are of different kinds: {examples[ONE]} holds 0 and 1, and "
+            f"{examples[WHITE]} black and white: write all of them as 0 and 255"
+        )
+    return kind
+
+
+def _brightness(picture: Picture) -> str:
+    """What a picture without colours holds besides black: nothing, ONE, WHITE or SHADES."""
+    values = picture.ids()
+    highest = values.max()
+    if highest <= 1:
+        return ONE if highest else "nothing"
+    hard = highest == picture.white and not ((values > 0) & (values < highest)).any()
+    return WHITE if hard else SHADES
 
 
 def read(path: Path, kind: str, task: str, size: int, num_classes: int) -> tuple[np.ndarray, int]:
@@ -167,7 +207,7 @@ def read(path: Path, kind: str, task: str, size: int, num_classes: int) -> tuple
     stray, colours = 0, picture.colours if kind == COLOURS else None  # black may have none
     if task == "semantic":
         stray = 0 if colours is None else stray_pixels(picture)
-        values = picture.ids() if colours is None else colours_to_ids(colours)
+        values = picture.ids().astype(np.uint8) if colours is None else colours_to_ids(colours)
     elif colours is not None:
         values = colours.any(axis=-1) * np.uint8(255)
     elif kind == GREY:
@@ -205,6 +245,8 @@ def _wrong(
             )
         return f"{path} holds class colours"
     highest = int(picture.ids().max())
+    if task == "binary" and _too_dark(picture):
+        return f"{path} has 16 bits and holds 0 and 255, but white is 65535 there"
     if task == "semantic" and _looks_hard(picture.grey):
         return f"{path} holds 0 and {highest}, a mask of where it sounds, but classes are asked for"
     if task == "semantic" or kind == IDS:
@@ -212,6 +254,13 @@ def _wrong(
             f"{path} holds class id {highest}, but the data has {num_classes} classes, ids from 0"
         )
     return f"{path} holds values up to {highest}"
+
+
+def _too_dark(picture: Picture) -> bool:
+    """Whether white is that of 8 bits, though there are 16: no shades are like that."""
+    if picture.wide is None or picture.wide.max() != 255:
+        return False
+    return not ((picture.wide > 0) & (picture.wide < 255)).any()
 
 
 def _looks_hard(grey: np.ndarray | None) -> bool:

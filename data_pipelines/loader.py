@@ -90,7 +90,8 @@ def train_loader(
         augment: `data.augment` of a stage, see configs/base.py; None: nothing.
         prior: "none", "true" (foreground of the label), "predicted" (stage one's masks), or
             "mixture" of these two.
-        prior_dir: folder of predicted masks, `<subset>/<uid>/<second>.png` beneath it.
+        prior_dir: folder of predicted masks, `<subset>/<uid>/<second>.png` beneath it; grey, see
+            `transforms.predicted_mask`.
         mixture: share of predicted masks in the mixture.
         max_targets: the most classes a label map may hold.
         channels: of the sound, 1 or 2.

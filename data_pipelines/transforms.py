@@ -85,33 +85,73 @@ def nearest_binary_label(encoded: bytes, size: int) -> np.ndarray:
 
 
 def predicted_mask(path: Path, size: int) -> np.ndarray:
-    """Reads a mask that stage one wrote.
+    """Reads a mask that stage one, or another tool, wrote.
 
     Args:
-        path: grey PNG, 0 to 255.
+        path: grey PNG, 0 to 255; also of 16 bits, 0 to 65535, with a palette of greys; or
+            black and white in three channels.
         size: G; a mask of another size is resized bilinearly.
 
     Returns:
         uint8 [G, G]; divided by 255 it is the prior.
 
     Raises:
-        DataError: the file is missing or no picture.
+        DataError: the file is missing or no picture; it is of colours or class ids; or so dark
+            that white must have been meant otherwise.
     """
     try:
-        image = Image.open(path).convert("L")
+        with Image.open(path) as image:
+            image.load()
     except FileNotFoundError as fault:
         raise DataError(
             f"predicted mask missing: {path}; stage localise writes it when it is complete"
         ) from fault
-    except (OSError, SyntaxError) as fault:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as fault:
         raise DataError(
             f"predicted mask cannot be read: {path}; delete the folder masks and results.json of "
             "the stage that wrote it, and start the command again"
         ) from fault
-    mask = np.asarray(image)
+    mask = _greys(path, image)
     if mask.shape != (size, size):
         mask = cv2.resize(mask, (size, size), interpolation=cv2.INTER_LINEAR)
     return mask
+
+
+def _greys(path: Path, image: Image.Image) -> np.ndarray:
+    """The greys of a predicted mask, uint8 [H, W]."""
+    if image.mode == "L":
+        mask = np.asarray(image)
+        # No mask of shades is worth reading whose highest is 1 of 255: a hard one is meant, or ids.
+        if mask.max() == 1:
+            raise _no_greys(path, "holds only 0 and 1")
+        return mask
+    # What is not shown counts, too: a class may have a grey colour in a palette of others.
+    if image.mode == "1" or (image.mode == "P" and _is_grey(image.getpalette("RGB"))):
+        return _greys(path, image.convert("L"))
+    if image.mode == "RGB":
+        channels = np.asarray(image)
+        # Black and white in three channels, as some tools save it; other greys may be a class's.
+        if np.isin(channels, (0, 255)).all() and (channels == channels[..., :1]).all():
+            return channels[..., 0]
+    # Of 32 bits, "I", Pillow also has what other formats hold, whose white nobody knows.
+    if image.mode.startswith("I;16"):
+        wide = np.asarray(image)
+        if 0 < wide.max() <= 255:
+            raise _no_greys(path, f"has 16 bits, but holds no value above {wide.max()}")
+        return np.rint(wide / 257).astype(np.uint8)
+    coloured = " with colours" if image.mode in ("P", "PA", "RGB") else ""
+    raise _no_greys(path, f"is a picture of mode {image.mode}{coloured}")
+
+
+def _is_grey(palette: list[int]) -> bool:
+    return palette[::3] == palette[1::3] == palette[2::3]
+
+
+def _no_greys(path: Path, what: str) -> DataError:
+    return DataError(
+        f"predicted mask {path} {what}: write masks as grey PNG from 0 to 255 (of 16 bits to "
+        "65535), where hard ones hold 0 and 255 and empty ones 0 only"
+    )
 
 
 # --- arrays of a request ----------------------------------------------------------------------

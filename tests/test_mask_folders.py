@@ -84,8 +84,94 @@ def test_clips_of_one_name_are_told_apart_by_what_lies_above(tmp_path):
     found = find_masks(tmp_path, source)
     assert found.files["v1s/a"][0] == tmp_path / "v1s/a/0.png"
     assert found.files["v2/a"][0] == tmp_path / "v2/a/0.png"
+    (tmp_path / "v3").symlink_to("v2")  # one folder by two names is no second one
+    assert find_masks(tmp_path, source).files == found.files
     save(tmp_path / "more/v2/a/0.png")
     with pytest.raises(UserError, match="two folders of masks for v2/a, more/v2/a and v2/a"):
+        find_masks(tmp_path, source)
+
+
+def test_the_split_tells_masks_of_one_clip_apart(tmp_path):
+    for clip in CLIPS[:2]:
+        for second in range(clip.seconds):
+            for place in ("test", "older", "train"):
+                save(tmp_path / place / clip.uid / f"{second}.png")
+    found = find_masks(tmp_path, FIRST_RELEASE)
+    assert {path.parts[-3] for path in found.paths} == {"test"} and found.others == 20
+
+
+def test_a_folder_called_like_a_split_may_be_of_a_class(tmp_path):
+    for clip, category in zip(CLIPS[:2], ("train", "dog"), strict=True):
+        for second in range(clip.seconds):
+            save(tmp_path / "classes" / category / clip.uid / f"{second}.png")
+            save(tmp_path / "splits/test" / category / clip.uid / f"{second}.png")
+    for place in ("classes", "splits"):
+        assert len(find_masks(tmp_path / place, FIRST_RELEASE).paths) == 10
+    # Where splits are told apart the masks of another are not ours.
+    (tmp_path / "splits/test/train").rename(tmp_path / "splits/train")
+    with pytest.raises(UserError, match="5 of 10 masks of split test are missing"):
+        find_masks(tmp_path / "splits", FIRST_RELEASE)
+
+
+def test_the_layout_is_that_of_most_clips(tmp_path):
+    for clip in CLIPS:
+        for second in range(clip.seconds):
+            save(tmp_path / clip.name / "labels_rgb" / f"{second}.png")
+    save(tmp_path / CLIPS[0].name / "0.png")
+    found = find_masks(tmp_path, SOURCE)
+    assert found.layout == "<clip>/labels_rgb/<i>.png, i from 0" and found.others == 1
+
+
+def test_one_mask_of_a_still_is_that_of_all_its_seconds(tmp_path):
+    still, two = (Clip("vpo", uid, 3, (0, 1, 2), (1,), still=True) for uid in ("still", "two"))
+    lone, own = save(tmp_path / "vpo/still/0.png"), save(tmp_path / "vpo/two/0.png")
+    source = types.SimpleNamespace(clips=(still,), split="test")
+    found = find_masks(tmp_path, source)
+    assert found.files == {"vpo/still": dict.fromkeys(range(3), lone)} and found.others == 1
+    source = types.SimpleNamespace(clips=(still, two), split="test")
+    others = [save(tmp_path / f"vpo/two/{second}.png") for second in (1, 2)]
+    found = find_masks(tmp_path, source)
+    assert list(found.files["vpo/two"].values()) == [own, *others] and found.others == 0
+    others[0].unlink()
+    with pytest.raises(UserError, match="1 of 6 masks .* the first is .*two/1.png"):
+        find_masks(tmp_path, source)
+    clip = types.SimpleNamespace(clips=(Clip("vpo", "still", 3, (0, 1, 2), ()),), split="test")
+    with pytest.raises(UserError, match="2 of 3 masks"):
+        find_masks(tmp_path, clip)
+
+
+def test_links_are_followed_wherever_they_lead(tmp_path):
+    masks = tmp_path / "masks"
+    for clip in CLIPS[:2]:
+        for second in range(clip.seconds):
+            save(tmp_path / "elsewhere" / clip.uid / f"{second}.png")
+        masks.mkdir(exist_ok=True)
+        (masks / clip.subset).symlink_to("../elsewhere")
+    (tmp_path / "elsewhere/again").symlink_to("../masks")  # round and round
+    found = find_masks(masks, FIRST_RELEASE)
+    assert found.files["v1m/duet_0"][4] == masks / "v1m/duet_0/4.png"
+    for name in ("9.png", "a.png", "b"):
+        (tmp_path / "elsewhere/duet_0" / name).symlink_to("nowhere.png")
+    assert find_masks(masks, FIRST_RELEASE) == found
+    (masks / "v1m/duet_0/3.png").unlink()
+    (masks / "v1m/duet_0/3.png").symlink_to("nowhere.png")
+    with pytest.raises(UserError, match="1 of 10 masks .*v1m/duet_0/3.png"):
+        find_masks(masks, FIRST_RELEASE)
+
+
+def test_jpegs_and_the_numbers_are_named_where_masks_are_missing(tmp_path):
+    source = types.SimpleNamespace(clips=CLIPS[:1], split="test")
+    for second in range(5):
+        save(tmp_path / f"dog_4000_9000/{second}.jpg")
+    with pytest.raises(UserError, match="none of the 0 PNG files .*, and 5 JPEG files do not"):
+        find_masks(tmp_path, source)
+    save(tmp_path / "dog_4000_9000/0.png")
+    with pytest.raises(UserError, match="start at 0, .* is there.: write them all, as PNG, for"):
+        find_masks(tmp_path, source)
+    (tmp_path / "dog_4000_9000/0.png").rename(tmp_path / "dog_4000_9000/1.png")
+    for path in tmp_path.glob("*/*.jpg"):
+        path.unlink()
+    with pytest.raises(UserError, match="/2.png .*start at 1, .* is nowhere.: write them all, or"):
         find_masks(tmp_path, source)
 
 
@@ -144,8 +230,12 @@ PICTURES = {
     "grey_palette": (with_palette(HARD * np.uint8(255), GREY_RAMP), "grey", None),
     "black_and_white": (with_palette(HARD, [[0] * 3, [255] * 3]), "grey", None),
     "rgb_mask": (np.repeat(HARD[..., None] * np.uint8(255), 3, -1), "grey", None),
-    "ids": (IDS, "ids", "ids"),
-    "rgb_ids": (np.repeat(IDS[..., None], 3, -1), "ids", "ids"),
+    # Or shades of a network that is not sure; but see IDS_FOLDER.
+    "ids": (IDS, "grey", "ids"),
+    "rgb_ids": (np.repeat(IDS[..., None], 3, -1), "grey", "ids"),
+    "wide_ids": (IDS.astype(np.uint16), "grey", "ids"),
+    "wide_0_1": (HARD.astype(np.uint16), "hard", "ids"),
+    "wide_0_255": (HARD.astype(np.uint16) * np.uint16(255), None, None),
     "palette": (with_palette(IDS, PALETTE), "colours", "colours"),
     "only_class_7": (with_palette(HARD * np.uint8(7), PALETTE), "colours", "colours"),
     "own_palette": (with_palette(IDS, PALETTE[::-1]), "ids", "ids"),
@@ -175,11 +265,13 @@ def test_what_a_picture_is_taken_for(tmp_path, name, task):
     assert found.dtype == np.uint8 and stray == 0
     if task == "semantic":
         expected = {"only_class_7": HARD * 7}.get(name, IDS)
-        expected = HARD if name == "0_1" else expected
-    elif name in ("grey", "id_above"):
+        expected = HARD if name in ("0_1", "wide_0_1") else expected
+    elif name in ("grey", "id_above", "ids"):
         expected = values
+    elif name in ("rgb_ids", "wide_ids"):
+        expected = IDS if name == "rgb_ids" else 0 * IDS
     else:
-        of_ids = name in ("ids", "rgb_ids", "palette", "own_palette", "colours")
+        of_ids = name in ("palette", "own_palette", "colours")
         expected = 255 * ((IDS if of_ids else HARD) != 0)
     np.testing.assert_array_equal(found, expected)
 
@@ -199,9 +291,67 @@ def test_a_kind_is_that_of_the_whole_folder(tmp_path):
         mask_pictures.read(coloured, mask_pictures.GREY, "binary", 2, K)
 
 
+def test_ids_and_shades(tmp_path):
+    """What is dark all over is a mask of a network that is not sure, unless its folder says ids."""
+    faint = save(tmp_path / "0.png", IDS)
+    for task, kind in (("binary", mask_pictures.GREY), ("semantic", mask_pictures.IDS)):
+        assert mask_pictures.kind_of([faint], task, K) == kind
+    ids = save(tmp_path / "labels_semantic/0.png", IDS)
+    assert mask_pictures.kind_of([ids], "binary", K) == mask_pictures.IDS
+    found, _ = mask_pictures.read(ids, mask_pictures.IDS, "binary", 2, K)
+    np.testing.assert_array_equal(found, 255 * (IDS != 0))
+    palette = tmp_path / "2.png"
+    with_palette(IDS, PALETTE[::-1]).save(palette)
+    assert mask_pictures.kind_of([palette], "binary", K) == mask_pictures.IDS
+
+
+def test_hard_masks_have_one_white(tmp_path):
+    """A mask of 1 among those of 255 would count as empty; among shades it nearly is."""
+    one, white = save(tmp_path / "0.png", HARD), save(tmp_path / "1.png", HARD * np.uint8(255))
+    wide = save(tmp_path / "2.png", HARD.astype(np.uint16) * np.uint16(65535))
+    shades = save(tmp_path / "3.png", np.array([[0, 99], [1, 255]], np.uint8))
+    for paths in ([one, white], [white, white, one], [wide, one]):
+        with pytest.raises(UserError, match="0.png holds 0 and 1, and .*[12].png black and white"):
+            mask_pictures.kind_of(paths, "binary", K)
+    for paths in ([one, white, shades], [white, wide, white], [shades, white, one]):
+        assert mask_pictures.kind_of(paths, "binary", K) == mask_pictures.GREY
+
+
+def test_sixteen_bits_are_scaled_alike_in_all_pictures(tmp_path):
+    values = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
+    for name, part in (("0.png", values), ("1.png", values[:1]), ("2.png", values[1:2])):
+        path = save(tmp_path / name, part)
+        grey = np.rint(part / 257)
+        np.testing.assert_array_equal(mask_pictures.load(path).grey, grey)
+        if part.shape == (256, 256):
+            found, _ = mask_pictures.read(path, mask_pictures.GREY, "binary", 256, K)
+            np.testing.assert_array_equal(found, grey)
+    ids = save(tmp_path / "3.png", IDS.astype(np.uint16))
+    found, _ = mask_pictures.read(ids, mask_pictures.IDS, "semantic", 2, K)
+    np.testing.assert_array_equal(found, IDS)
+    above = save(tmp_path / "4.png", np.full((2, 2), 300, np.uint16))
+    with pytest.raises(UserError, match="4.png holds class id 300, but"):
+        mask_pictures.kind_of([above], "semantic", K)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "PA"])
+def test_a_mask_may_not_hide_in_the_alpha_channel(tmp_path, mode):
+    image = Image.fromarray(np.full((2, 2), 255, np.uint8)).convert(mode)
+    for alpha in (HARD * np.uint8(255), np.full((2, 2), 9, np.uint8)):
+        image.putalpha(Image.fromarray(alpha))
+        path = tmp_path / "0.png"
+        image.save(path, "tiff" if mode == "PA" else "png")
+        if alpha.min() == alpha.max():
+            assert (mask_pictures.load(path).grey == 255).all()
+        else:
+            with pytest.raises(UserError, match="0.png is transparent in some places only"):
+                mask_pictures.load(path)
+
+
 @pytest.mark.parametrize(
     ("values", "task", "words"),
     [
+        (HARD.astype(np.uint16) * np.uint16(255), "binary", "and 255, but white is 65535 there"),
         (HARD * np.uint8(255), "semantic", "a mask of where it sounds, but classes are asked for"),
         (np.full((2, 2), 71, np.uint8), "semantic", "class id 71, but the data has 71 classes"),
         (PALETTE[[[70, 80]]], "semantic", "the colour of class id 80, but the data has 71"),
@@ -214,7 +364,7 @@ def test_a_kind_is_that_of_the_whole_folder(tmp_path):
 )
 def test_what_cannot_be_used_is_said(tmp_path, values, task, words):
     path = save(tmp_path / "0.png", values)
-    with pytest.raises(UserError, match=f"{path} holds .*{words}"):
+    with pytest.raises(UserError, match=f"{path} .*holds .*{words}"):
         mask_pictures.kind_of([path], task, K)
 
 

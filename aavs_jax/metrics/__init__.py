@@ -16,8 +16,6 @@ splitting, number of devices and the other protocols asked for leave every bit o
 (a score per frame is one float32 division of integers, which leaves a compiler no choice; where an
 accelerator divides less exactly, it is one unit of 2^-24 off). Against the definition in real
 numbers a mean is off by 1.5e-7 at most. Results are computed on the host in float64.
-
-`binary_*` and `semantic_*` are the protocol `stepping_stones` by itself.
 """
 
 from collections.abc import Iterable, Mapping
@@ -34,18 +32,9 @@ from aavs_jax.metrics.protocols import (
     TASKS,
     Protocol,
     labels_used,
-    maps_used,
     parse,
 )
-from aavs_jax.metrics.stepping_stones import (
-    PROTOCOL,
-    binary_init,
-    binary_result,
-    binary_update,
-    semantic_init,
-    semantic_result,
-    semantic_update,
-)
+from aavs_jax.metrics.stepping_stones import PROTOCOL
 
 __all__ = [
     "LARGEST_CLIP",
@@ -54,18 +43,11 @@ __all__ = [
     "PROTOCOLS",
     "Protocol",
     "TASKS",
-    "binary_init",
-    "binary_result",
-    "binary_update",
     "from_grey",
     "init",
     "labels_used",
-    "maps_used",
     "parse",
     "result",
-    "semantic_init",
-    "semantic_result",
-    "semantic_update",
     "thresholds",
     "update",
 ]
@@ -121,8 +103,8 @@ def update(
       valid: bool [B, T], real frames that have a label. A clip without any is not counted.
       position: int32 [B], the clip's place in the split's list of clips, from 0: it decides with
         which clips it is averaged. Clips without valid frames may have any.
-      maps: binary task only, float [B, T, G, G] in [0, 1], as `maps_used` tells: from the scores
-        s_0 and s_1 of background and foreground "stepping_stones", sigmoid(2 s_1 - s_0), and
+      maps: binary task only, float [B, T, G, G] in [0, 1], those that `PROTOCOLS` name: from the
+        scores s_0 and s_1 of background and foreground "stepping_stones", sigmoid(2 s_1 - s_0), and
         "softmax", sigmoid(s_1 - s_0). NaN is positive at no threshold.
       labels_nearest: binary task only: labels like `labels`, but resized by nearest, as
         `labels_used` tells. None: the labels are the same.

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from types import MappingProxyType
 
-TASKS = ("binary", "semantic")
+TASKS = ("binary", "semantic")  # S4 and MS3; AVSS and VPO
 
 _PER_FRAME = ("mIoU", "F", "mIoU_no_background", "F_no_background")
 _CAVP = ("mIoU", "F", "J&F", "F1", "FDR")
@@ -23,7 +23,6 @@ class Protocol:
       title: for tables.
       source: code base and file that define it, and the paper.
       averages: what figures are means of, by task, for people.
-      tasks: "binary" (S4, MS3) and "semantic" (AVSS, VPO).
       unit: binary figures are taken per "group" of consecutive clips and averaged, or once for the
         whole "set" from sums of pixels.
       clips_per_group: consecutive clips of the split that make a group; 1 is one clip. The best
@@ -54,7 +53,6 @@ class Protocol:
     padding: int
     no_background: int | None
     figures: MappingProxyType
-    tasks: tuple[str, ...] = TASKS
 
 
 def _by_task(binary, semantic) -> MappingProxyType:
@@ -184,11 +182,6 @@ def parse(names: str) -> tuple[str, ...]:
         found = f"no protocol {unknown[0]!r}" if unknown else "no protocol is named"
         raise ValueError(f"{found}; there are {known}, or all")
     return wanted
-
-
-def maps_used(protocols: Iterable[str]) -> tuple[str, ...]:
-    """Which of `update`'s maps these protocols look at in the binary task."""
-    return tuple(dict.fromkeys(PROTOCOLS[name].map for name in protocols if PROTOCOLS[name].map))
 
 
 def labels_used(protocols: Iterable[str]) -> tuple[str, ...]:

@@ -118,11 +118,11 @@ def small_raw_dir(tmp_path):
 
 @pytest.fixture(scope="session")
 def masks_dir(raw_dir, tmp_path_factory):
-    """Predicted masks of every frame, 24x24: value 10 * second + row number of the clip."""
+    """Predicted masks of every frame, 24x24: value 10 * second + row number of the clip + 2."""
     root = tmp_path_factory.mktemp("masks")
     for number, (subset, uid, _, _) in enumerate(CLIPS):
         for t in range(layout.SUBSET_SECONDS[subset]):
             path = layout.mask_path(root, subset, uid, t)
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.full((24, 24), 10 * t + number, np.uint8)).save(path)
+            Image.fromarray(np.full((24, 24), 10 * t + number + 2, np.uint8)).save(path)
     return root

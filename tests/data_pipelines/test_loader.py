@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from data_pipelines import audio
+from data_pipelines.avsbench import layout
 from data_pipelines.errors import DataError
 from data_pipelines.loader import eval_loader, open_source, train_loader
 from data_pipelines.partners import other_sounds
@@ -248,7 +249,7 @@ def test_priors(train, clips, masks_dir):
     for row, clip in enumerate(train.clips):
         for t in range(clip.seconds):
             second = 0 if clip.subset == "v1s" else t
-            assert (predicted[row, t] == np.float32(10 * second + row) / np.float32(255)).all()
+            assert (predicted[row, t] == np.float32(10 * second + row + 2) / np.float32(255)).all()
     true = next(by_clip(train, shuffle=False, batch_size=11, prior="true"))
     np.testing.assert_array_equal(true["prior_mask"], true["labels"] != 0)
     assert "prior_mask" not in next(by_clip(train))
@@ -286,6 +287,16 @@ def test_training_faults(train, masks_dir, tmp_path):
     with pytest.raises(DataError, match=r"clip v\w+/\w+, second \d: 2 classes .*targets \(1\)"):
         next(by_frame(train, max_targets=1))
     with pytest.raises(DataError, match=r"predicted mask missing: .*\.png; stage localise"):
+        next(by_frame(train, prior="predicted", prior_dir=tmp_path))
+
+
+def test_a_prior_of_0_and_1_is_refused(train, tmp_path):
+    for clip in train.clips:
+        for second in range(clip.seconds):
+            path = layout.mask_path(tmp_path, clip.subset, clip.uid, second)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.eye(8, dtype=np.uint8)).save(path)
+    with pytest.raises(DataError, match=r"\.png holds only 0 and 1: write masks as grey PNG"):
         next(by_frame(train, prior="predicted", prior_dir=tmp_path))
 
 

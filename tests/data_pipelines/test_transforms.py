@@ -103,6 +103,72 @@ def test_predicted_masks(tmp_path):
         predicted_mask(tmp_path / "2.png", 3)
 
 
+HARD = np.array([[0, 1], [1, 0]], np.uint8)
+GREYS = np.arange(256).repeat(3).reshape(256, 3)
+
+
+def with_palette(values, palette):
+    image = Image.fromarray(values).convert("P")
+    image.putpalette(np.asarray(palette, np.uint8).tobytes())
+    return image
+
+
+@pytest.mark.parametrize(
+    ("picture", "expected"),
+    [
+        (HARD * np.uint8(255), 255 * HARD),
+        (HARD * np.uint8(2), 2 * HARD),
+        (HARD * np.uint8(0), 0 * HARD),
+        (Image.fromarray(HARD * np.uint8(255)).convert("1"), 255 * HARD),
+        (with_palette(HARD * np.uint8(200), GREYS), 200 * HARD),
+        (with_palette(HARD, [[0] * 3, [255] * 3]), 255 * HARD),
+        (np.stack([HARD * np.uint8(255)] * 3, axis=-1), 255 * HARD),
+        (np.array([[0, 300], [51500, 65535]], np.uint16), [[0, 1], [200, 255]]),
+        (HARD.astype(np.uint16) * np.uint16(0), 0 * HARD),
+    ],
+    ids=["hard", "dark", "black", "bits", "palette", "black_white", "three", "wide", "wide_black"],
+)
+def test_greys_of_predicted_masks(tmp_path, picture, expected):
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    image.save(tmp_path / "0.png")
+    found = predicted_mask(tmp_path / "0.png", 2)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("picture", "words"),
+    [
+        (HARD, "holds only 0 and 1"),
+        (with_palette(HARD, GREYS), "holds only 0 and 1"),
+        (HARD.astype(np.uint16), "has 16 bits, but holds no value above 1"),
+        (HARD.astype(np.uint16) * np.uint16(255), "has 16 bits, but holds no value above 255"),
+        (with_palette(HARD, layout.palette()), "mode P with colours"),
+        # Class 7 is grey, (128, 128, 128).
+        (with_palette(HARD * np.uint8(7), layout.palette()), "mode P with colours"),
+        (layout.palette()[HARD], "mode RGB with colours"),
+        (layout.palette()[HARD * np.uint8(7)], "mode RGB with colours"),
+        (Image.fromarray(HARD * np.uint8(255)).convert("LA"), "mode LA"),
+    ],
+    ids=[
+        "0_1",
+        "palette_0_1",
+        "wide_0_1",
+        "wide_0_255",
+        "palette",
+        "class_7",
+        "colours",
+        "grey_7",
+        "alpha",
+    ],
+)
+def test_a_prior_is_not_guessed(tmp_path, picture, words):
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    image.save(tmp_path / "0.png")
+    with pytest.raises(DataError, match=rf"0\.png .*{words}: write masks as grey PNG"):
+        predicted_mask(tmp_path / "0.png", 2)
+
+
 def draw(**options):
     defaults = dict(
         labelled=((0,), (0, 1, 2, 3, 4), tuple(range(10))),

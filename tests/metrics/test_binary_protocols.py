@@ -199,7 +199,7 @@ def test_grey_masks_are_maps_and_decisions():
     grey = np.array([0, 127, 128, 255], np.uint8)
     prediction, maps = metrics.from_grey(grey)
     np.testing.assert_array_equal(prediction, [False, False, True, True])
-    assert sorted(maps) == sorted(metrics.maps_used(PROTOCOLS))
+    assert sorted(maps) == sorted({row.map for row in PROTOCOLS.values() if row.map})
     for found in maps.values():
         np.testing.assert_array_equal(found, grey.astype(np.float32) / np.float32(255))
         assert found[-1] == 1  # reaches the last threshold

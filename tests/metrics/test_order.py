@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aavs_jax import metrics
+from aavs_jax.metrics import stepping_stones
 
 CLASSES = 22
 DEVICES = "--xla_force_host_platform_device_count=8"
@@ -91,9 +92,9 @@ def test_other_protocols_do_not_matter(splits, cases, references, task, names):
 
 def test_the_protocol_by_itself_is_the_same(splits, cases, references):
     """`binary_*` and `semantic_*` have the state and the result of `stepping_stones`."""
-    state = metrics.binary_init()
+    state = stepping_stones.binary_init()
     for batch in splits.batches(cases["binary"], 3, 12, None):
-        state = metrics.binary_update(
+        state = stepping_stones.binary_update(
             state,
             batch["maps"]["stepping_stones"],
             batch["prediction"],
@@ -102,13 +103,15 @@ def test_the_protocol_by_itself_is_the_same(splits, cases, references):
         )
     assert_same(jax.device_get(state), references["binary"]["binary"]["stepping_stones"])
     figures = metrics.result(references["binary"])["stepping_stones"]
-    assert figures == metrics.binary_result(state)
-    state = metrics.semantic_init(CLASSES)
+    assert figures == stepping_stones.binary_result(state)
+    state = stepping_stones.semantic_init(CLASSES)
     for batch in splits.batches(cases["semantic"], 3, 12, None):
-        state = metrics.semantic_update(state, batch["prediction"], batch["labels"], batch["valid"])
+        state = stepping_stones.semantic_update(
+            state, batch["prediction"], batch["labels"], batch["valid"]
+        )
     assert_same(jax.device_get(state), references["semantic"]["semantic"]["stepping_stones"])
     figures = metrics.result(references["semantic"])["stepping_stones"]
-    assert_same(figures, metrics.semantic_result(state))
+    assert_same(figures, stepping_stones.semantic_result(state))
 
 
 def test_eight_devices(splits, cases, references, tmp_path):

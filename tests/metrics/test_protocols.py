@@ -1,5 +1,8 @@
 """The table of protocols, names from configs, and the limits of sums."""
 
+import re
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -8,6 +11,8 @@ from hypothesis import strategies as st
 
 from aavs_jax import metrics
 from aavs_jax.metrics import PROTOCOLS, set_sums
+
+DOCUMENTATION = Path(__file__).parents[2] / "docs/protocols.md"
 
 
 def test_names_from_configs():
@@ -31,7 +36,7 @@ def test_unknown_names_are_told_the_known(names, complaint):
 
 def test_rows_agree_with_themselves():
     for name, row in PROTOCOLS.items():
-        assert row.name == name and row.tasks == metrics.TASKS
+        assert row.name == name
         assert row.unit in ("group", "set") and row.decision in ("argmax", "map")
         assert (row.unit == "set") == (not row.map) == (not row.frame_mean)
         assert row.map or row.decision == "argmax"
@@ -41,10 +46,16 @@ def test_rows_agree_with_themselves():
             assert no_background == (task == "semantic" and row.no_background is not None)
 
 
-def test_what_protocols_look_at():
-    assert metrics.maps_used(("stepping_stones", "cavp")) == ("stepping_stones",)
-    assert metrics.maps_used(("cavp", "data_set")) == ()
-    assert metrics.maps_used(PROTOCOLS) == ("stepping_stones", "softmax")
+def test_the_documentation_names_the_same_sources():
+    text = DOCUMENTATION.read_text()
+    listed = dict(re.findall(r"^\| `(\w+)` \| ([\w-]+/[\w-]+)[,:]", text, re.MULTILINE))
+    # The usual measure has no code base.
+    assert listed == {
+        name: row.source.split(",")[0] for name, row in PROTOCOLS.items() if name != "data_set"
+    }
+
+
+def test_which_labels_protocols_look_at():
     assert metrics.labels_used(("stepping_stones",)) == ("touched",)
     assert metrics.labels_used(PROTOCOLS) == ("touched", "nearest")
 

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from aavs_jax import metrics
+from aavs_jax.metrics import stepping_stones
 from aavs_jax.metrics.counting import thresholds_reached
 
 G, K = 12, 7
 
-binary_update = jax.jit(metrics.binary_update)
-semantic_update = jax.jit(metrics.semantic_update)
+binary_update = jax.jit(stepping_stones.binary_update)
+semantic_update = jax.jit(stepping_stones.semantic_update)
 
 
 def binary_clip(rng, frames, kind="random"):
@@ -118,9 +119,9 @@ def semantic_clips():
 def test_binary_equals_the_definition_per_clip(kind):
     clip = binary_clip(np.random.default_rng(3), 5, kind)
     state = binary_update(
-        metrics.binary_init(), *(part[None] for part in clip), np.ones((1, 5), bool)
+        stepping_stones.binary_init(), *(part[None] for part in clip), np.ones((1, 5), bool)
     )
-    result = metrics.binary_result(state)
+    result = stepping_stones.binary_result(state)
     j, f = slow_binary([clip])
     np.testing.assert_allclose([result["J"], result["F"]], [j, f], atol=2e-7)
     if kind == "empty":
@@ -135,13 +136,17 @@ def test_first_and_last_threshold_take_part(inside, outside):
     """Only the threshold 1 (0, where NaN counts for nothing) tells target and rest apart."""
     labels = (np.random.default_rng(0).random((1, 1, G, G)) < 0.3).astype(np.uint8)
     fmap = np.where(labels, inside, outside).astype(np.float32)
-    state = binary_update(metrics.binary_init(), fmap, labels, labels, np.ones((1, 1), bool))
-    np.testing.assert_allclose(metrics.binary_result(state)["F"], 1, atol=1e-7)
+    state = binary_update(
+        stepping_stones.binary_init(), fmap, labels, labels, np.ones((1, 1), bool)
+    )
+    np.testing.assert_allclose(stepping_stones.binary_result(state)["F"], 1, atol=1e-7)
 
 
 def test_binary_equals_the_definition_over_clips():
     clips = binary_clips()
-    result = metrics.binary_result(run(binary_update, metrics.binary_init(), clips, 4, 10))
+    result = stepping_stones.binary_result(
+        run(binary_update, stepping_stones.binary_init(), clips, 4, 10)
+    )
     j, f = slow_binary(clips)
     np.testing.assert_allclose(
         [result["J"], result["F"], result["J&F"]], [j, f, (j + f) / 2], atol=2e-7
@@ -152,7 +157,9 @@ def test_binary_equals_the_definition_over_clips():
 
 def test_semantic_equals_the_definition():
     clips = semantic_clips()
-    result = metrics.semantic_result(run(semantic_update, metrics.semantic_init(K), clips, 3, 10))
+    result = stepping_stones.semantic_result(
+        run(semantic_update, stepping_stones.semantic_init(K), clips, 3, 10)
+    )
     iou, f, seen = slow_semantic(clips, K)
     np.testing.assert_array_equal(result["frames_per_class"], seen)
     assert seen[2] == 0 and result["mIoU_per_class"][2] == 0
@@ -167,8 +174,8 @@ def test_semantic_equals_the_definition():
 @pytest.mark.parametrize(("batch_size", "frames"), [(1, 10), (2, 12), (5, 10), (16, 11)])
 def test_batching_padding_and_order_change_no_bit(batch_size, frames):
     for update, init, clips in (
-        (binary_update, metrics.binary_init(), binary_clips()),
-        (semantic_update, metrics.semantic_init(K), semantic_clips()),
+        (binary_update, stepping_stones.binary_init(), binary_clips()),
+        (semantic_update, stepping_stones.semantic_init(K), semantic_clips()),
     ):
         reference = run(update, init, clips, 3, 10)
         jax.tree.map(
@@ -184,20 +191,22 @@ def test_batching_padding_and_order_change_no_bit(batch_size, frames):
 def test_a_clip_without_valid_frames_is_not_counted():
     fmap, mask, labels = (part[None] for part in binary_clip(np.random.default_rng(0), 5))
     nothing = np.zeros((1, 5), bool)
-    state = binary_update(metrics.binary_init(), fmap, mask, labels, nothing)
+    state = binary_update(stepping_stones.binary_init(), fmap, mask, labels, nothing)
     assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(state))
-    assert np.isnan(metrics.binary_result(state)["J&F"])
-    state = semantic_update(metrics.semantic_init(K), labels, labels, nothing)
+    assert np.isnan(stepping_stones.binary_result(state)["J&F"])
+    state = semantic_update(stepping_stones.semantic_init(K), labels, labels, nothing)
     assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(state))
-    assert np.isnan(metrics.semantic_result(state)["mIoU"])
+    assert np.isnan(stepping_stones.semantic_result(state)["mIoU"])
 
 
 def test_semantic_ids_beyond_the_classes_belong_to_none():
     labels = np.zeros((1, 1, G, G), np.uint8)
     labels[..., :3, :] = 255
     prediction = np.zeros_like(labels)
-    state = semantic_update(metrics.semantic_init(K), prediction, labels, np.ones((1, 1), bool))
-    result = metrics.semantic_result(state)
+    state = semantic_update(
+        stepping_stones.semantic_init(K), prediction, labels, np.ones((1, 1), bool)
+    )
+    result = stepping_stones.semantic_result(state)
     np.testing.assert_array_equal(result["frames_per_class"], [1] + [0] * (K - 1))
     np.testing.assert_allclose(result["mIoU_per_class"][0], 0.75, atol=1e-7)
 
@@ -205,11 +214,13 @@ def test_semantic_ids_beyond_the_classes_belong_to_none():
 def test_perfect_scores_are_one():
     labels = (np.random.default_rng(0).random((3, 5, G, G)) < 0.4).astype(np.uint8)
     valid = np.ones((3, 5), bool)
-    state = binary_update(metrics.binary_init(), labels.astype(np.float32), labels, labels, valid)
-    result = metrics.binary_result(state)
+    state = binary_update(
+        stepping_stones.binary_init(), labels.astype(np.float32), labels, labels, valid
+    )
+    result = stepping_stones.binary_result(state)
     assert result["J"] == 1 and abs(result["F"] - 1) < 1e-7
-    result = metrics.semantic_result(
-        semantic_update(metrics.semantic_init(2), labels, labels, valid)
+    result = stepping_stones.semantic_result(
+        semantic_update(stepping_stones.semantic_init(2), labels, labels, valid)
     )
     assert result["mIoU"] == 1 and abs(result["F"] - 1) < 1e-7
 
@@ -236,13 +247,15 @@ def test_threshold_levels_equal_the_comparisons():
 
 def test_sums_do_not_overflow():
     """Far more frames than AVSBench has: both halves of the sum stay within int32."""
-    state = metrics.semantic_init(2)
+    state = stepping_stones.semantic_init(2)
     many = metrics.LARGEST_COUNT - 1
     half = np.int32(many * 4096)
     state = {**state, "iou": np.array([[half, 0], [0, 0]], np.int32)}
     state["seen"] = np.array([many, 0], np.int32)
     labels = np.zeros((1, 1, G, G), np.uint8)
-    result = metrics.semantic_result(semantic_update(state, labels, labels, np.ones((1, 1), bool)))
+    result = stepping_stones.semantic_result(
+        semantic_update(state, labels, labels, np.ones((1, 1), bool))
+    )
     assert result["mIoU_per_class"][0] == 1 and result["frames_per_class"][0] == many + 1
 
 
@@ -250,6 +263,6 @@ def test_a_clip_too_long_is_refused():
     frames = metrics.LARGEST_CLIP + 1
     images = np.zeros((1, frames, 1, 1), np.uint8)
     with pytest.raises(ValueError, match="at most 127"):
-        metrics.binary_update(
-            metrics.binary_init(), images, images, images, np.ones((1, frames), bool)
+        stepping_stones.binary_update(
+            stepping_stones.binary_init(), images, images, images, np.ones((1, frames), bool)
         )

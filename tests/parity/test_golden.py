@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from aavs_jax import losses, metrics
+from aavs_jax import losses
+from aavs_jax.metrics import stepping_stones
 from aavs_jax.models import readout
 from aavs_jax.models.config import AAVSConfig
 from aavs_jax.models.init import abstract_model
@@ -337,10 +338,10 @@ def test_binary_metrics(audio_golden):
     for index, clip in enumerate(numbered(audio_golden, "binary")):
         mask, fmap = readout.binary_prediction(jnp.moveaxis(jnp.asarray(clip["scores"]), 1, -1))
         valid = np.ones((1, len(mask)), bool)
-        state = metrics.binary_update(
-            metrics.binary_init(), fmap[None], mask[None], clip["target"][None], valid
+        state = stepping_stones.binary_update(
+            stepping_stones.binary_init(), fmap[None], mask[None], clip["target"][None], valid
         )
-        result = metrics.binary_result(state)
+        result = stepping_stones.binary_result(state)
         pairs.append((f"binary/{index}/miou", result["J"], clip["miou"]))
         pairs.append((f"binary/{index}/fscore", result["F"], clip["fscore"]))
     check(pairs, ACTIVATIONS)
@@ -352,13 +353,13 @@ def test_semantic_metrics(audio_golden):
         for name, array in audio_golden.items()
         if re.fullmatch(r"semantic/[a-z_]+", name)
     }
-    state = metrics.semantic_init(len(golden["miou_per_class"]))
+    state = stepping_stones.semantic_init(len(golden["miou_per_class"]))
     for clip in numbered(audio_golden, "semantic"):
         valid = np.ones((1, len(clip["target"])), bool)
-        state = metrics.semantic_update(
+        state = stepping_stones.semantic_update(
             state, clip["prediction"][None], clip["target"][None], valid
         )
-    result = metrics.semantic_result(state)
+    result = stepping_stones.semantic_result(state)
     ours = {
         "miou": "mIoU",
         "miou_no_background": "mIoU_no_background",

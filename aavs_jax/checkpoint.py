@@ -60,7 +60,7 @@ class PhaseCheckpoints:
         with _writing(self._directory):
             if not reading:
                 self._root.mkdir(parents=True, exist_ok=True)
-                self._put_aside_what_cannot_be_listed()
+            self._put_aside_what_cannot_be_listed()
             self._orbax = ocp.training.Checkpointer(
                 self._root,
                 preservation_policy=policies.AnyPreservationPolicy(
@@ -172,10 +172,17 @@ class PhaseCheckpoints:
                 self._orbax.reload()
                 continue
             return loaded["trainable"] | self.load_frozen()
+        if self._reading:
+            raise UserError(
+                f"no checkpoint of {self._directory} has been validated yet: wait for its first "
+                "validation, or name another phase"
+            )
         raise UserError(f"no readable checkpoint in {self._root}: {self._anew}")
 
     @property
     def _anew(self) -> str:
+        if self._reading:
+            return "name another phase or folder of weights"
         return (
             f"delete the folder {self._directory} and start the command again, which trains this "
             "phase anew"
@@ -200,7 +207,8 @@ class PhaseCheckpoints:
 
     def _put_aside_what_cannot_be_listed(self) -> None:
         """Orbax opens no folder in which one checkpoint's metadata or figures are damaged."""
-        for folder in self._root.iterdir() if jax.process_index() == 0 else ():
+        mine = self._reading or jax.process_index() == 0
+        for folder in self._root.iterdir() if mine else ():
             if not (folder.name.isdecimal() and folder.is_dir()):
                 continue
             for file in (folder / "_CHECKPOINT_METADATA", folder / "metrics" / "metrics"):
@@ -210,7 +218,10 @@ class PhaseCheckpoints:
                 except ValueError as error:
                     self._move_aside(int(folder.name), error)
                     break
-        everyone_is_here("damaged checkpoints are aside")
+                except FileNotFoundError:  # who trains here has just deleted it
+                    break
+        if not self._reading:
+            everyone_is_here("damaged checkpoints are aside")
 
     def _put_aside(self, step: int, error: Exception) -> None:
         if jax.process_index() == 0:

@@ -21,11 +21,13 @@ from aavs_jax.pretrained import check_pretrained, shapes_of
 from aavs_jax.scoring import protocols
 from aavs_jax.starting import check_start, plan_start
 from aavs_jax.train import count_steps
+from data_pipelines.avsbench import layout
 from data_pipelines.loader import labelled_clips
 from data_pipelines.source import ClipSource
 
 Config = Mapping[str, Any]
 TASKS = ("binary", "semantic")
+MOST_PIXELS = 4096  # of a side of what is seen, or scored
 CLASSES = "decoder/class_predictor/"  # beginning of the paths whose shapes depend on the data
 
 
@@ -57,6 +59,7 @@ def check_schedule(config: Config, root: Path) -> None:
             # No pattern depends on the number of classes, which only the data knows.
             methods[stage_name] = make_method(stage, 2)
             check_patterns(stage_name, stage, methods[stage_name])
+            _check_lengths(stage_name, stage)
             check_evaluation(config, stage_name)
             _check_empty_labels(stage_name, stage)
     if methods:
@@ -108,6 +111,14 @@ def check_data(config: Config, data_dir: Path, root: Path, mesh: Mesh) -> None:
         batch_size = stage["data"]["batch_size"]
         sources = open_sources(data_dir, stage)
         check_classes(stage_name, stage, sources)
+        priors = stage["prior"]["evaluate"]
+        taking = {
+            "train": stage["prior"]["train"] in ("predicted", "mixture"),
+            "val": priors[0] == "predicted",
+            "test": "predicted" in priors,
+        }
+        shown = {split: source for split, source in sources.items() if taking[split]}
+        check_prior_masks(stage_name, stage, shown, root)
         train_batches(config, stage, sources["train"], root, 0)
         if batch_size % mesh.size:
             raise UserError(
@@ -180,11 +191,14 @@ def check_evaluation(config: Config, stage_name: str) -> None:
     """What a stage is evaluated with, and by which protocols.
 
     Raises:
-      UserError: no such stage, task or protocol; prior masks in training alone, or in evaluation
-        alone; not the right sound; masks of classes that are handed over.
+      UserError: no such stage, task or protocol; a size that cannot be; prior masks in training
+        alone, or in evaluation alone; not the right sound; masks of classes that are handed over.
     """
     stage, where = _described_stage(config, stage_name), f"config.stages.{stage_name}"
     protocols(config)
+    for key in ("image_size", "label_size"):
+        if not 1 <= (size := stage["data"][key]) <= MOST_PIXELS:
+            raise UserError(f"{where}.data.{key} is {size}: give 1 to {MOST_PIXELS} pixels")
     priors = stage["prior"]["evaluate"]
     if not priors or any((p == "none") != (stage["prior"]["train"] == "none") for p in priors):
         raise UserError(
@@ -195,6 +209,47 @@ def check_evaluation(config: Config, stage_name: str) -> None:
         raise UserError("config.eval.sounds lacks 'right', the sound that belongs to each clip")
     if stage["writes_masks"] and stage["task"] != "binary":
         raise UserError(f"{where}.writes_masks is set, but only a binary stage draws masks")
+
+
+def check_prior_masks(
+    stage_name: str, stage: Config, sources: Mapping[str, ClipSource], root: Path
+) -> None:
+    """Whether a folder of prior masks that is not the run's own has some of every clip.
+
+    Args:
+      stage_name: named in errors.
+      stage: as in configs/base.py; nothing is looked for where it takes another stage's masks.
+      sources: of the splits that take masks, by their names.
+      root: the folder of the run.
+
+    Raises:
+      UserError: it has not.
+    """
+    masks = stage["prior"]["masks"]
+    if "/" not in masks:
+        return
+    folder = masks_folder(stage, root)
+    for split, source in sources.items():
+        paths = [layout.mask_path(folder, clip.subset, clip.uid, 0) for clip in source.clips]
+        missing = [path for path in paths if not path.is_file()]
+        if missing:
+            raise UserError(
+                f"config.stages.{stage_name}.prior.masks is {masks!r}, which lacks the masks of "
+                f"{len(missing)} of {len(paths)} clips of split {split}, such as {missing[0]}: "
+                "name a folder <subset>/<uid>/<second>.png of all of them"
+            )
+
+
+def _check_lengths(stage_name: str, stage: Config) -> None:
+    for phase_name in stage["order"]:
+        phase = stage["phases"][phase_name]
+        where = f"config.stages.{stage_name}.phases.{phase_name}"
+        for key, value in (
+            ("epochs", phase["epochs"]),
+            ("optimizer.learning_rate", phase["optimizer"]["learning_rate"]),
+        ):
+            if not value > 0:
+                raise UserError(f"{where}.{key} is {value}: give more than 0")
 
 
 def _check_empty_labels(stage_name: str, stage: Config) -> None:

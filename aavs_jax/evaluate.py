@@ -6,7 +6,6 @@ The folder of an evaluation is like that of a run, without phases. The same comm
 shows the figures, or goes on with the first stage that has none.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from aavs_jax.batches import (
     masks_folder,
     sounds_to_hear,
 )
-from aavs_jax.checks import check_classes, check_evaluation
+from aavs_jax.checks import check_classes, check_evaluation, check_prior_masks
 from aavs_jax.errors import UserError
 from aavs_jax.given_weights import Given
 from aavs_jax.mask_folders import ReadMasks, find_masks
@@ -40,7 +39,7 @@ from aavs_jax.pretrained import AUDIO_ENCODER
 from aavs_jax.progress import progress_bar, say
 from aavs_jax.sharding import everyone_is_here, make_mesh
 from aavs_jax.tree import digest
-from aavs_jax.workdir import Workdir, read_rows
+from aavs_jax.workdir import Workdir, read_rows, state_of_files
 from data_pipelines import embeddings as embedded
 from data_pipelines.embeddings import Embeddings
 from data_pipelines.source import ClipSource, open_source
@@ -70,12 +69,13 @@ def evaluate_weights(config: Config, root: Path, name: str, folders: str) -> Row
     given = given_weights.read(config, name, folders)
     stages = _with_priors({stage_name: found.stage for stage_name, found in given.items()})
     record = {n: f"{found.folder.absolute()}, {found.digest}" for n, found in given.items()}
+    for stage_name, stage in stages.items():
+        if (masks := _masks_of_others(stage_name, stage, stages, Path(root))) is not None:
+            record[f"{stage_name} prior masks"] = state_of_files(masks)
     with Workdir(root, {**config, "evaluate": record}, name) as workdir:
 
         def run() -> Rows:
             mine = {**config, "schedule": tuple(stages), "stages": stages}
-            for stage_name, stage in stages.items():
-                _check_masks(stage_name, stage, stages, workdir.root)
             mesh, data_dir, sources = _open(mine, workdir)
             for stage_name, found in given.items():
                 given_weights.check_classes(stage_name, found, sources[stage_name])
@@ -115,7 +115,7 @@ def evaluate_masks(config: Config, root: Path, name: str, folder: Path) -> Rows:
         raise UserError(f"there is no folder of masks at {folder}: check the path")
     stage = config["stages"][stage_name]
     stage = {**stage, "prior": {**stage["prior"], "evaluate": ("none",)}}
-    record = {stage_name: f"masks in {folder.absolute()}, {_state_of_files(folder)}"}
+    record = {stage_name: f"masks in {folder.absolute()}, {state_of_files(folder)}"}
     with Workdir(root, {**config, "evaluate": record}, name) as workdir:
 
         def run() -> Rows:
@@ -128,8 +128,7 @@ def evaluate_masks(config: Config, root: Path, name: str, folder: Path) -> Rows:
             mesh, _, sources = _open(mine, workdir)
             source = sources[stage_name]
             with workdir.timed(f"{stage_name} figures"):
-                rows = _masks_stage(mine, stage_name, folder, source, workdir, mesh)
-            facts = [("masks", folder)]
+                rows, facts = _masks_stage(mine, stage_name, folder, source, workdir, mesh)
             presentation.present(mine, workdir, rows, {"test": source}, facts=facts)
             return rows
 
@@ -192,7 +191,8 @@ def _embeddings(
 
 def _masks_stage(
     config: Config, stage_name: str, folder: Path, source: ClipSource, workdir: Workdir, mesh: Mesh
-) -> Rows:
+) -> tuple[Rows, list[tuple[str, object]]]:
+    """Rows, and what the page says of the masks."""
     stage = config["stages"][stage_name]
     task, size, classes = stage["task"], stage["data"]["label_size"], source.num_classes
     found = find_masks(folder, source)
@@ -232,7 +232,10 @@ def _masks_stage(
         )
     presentation.save(workdir.root / stage_name, GIVEN, "none", showcase)
     labels = {"stage": stage_name, "split": "test", "sound": GIVEN, "prior": "none"}
-    return scoring.to_rows(found_figures, task, source.class_names, **labels, masks=str(folder))
+    labels |= {"label_size": size, "masks": str(folder)}
+    facts = [("masks", folder), ("layout", found.layout), ("kind", kind)]
+    facts += [("stray pixels", f"{sum(stray)}, as background")] if sum(stray) else []
+    return scoring.to_rows(found_figures, task, source.class_names, **labels), facts
 
 
 def _open(config: Config, workdir: Workdir) -> tuple[Mesh, Path, dict[str, ClipSource]]:
@@ -286,27 +289,23 @@ def _check_passes(
 ) -> None:
     """Raises what its loaders raise, before the first of them is walked."""
     stage = config["stages"][stage_name]
+    if "predicted" in stage["prior"]["evaluate"]:
+        check_prior_masks(stage_name, stage, {"test": source}, root)
     for _, prior, sound in evaluations(config, stage, {"test": source}):
         eval_batches(config, stage, source, root, mesh, prior=prior, sound=sound)
 
 
-def _check_masks(stage_name: str, stage: Config, stages: Config, root: Path) -> None:
-    if "predicted" in stage["prior"]["evaluate"] and stage["prior"]["masks"] not in stages:
-        folder = masks_folder(stage, root)
-        if folder is None or not folder.is_dir():
-            raise UserError(
-                f"config.stages.{stage_name}.prior.masks is {stage['prior']['masks']!r}, and there "
-                "is no such folder of masks: correct it"
-            )
-
-
-def _state_of_files(folder: Path) -> str:
-    """Changes when a picture in the folder does."""
-    state = hashlib.sha256()
-    for path in sorted(folder.rglob("*.png")):
-        status = path.stat()
-        state.update(f"{path.relative_to(folder)} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return state.hexdigest()[:16]
+def _masks_of_others(stage_name: str, stage: Config, stages: Config, root: Path) -> Path | None:
+    """The folder of a stage's predicted prior masks, if no stage evaluated here writes them."""
+    if "predicted" not in stage["prior"]["evaluate"] or stage["prior"]["masks"] in stages:
+        return None
+    folder = masks_folder(stage, root)
+    if folder is None or not folder.is_dir():
+        raise UserError(
+            f"config.stages.{stage_name}.prior.masks is {stage['prior']['masks']!r}, and there "
+            "is no such folder of masks: correct it"
+        )
+    return folder
 
 
 def _counted(paths, bar):

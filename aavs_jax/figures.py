@@ -78,7 +78,8 @@ def stage_figures(
                     protocols=protocols,
                     observers=observers,
                 )
-            labels = {"stage": stage_name, "split": split, "sound": sound, "prior": prior, **named}
+            labels = {"stage": stage_name, "split": split, "sound": sound, "prior": prior}
+            labels |= {"label_size": stage["data"]["label_size"], **named}
             rows += scoring.to_rows(figures, stage["task"], sources[split].class_names, **labels)
             if split == "test":
                 presentation.save(root / stage_name, sound, prior, showcase)

@@ -14,11 +14,13 @@ import numpy as np
 
 from aavs_jax import card, tree
 from aavs_jax.card import Card
+from aavs_jax.checkpoint import PhaseCheckpoints
 from aavs_jax.errors import UserError
 from aavs_jax.method import Method, make_method
 from aavs_jax.pretrained import AUDIO_ENCODER, MAKING
 from aavs_jax.progress import say
 from aavs_jax.starting import in_words
+from aavs_jax.stepping_stones import phase_card
 from data_pipelines.source import ClipSource
 
 Config = Mapping[str, Any]
@@ -32,6 +34,7 @@ CONFIGS = {
 }
 # Of a card's network: the stage decides on these.
 NOT_SIZES = ("task", "num_classes", "prior", "dtype")
+CLASSES = "decoder/class_predictor/bias"  # one entry for every class and one for none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +69,7 @@ def read(config: Config, name: str, folders: str) -> dict[str, Given]:
       UserError: no weights there; not of a network that can be evaluated, or of none that the
         schedule has; parameters missing, too many or misfitting.
     """
-    cards = {folder: card.read(folder) for folder in _folders(folders)}
+    cards = {folder: _card(folder) for folder in _folders(folders)}
     chosen = _assign(config, name, cards)
     for stage_name in config["schedule"]:
         if stage_name not in chosen:
@@ -131,6 +134,37 @@ def _last_phases(run: Path) -> list[Path]:
     return trained
 
 
+def _is_phase(folder: Path) -> bool:
+    return (folder / "checkpoints").is_dir()
+
+
+def _card(folder: Path) -> Card:
+    """What is in the folder; of a phase that was trained before there were cards, its run says."""
+    if not _is_phase(folder) or (folder / card.FILE).exists():
+        return card.read(folder)
+    stage_name, phase_name = folder.absolute().parts[-2:]
+    path = folder.absolute().parents[1] / "config.json"
+    try:
+        record = json.loads(path.read_bytes())
+        stage = record["config"]["stages"][stage_name]
+        # Classes, and "no object".
+        count = _parameters(folder)[CLASSES].shape[-1] - 1
+        origin = {"run": record["command"], "stage": stage_name, "phase": phase_name}
+        return phase_card(stage, make_method(stage, count), (), origin)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{folder} was trained before folders of weights had a {card.FILE}, and {path}, which "
+            "tells of its network as well, is not there or damaged: put it back"
+        ) from error
+
+
+def _parameters(folder: Path) -> dict[str, np.ndarray]:
+    if not _is_phase(folder):
+        return card.weights(folder)[0]
+    with PhaseCheckpoints(folder, reading=True) as checkpoints:
+        return checkpoints.best_parameters()
+
+
 def _assign(config: Config, name: str, cards: Mapping[Path, Card]) -> dict[str, Path]:
     """Stage -> folder of weights."""
     chosen: dict[str, Path] = {}
@@ -173,15 +207,25 @@ def _no_stage(config: Config, name: str, folder: Path, found: Card) -> str:
 
 
 def _read(config: Config, stage_name: str, folder: Path, found: Card) -> Given:
-    parameters, _ = card.weights(folder)
+    if _is_phase(folder) and not (folder.absolute().parent / "results.json").exists():
+        say(f"[{stage_name}] the run of {folder} is not complete: the best of it so far is taken")
+    parameters = _parameters(folder)
     stage = _with_sizes(config["stages"][stage_name], found.network)
-    if not any(path.startswith(AUDIO_ENCODER) for path in parameters):
+    # A phase has all of its network.
+    if not _is_phase(folder) and not any(path.startswith(AUDIO_ENCODER) for path in parameters):
         encoder, sizes = _audio_encoder(config, stage_name, folder)
         parameters |= encoder
         stage = _with_sizes(stage, sizes)
     if found.image_size:
         stage = stage | {"data": stage["data"] | {"image_size": found.image_size}}
     _say_sizes(stage_name, config["stages"][stage_name], stage, folder)
+    size = stage["data"]["label_size"]
+    if found.label_size and found.label_size != size:
+        say(
+            f"[{stage_name}] is scored at {size} pixels; it was trained and judged at "
+            f"{found.label_size}, which --config.stages.{stage_name}.data.label_size="
+            f"{found.label_size} would be"
+        )
     _check_whole(folder, parameters, make_method(stage, found.network["num_classes"]))
     return Given(folder, found, stage, parameters, tree.digest(parameters))
 
@@ -214,15 +258,9 @@ def _say_sizes(stage_name: str, asked: Config, taken: Config, folder: Path) -> N
         say(f"[{stage_name}] is of the sizes of {folder}: {', '.join(differing)}")
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            # As JSON has it, where a tuple is a list.
-            flat[prefix + key] = json.loads(json.dumps(value))
-    return flat
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """By dotted key, as JSON has it, where a tuple is a list."""
+    return json.loads(json.dumps(tree.flatten(values)))
 
 
 def _audio_encoder(
@@ -263,9 +301,12 @@ def _check_whole(folder: Path, parameters: Mapping[str, np.ndarray], method: Met
             },
         ),
     )
+    mend = "convert the origin once more, or train"
+    if _is_phase(folder):
+        mend = f"put its folder {folder / 'frozen'} back, or name another phase"
     for what, paths in faults:
         if paths:
             raise UserError(
                 f"{folder} {what} {in_words(paths)}, so nothing would be known of its figures: "
-                "convert the origin once more, or train"
+                f"{mend}"
             )

@@ -51,6 +51,9 @@ def parse(arguments: list[str]) -> list[str]:
         # A file that could not be read raises only now.
         if not _CONFIG.value.schedule:
             raise flags.Error("config.schedule is empty: name the stages to run")
+        for flag in (_WORKDIR, _EVALUATE, _MASKS):
+            if flag.value is not None and not flag.value.strip(" ,"):
+                raise flags.Error(f"--{flag.name} names no folder: give --{flag.name}=DIR")
         if _EVALUATE.value is not None and _MASKS.value is not None:
             raise flags.Error("--evaluate and --evaluate-masks exclude each other: give one")
         if _SAVE_MASKS.value and _MASKS.value is not None:
@@ -85,12 +88,11 @@ def default_workdir() -> Path:
     """runs/avss; of an evaluation runs/avss-<names of the folders>."""
     given = (_EVALUATE.value or _MASKS.value or "").split(",")
     names = []
-    for folder in (Path(text.strip()) for text in given if text.strip()):
+    # '..' and '.' have no names of their own.
+    for folder in (Path(os.path.abspath(text.strip())) for text in given if text.strip()):
         # Of <run>/<stage>/<phase> all three: phases are called a or b.
-        parts = (
-            folder.parts[-3:] if (folder / "checkpoints").is_dir() else (folder.absolute().name,)
-        )
-        names.append("-".join(part.strip("./") for part in parts if part.strip("./")))
+        parts = folder.parts[-3:] if (folder / "checkpoints").is_dir() else (folder.name,)
+        names.append("-".join(part.strip("./") for part in parts if part.strip("./")) or "root")
     return Path("runs") / "-".join([config_name(), *names])
 
 

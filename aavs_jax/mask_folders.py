@@ -113,7 +113,7 @@ def mask_writers(folder: Path):
             with writing(folder / place):
                 (folder / f"{place}.partial").rename(folder / place)
         everyone_is_here(f"{folder / place} in place")
-        say(f"[{folder.name}] hands over its masks: {folder / place}")
+        say(f"[{folder.name}] has written its masks: {folder / place}")
 
 
 @dataclasses.dataclass(frozen=True)

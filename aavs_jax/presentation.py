@@ -2,7 +2,7 @@
 
 import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +121,7 @@ def present(
                 "data",
                 config["data"]["folder"] or f"Audible Shapes, {config['data']['clips']} clips",
             ),
+            ("labels", _label_sizes(config)),
             ("device", ", ".join(sorted(set(record["devices"]))) + f" x {len(record['devices'])}"),
             ("time", ", ".join(f"{what} {seconds:.0f} s" for what, seconds in times.items())),
             ("seed", config["seed"]),
@@ -130,12 +131,20 @@ def present(
         metrics=read_metrics(workdir.root / "metrics.jsonl"),
         examples=examples,
         legend=[(class_names[i], tuple(map(int, colours[i]))) for i in sorted(shown)],
-        notes=_notes(rows),
+        notes=_notes(rows, {config["stages"][name]["task"] for name in config["schedule"]}),
     )
 
 
-def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What a reader of the page would ask first."""
+def _label_sizes(config: Mapping[str, Any]) -> str:
+    """'96 pixels', or of each stage where they differ."""
+    sizes = {name: config["stages"][name]["data"]["label_size"] for name in config["schedule"]}
+    if len(set(sizes.values())) == 1:
+        return f"{next(iter(sizes.values()))} pixels"
+    return ", ".join(f"{name} {size} pixels" for name, size in sizes.items())
+
+
+def _notes(rows: Sequence[Mapping[str, Any]], tasks: Collection[str]) -> list[str]:
+    """What a reader of the page would ask first; `tasks` are those of the stages."""
     notes = []
     for name in dict.fromkeys(row["protocol"] for row in rows):
         protocol = metrics.PROTOCOLS[name]
@@ -143,7 +152,7 @@ def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         averages = [
             f"{words} ({task} stages)"
             for task, words in protocol.averages.items()
-            if found & set(protocol.figures[task])
+            if task in tasks and found & set(protocol.figures[task])
         ]
         notes.append(f"Protocol {name} ({protocol.title}): means over {', over '.join(averages)}.")
     notes.append(

@@ -19,6 +19,7 @@ from aavs_jax.checkpoint import PARAMETERS
 from aavs_jax.errors import UserError
 from aavs_jax.models.config import AAVSConfig
 from aavs_jax.models.init import abstract_model
+from aavs_jax.tree import flatten
 
 AUDIO_ENCODER = "audio_encoder/"  # beginning of its parameters' paths
 # What each key of config.init takes, later ones winning, and how the paper's is made.
@@ -192,12 +193,17 @@ def _check_sizes(
     )
 
 
+def network_shapes(network: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Path -> shape of every parameter of a whole network of AAVS, of the sizes of its card."""
+    model = abstract_model(AAVSConfig.from_dict(network))
+    leaves = nnx.to_flat_state(nnx.state(model, nnx.Param))
+    return {"/".join(map(str, path)): leaf.shape for path, leaf in leaves}
+
+
 def _shapes(folder: Path, description: card.Card) -> dict[str, tuple[int, ...]]:
     """Without reading values."""
     if (folder / "checkpoints").is_dir():  # a trained phase has all of its network
-        model = abstract_model(AAVSConfig.from_dict(description.network))
-        leaves = nnx.to_flat_state(nnx.state(model, nnx.Param))
-        return {"/".join(map(str, path)): leaf.shape for path, leaf in leaves}
+        return network_shapes(description.network)
     try:
         metadata = ocp.metadata(folder.absolute(), PARAMETERS).metadata
         return {path: tuple(array.shape) for path, array in metadata.items()}
@@ -207,15 +213,9 @@ def _shapes(folder: Path, description: card.Card) -> dict[str, tuple[int, ...]]:
         return {path: value.shape for path, value in card.weights(folder)[0].items()}
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     """Nested sizes by dotted key; lists as tuples."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = _frozen(value)
-    return flat
+    return {key: _frozen(value) for key, value in flatten(values).items()}
 
 
 def _frozen(value: Any) -> Any:

@@ -31,6 +31,10 @@ def protocols(config: Mapping[str, Any]) -> tuple[str, ...]:
       UserError: there is no such protocol, or none is named.
     """
     names = config["eval"]["protocols"]
+    if "all" in (listed := [name.strip() for name in names.split(",")]) and len(listed) > 1:
+        raise UserError(
+            f"config.eval.protocols is {names!r}: 'all' stands alone; give it, or names of some"
+        )
     try:
         return metrics.parse(names)
     except ValueError as error:
@@ -156,10 +160,11 @@ def _update(state, outputs, arrays, seconds):
 
 
 def to_rows(
-    figures: Figures, task: str, class_names: tuple[str, ...], **labels: str
+    figures: Figures, task: str, class_names: tuple[str, ...], **labels: str | int
 ) -> list[dict[str, Any]]:
     """Figures as rows of results.json: stage, split, sound, prior, protocol, metric, value, clips,
-    frames, and what else there is in `labels`.
+    frames, and what else there is in `labels`. A value that is not defined, such as J of no frame,
+    is None.
 
     For the semantic task also IoU and F of every class that occurs, by the first protocol that has
     them: where several do, they differ in nothing but what pads the background.
@@ -187,12 +192,16 @@ def to_rows(
                         values[f"{metric}/{class_name}"] = found[name][class_id]
         counts = {"clips": found["clips"], "frames": found["frames"]}
         rows += [
-            {**first, "protocol": protocol, "metric": metric, "value": float(value)}
+            {**first, "protocol": protocol, "metric": metric, "value": _defined(value)}
             | counts
             | labels
             for metric, value in values.items()
         ]
     return rows
+
+
+def _defined(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 class Showcase:

@@ -6,13 +6,13 @@ be trained by the phase, or be allowed by name.
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from aavs_jax import pretrained, tree
+from aavs_jax import card, pretrained, tree
 from aavs_jax.checkpoint import PhaseCheckpoints
 from aavs_jax.errors import UserError
 from aavs_jax.method import Method
@@ -186,9 +186,45 @@ def starting_parameters(
 
 
 def best_parameters(directory: Path) -> dict[str, np.ndarray]:
-    """The parameters that a trained phase hands over."""
+    """The parameters that a trained phase hands over.
+
+    Raises:
+      UserError: none can be read, or some are not there.
+    """
     with PhaseCheckpoints(directory) as checkpoints:
-        return checkpoints.best_parameters()
+        parameters = checkpoints.best_parameters()
+    if (directory / card.FILE).exists():
+        wanted = pretrained.network_shapes(card.read(directory).network)
+        if lacking := dict.fromkeys(wanted.keys() - parameters.keys(), ""):
+            raise UserError(f"{directory} lacks {in_words(lacking)}: {_put_back(directory)}")
+    return parameters
+
+
+def check_begun(directory: Path, frozen: Collection[str], total: int) -> None:
+    """Whether a phase that is to be continued still has what it never changes.
+
+    Args:
+      directory: of the phase.
+      frozen: paths of what it never changes.
+      total: its steps.
+
+    Raises:
+      UserError: it has not.
+    """
+    names = [path.name for path in (directory / "checkpoints").glob("[0-9]*")]
+    steps = [int(name) for name in names if name.isdecimal()]
+    if frozen and steps and max(steps) < total and not (directory / "frozen").is_dir():
+        raise UserError(
+            f"{directory} has checkpoints but not its folder frozen, without which they cannot be "
+            f"continued: {_put_back(directory)}"
+        )
+
+
+def _put_back(directory: Path) -> str:
+    return (
+        f"put the folder {directory / 'frozen'} back, or delete {directory} and start the command "
+        "again, which trains this phase anew"
+    )
 
 
 def in_words(paths: Mapping[str, str]) -> str:

@@ -25,6 +25,7 @@ from aavs_jax import (
     presentation,
     pretrained,
     scoring,
+    tree,
 )
 from aavs_jax.batches import (
     NO_OTHER,
@@ -40,8 +41,8 @@ from aavs_jax.logging_writer import LoggingWriter
 from aavs_jax.method import Method, make_method
 from aavs_jax.progress import say
 from aavs_jax.sharding import everyone_is_here, make_mesh
-from aavs_jax.starting import best_parameters, starting_parameters
-from aavs_jax.train import train_phase
+from aavs_jax.starting import best_parameters, check_begun, starting_parameters
+from aavs_jax.train import count_steps, train_phase
 from aavs_jax.workdir import Workdir, read_rows
 from data_pipelines.embeddings import Embeddings
 from data_pipelines.loader import labelled_clips
@@ -126,7 +127,8 @@ def run_stage(
             with workdir.timed(f"{stage_name}/{phase_name}"):
                 _run_phase(config, stage_name, phase_name, *given, writer)
     best = "best" if "val" in sources else "last"
-    say(f"[{stage_name}] hands over the {best} of phase {stage['order'][-1]}; figures follow")
+    does = "keeps" if stage_name == config["schedule"][-1] else "hands over"
+    say(f"[{stage_name}] {does} the {best} of phase {stage['order'][-1]}; figures follow")
     with workdir.timed(f"{stage_name} figures"):
         parameters = best_parameters(folder / stage["order"][-1])
         rows = figures.stage_figures(config, stage_name, parameters, *given)
@@ -170,13 +172,16 @@ def _run_phase(
     if jax.process_index() == 0 and not (directory / card.FILE).exists():
         origin = {"run": workdir.record["command"], "stage": stage_name, "phase": phase_name}
         card.write(directory, phase_card(stage, method, sources["train"].class_names, origin))
+    steps_per_epoch = len(labelled_clips(sources["train"])) / data["batch_size"]
+    _, frozen = tree.partition(method.shapes, phase["trains"], f"{name} trains")
+    check_begun(directory, frozen, count_steps(phase, steps_per_epoch))
     train_phase(
         name,
         phase,
         method=method,
         start=functools.partial(starting_parameters, config, name, method, root),
         batches=batches,
-        steps_per_epoch=len(labelled_clips(sources["train"])) / data["batch_size"],
+        steps_per_epoch=steps_per_epoch,
         validate=None if validation is None else validate,
         mesh=mesh,
         directory=directory,

@@ -7,6 +7,7 @@ results.json    figures, a flat list of rows; there when the run is complete
 
 import contextlib
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -20,6 +21,7 @@ from typing import Any
 
 import jax
 
+from aavs_jax import tree
 from aavs_jax.errors import UserError
 from aavs_jax.logging_writer import replace_file, writing
 
@@ -28,6 +30,9 @@ PACKAGES = ("aavs_jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "te
 BEGINNINGS = {".lock", "config.json", ".config.json.partial", "times.jsonl"}
 # A run may go on with other values of these: they change no figure.
 FREE_KEYS = ("data.cache", "checkpoint_every")
+# What keys stood for before there were any of that name: runs of then go on.
+DEFAULTS = {"eval.protocols": "stepping_stones", "eval.save_masks": False, "init.allow": []}
+ROW_KEYS = {"stage", "split", "protocol", "metric", "value"}  # of every row of figures
 
 
 class Workdir:
@@ -153,19 +158,68 @@ class Workdir:
         return total
 
     def write_rows(self, path: Path, rows: list[dict[str, Any]]) -> None:
-        """Writes rows of figures, from the first process."""
+        """Writes rows of figures, from the first process; none may be NaN."""
         if jax.process_index() == 0:
-            replace_file(path, json.dumps(rows, indent=1).encode())
+            replace_file(path, json.dumps(rows, indent=1, allow_nan=False).encode())
 
 
 def read_rows(path: Path) -> list[dict[str, Any]] | None:
-    """What `write_rows` wrote; None if there is no such file."""
-    return json.loads(path.read_text()) if path.exists() else None
+    """What `write_rows` wrote; None if there is no such file.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        # Figures that are not defined were once written as NaN, which is no JSON.
+        rows = json.loads(path.read_bytes(), parse_constant=lambda _: None)
+        if isinstance(rows, list) and all(ROW_KEYS <= row.keys() for row in rows):
+            return rows
+    except (ValueError, AttributeError, TypeError):
+        pass
+    raise UserError(
+        f"{path} is damaged: delete it and start the command again, which computes the figures anew"
+    )
+
+
+def state_of_files(folder: Path) -> str:
+    """Changes when a PNG file in the folder does; links are followed, to where there is something.
+
+    Returns:
+      16 hexadecimal digits.
+    """
+    state = hashlib.sha256()
+    for path, status in sorted(_pictures(Path(folder), ())):
+        state.update(f"{path.relative_to(folder)} {status}\n".encode(errors="surrogateescape"))
+    return state.hexdigest()[:16]
+
+
+def _pictures(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[Path, str]]:
+    """PNG files and what tells that one was changed; `above` are the folders that lead here."""
+    try:
+        status = folder.stat()
+        entries = list(os.scandir(folder))
+    except OSError:  # what cannot be read is not read by anybody
+        return
+    here = status.st_dev, status.st_ino
+    if here in above:  # a link to a folder that it lies in
+        return
+    for entry in entries:
+        try:
+            if entry.is_dir():
+                yield from _pictures(Path(entry.path), (*above, here))
+            elif entry.name.lower().endswith(".png"):
+                status = entry.stat()
+                yield Path(entry.path), f"{status.st_size} {status.st_mtime_ns}"
+        except OSError:  # a link to nothing
+            continue
 
 
 def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Says where two configs differ; '' if nowhere that matters."""
-    old, new = _flatten(before), _flatten(now)
+    new = tree.flatten(now)
+    old = {key: value for key, value in DEFAULTS.items() if key in new} | tree.flatten(before)
     keys = [
         key
         for key in sorted(old.keys() | new.keys())
@@ -175,13 +229,3 @@ def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         return ""
     more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
     return f"{keys[0]} was {old.get(keys[0])!r}, is {new.get(keys[0])!r}{more}"
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

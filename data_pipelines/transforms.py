@@ -104,7 +104,8 @@ def predicted_mask(path: Path, size: int) -> np.ndarray:
             image.load()
     except FileNotFoundError as fault:
         raise DataError(
-            f"predicted mask missing: {path}; stage localise writes it when it is complete"
+            f"predicted mask missing: {path}; a stage of the run writes its masks when it is "
+            "complete, and a folder of another tool has to hold one for every second"
         ) from fault
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as fault:
         raise DataError(

@@ -252,6 +252,29 @@ def test_damaged_frozen_parameters_are_named(phase):
             checkpoints.best_parameters()
 
 
+def test_who_only_reads_is_never_told_to_delete(tmp_path, phase):
+    """Another process may be training there."""
+    with PhaseCheckpoints(tmp_path / "new") as checkpoints:
+        checkpoints.save(state_at(1), data_after(1), None)
+    (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
+    shutil.rmtree(phase / "frozen")
+    (phase / "frozen").mkdir()
+    damaged = shutil.copytree(phase, tmp_path / "damaged")
+    empty_figures(damaged / "checkpoints" / "2")
+    for folder, words in (
+        (damaged, "damaged/checkpoints/2 cannot be read .*: give another phase"),
+        (tmp_path / "new", "no checkpoint of .*new has been validated yet: wait for its first"),
+        (tmp_path / "empty", "no checkpoint of .*empty has been validated yet: wait"),
+        (phase, "frozen holds no readable parameters: name another phase"),
+    ):
+        before = everything_in(folder)
+        with pytest.raises(UserError, match=words) as error:
+            with PhaseCheckpoints(folder, reading=True) as checkpoints:
+                checkpoints.best_parameters()
+        assert "delete" not in str(error.value)
+        assert everything_in(folder) == before
+
+
 def test_what_a_killed_process_was_writing_is_no_checkpoint(phase):
     temporary = phase / "checkpoints" / "7.orbax-checkpoint-tmp"
     shutil.copytree(phase / "checkpoints" / "6", temporary)

@@ -186,7 +186,7 @@ def test_last_table(tiny_run):
             assert f"{row['value']:.3f}" in line
     for path in ("report/index.html", "results.json", "metrics.jsonl"):
         assert str(run / path) in table
-    for message in ("=== stage localise", "=== stage understand", "hands over its masks"):
+    for message in ("=== stage localise", "=== stage understand", "has written its masks"):
         assert message in output
 
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import types
 
+import grain
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from PIL import Image
 
 from aavs_jax import card, evaluate, given_weights, metrics
 from aavs_jax.card import Card
-from aavs_jax.checkpoint import save_parameters
+from aavs_jax.checkpoint import SCORE, PhaseCheckpoints, save_parameters
 from aavs_jax.errors import UserError
+from aavs_jax.train_state import TrainState
 from configs import avss, avss_end_to_end, s4
 from data_pipelines.avsbench import layout
 from data_pipelines.errors import DataError
@@ -135,6 +137,9 @@ def test_masks_give_the_figures_of_the_network_that_wrote_them(stage, evaluated,
         assert (row["clips"], row["frames"]) == (other["clips"], other["frames"])
     assert compared > 8
     page = (folder.parent / f"{stage}_masks/report/index.html").read_text()
+    assert "<dt>layout</dt>" in page and "<dt>kind</dt>" in page and "stray" not in page
+    assert "<dt>labels</dt><dd>32 pixels</dd>" in page
+    assert {row["label_size"] for row in rows} == {32}
     assert "masks as given" in page and page.count("data:image/png") >= 2 * 5 * 3
 
 
@@ -199,6 +204,77 @@ def test_an_aavs_file_takes_the_audio_encoder_beside_it(tiny_run, evaluated, con
         assert mine["value"] == pytest.approx(other["value"], abs=1e-3)
 
 
+# ---- phases that are not whole, not ready, or old
+
+
+def of_run(tiny_run, tmp_path, name="localise/all"):
+    """A copy of a run's config and of one of its phases: its folder."""
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run[0] / name, run / name)
+    shutil.copy(tiny_run[0] / "config.json", run)
+    return run / name
+
+
+@pytest.mark.parametrize("name", ["localise/all", "understand/all"])
+def test_a_phase_of_a_time_before_cards(tiny_run, tmp_path, config, name, capsys):
+    phase, stage = of_run(tiny_run, tmp_path, name), name.split("/")[0]
+    whole = given_weights.read(config, "avss", str(phase))[stage]
+    assert f"the run of {phase} is not complete" in capsys.readouterr().out
+    (phase / "card.json").unlink()
+    shutil.copy(tiny_run[0] / stage / "results.json", phase.parent)
+    found = given_weights.read(config, "avss", str(phase))[stage]
+    assert "not complete" not in capsys.readouterr().out
+    assert found.digest == whole.digest and json.dumps(found.stage) == json.dumps(whole.stage)
+    same = ("kind", "image_size", "label_size", "origin")
+    assert all(getattr(found.card, key) == getattr(whole.card, key) for key in same)
+    assert json.loads(json.dumps(found.card.network)) == whole.card.network
+    assert not (phase / "card.json").exists()
+    (phase.parents[1] / "config.json").write_text("{}")
+    words = "was trained before folders of weights had a card.json, and .*config.json"
+    with pytest.raises(UserError, match=words):
+        given_weights.read(config, "avss", str(phase))
+
+
+def test_a_phase_without_its_audio_encoder_takes_no_other(tiny_run, converted, tmp_path, config):
+    config["init"]["vggish"] = str(converted / "vggish")
+    phase = of_run(tiny_run, tmp_path)
+    with PhaseCheckpoints(phase, reading=True) as checkpoints:
+        parameters = checkpoints.best_parameters()
+    kept = {p: v for p, v in parameters.items() if not p.startswith("audio_encoder/")}
+    shutil.rmtree(phase / "checkpoints")
+    with PhaseCheckpoints(phase) as checkpoints:
+        data = iter(grain.MapDataset.range(3).to_iter_dataset())
+        values = {path: jnp.asarray(value) for path, value in kept.items()}
+        checkpoints.save(TrainState(jnp.asarray(1), values, {}, ()), data, {SCORE: 0.5})
+    words = f"{phase} lacks .* of the audio encoder, .*: put its folder {phase}/frozen back"
+    with pytest.raises(UserError, match=words):
+        given_weights.read(config, "avss", str(phase))
+
+
+@pytest.mark.parametrize("left", ["nothing", "damaged figures"])
+def test_a_phase_that_cannot_be_read_yet(tiny_run, tmp_path, config, left):
+    phase = of_run(tiny_run, tmp_path)
+    for step in (phase / "checkpoints").iterdir():
+        if left == "nothing":
+            shutil.rmtree(step)
+        elif (step / "metrics/metrics").exists():
+            (step / "metrics/metrics").write_bytes(b"")
+    words = "has been validated yet: wait" if left == "nothing" else "cannot be read"
+    with pytest.raises(UserError, match=words) as error:
+        given_weights.read(config, "avss", str(phase))
+    assert "delete" not in str(error.value)
+
+
+def test_another_size_of_labels_is_said(tiny_run, tmp_path, config, capsys):
+    config["stages"]["localise"]["data"]["label_size"] = 48
+    given_weights.read(config, "avss", str(tiny_run[0] / "localise/all"))
+    said = capsys.readouterr().out
+    assert "[localise] is scored at 48 pixels; it was trained and judged at 32" in said
+    config["stages"]["localise"]["data"]["label_size"] = 32
+    given_weights.read(config, "avss", str(tiny_run[0] / "localise/all"))
+    assert "scored at" not in capsys.readouterr().out
+
+
 def copy_of(converted, tmp_path, part="aavs", **changes):
     """The weights with some parameters of others' shapes, or None for none of that name."""
     folder = tmp_path / part
@@ -254,6 +330,7 @@ def test_nothing_is_drawn_in_silence(converted, tmp_path, config, path, value, w
 
 
 SEMANTIC = {"task": "semantic", "num_classes": 71, "num_queries": 100, "prior": True}
+SWIN = {"embed_dim": 8, "depths": [1] * 4, "num_heads": [1] * 4, "window_size": 2}
 BINARY = {"task": "binary", "num_classes": 2, "num_queries": 30, "prior": False}
 
 
@@ -287,8 +364,12 @@ BINARY = {"task": "binary", "num_classes": 2, "num_queries": 30, "prior": False}
             r"is a Mask2Former .150 classes, 100 queries.: a start for training "
             r"\(--config.init.mask2former=.*\) and no network that can be evaluated",
         ),
-        (s4, Card("swin", {}), "a Swin backbone alone: a start .*init.mask2former"),
-        (s4, Card("vggish", {}), "an audio encoder alone: a start .*init.vggish"),
+        (s4, Card("swin", {"backbone": SWIN}), "a Swin backbone alone: a start .*init.mask2former"),
+        (
+            s4,
+            Card("vggish", {"audio": {"fully_connected": [8]}}),
+            "an audio encoder alone: a start .*init.vggish",
+        ),
     ],
     ids=["avss", "prior", "no_prior", "binary", "mask2former", "swin", "vggish"],
 )
@@ -391,6 +472,19 @@ def test_the_semantic_network_alone_has_true_masks_or_those_of_a_folder(
     config["stages"]["understand"]["prior"]["masks"] = masks
     evaluate.evaluate_weights(config, run.parent / f"{tmp_path.name}-b", "avss", weights)
     assert passes.pop() == ("understand", ("predicted", "true"), masks, False)
+    # Other masks in the same place are another evaluation.
+    again = str(shutil.copytree(masks, tmp_path / "masks"))
+    config["stages"]["understand"]["prior"]["masks"] = again
+    evaluate.evaluate_weights(config, run.parent / f"{tmp_path.name}-e", "avss", weights)
+    picture = next((tmp_path / "masks").rglob("0.png"))
+    picture.write_bytes(b"")
+    with pytest.raises(UserError, match="another config .evaluate.understand prior masks was"):
+        evaluate.evaluate_weights(config, run.parent / f"{tmp_path.name}-e", "avss", weights)
+    passes.clear()
+    for picture in sorted((tmp_path / "masks").rglob("0.png")):
+        picture.unlink()
+    with pytest.raises(UserError, match="masks', which lacks the masks of 3 of 3 clips of split"):
+        evaluate.evaluate_weights(config, run.parent / f"{tmp_path.name}-f", "avss", weights)
     config["stages"]["understand"]["prior"]["masks"] = f"{tmp_path}/none"
     with pytest.raises(UserError, match="prior.masks is '.*none', and there is no such folder"):
         evaluate.evaluate_weights(config, run.parent / f"{tmp_path.name}-c", "avss", weights)

@@ -67,6 +67,17 @@ def error_of(*arguments: str, cwd: Path) -> str:
             [AVSS, "--evaluate-masks=y", "--save_masks"],
             ["--save-masks has nothing to save where masks are given"],
         ),
+        ([AVSS, "--evaluate-masks="], ["--evaluate-masks names no folder: give"]),
+        ([AVSS, "--evaluate= ,"], ["--evaluate names no folder: give --evaluate=DIR"]),
+        ([AVSS, "--workdir="], ["--workdir names no folder"]),
+        (
+            [AVSS, "--evaluate=x", "--config.eval.protocols=all,combo"],
+            ["config.eval.protocols is 'all,combo': 'all' stands alone"],
+        ),
+        (
+            [AVSS, "--evaluate-masks=x", "--config.stages.understand.data.label_size=0"],
+            ["config.stages.understand.data.label_size is 0: give 1 to 4096 pixels"],
+        ),
         ([AVSS, "--evaluate=none"], ["there is no folder of weights at none: check the path"]),
         (
             [AVSS, "--evaluate=none", "--config.eval.protocols=cavp,tpavi"],
@@ -75,7 +86,8 @@ def error_of(*arguments: str, cwd: Path) -> str:
     ],
     ids=[
         *("config", "file", "key", "deep_key", "no_key", "flag", "type", "stray", "option"),
-        *("both", "no_masks", "no_weights", "protocol"),
+        *("both", "no_masks", "empty_masks", "empty_weights", "empty_workdir"),
+        *("all", "size", "no_weights", "protocol"),
     ],
 )
 def test_a_mistake_in_the_command(tmp_path, arguments, words):
@@ -92,6 +104,8 @@ def test_a_mistake_in_the_command(tmp_path, arguments, words):
         ([], "runs/avss"),
         (["--evaluate=weights/aavs_s4"], "runs/avss-aavs_s4"),
         (["--evaluate=a/one/,../two"], "runs/avss-one-two"),
+        (["--evaluate=runs/mine/.."], "runs/avss-runs"),
+        (["--evaluate=/"], "runs/avss-root"),
         (["--evaluate=runs/mine/localise/b"], "runs/avss-mine-localise-b"),
         (["--evaluate_masks=theirs/pred_masks"], "runs/avss-pred_masks"),
     ],

@@ -201,7 +201,7 @@ def test_what_is_said_of_where_each_phase_starts(recipe):
         (b,) = re.findall(rf"\[{stage}/b\] takes.*", text)
         assert b.endswith("seed 3407: 192 arrays of the backbone adapters (as the phase asks)")
         assert text.count(f"[{stage}] hears embeddings") == 1
-    assert "hands over its masks" in text
+    assert "has written its masks" in text
 
 
 def test_embeddings_are_computed_once(recipe):

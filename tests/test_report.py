@@ -1,5 +1,6 @@
 import base64
 import io
+import json
 import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from aavs_jax import metrics as aavs_metrics
+from aavs_jax import presentation, scoring
 from aavs_jax.errors import UserError
 from aavs_jax.figure_tables import format_table
 from aavs_jax.report import write_report
@@ -208,6 +211,36 @@ def test_masks_as_given_have_headlines_too(tmp_path):
     page, text = write(tmp_path, rows=rows)
     assert re.findall(r'class="value">([^<]+)', text) == ["0.500", "0.250"]
     assert "Localise: J, masks as given" in page.text
+
+
+@pytest.mark.parametrize("task", ["binary", "semantic"])
+def test_figures_that_are_not_defined(tmp_path, task):
+    """No frame with a label: some figures are means of nothing, and JSON has no NaN."""
+    state = aavs_metrics.init(task, tuple(aavs_metrics.PROTOCOLS), num_classes=3, clips=1)
+    empty = np.zeros((1, 2, 8, 8), np.uint8)
+    maps = {name: empty.astype(np.float32) for name in ("stepping_stones", "softmax")}
+    state = aavs_metrics.update(
+        state, empty, empty, np.zeros((1, 2), bool), np.zeros(1, np.int32),
+        maps=maps if task == "binary" else {}, labels_nearest=empty,
+    )  # fmt: skip
+    labels = {"stage": "localise", "split": "test", "sound": "right", "prior": "none"}
+    rows = scoring.to_rows(aavs_metrics.result(state), task, ("background", "a", "b"), **labels)
+    assert {found["protocol"] for found in rows} >= {"stepping_stones", "cavp"}
+    assert any(found["value"] is None for found in rows)
+    assert json.loads(json.dumps(rows, allow_nan=False)) == rows
+    rows += [found | {"sound": "other"} for found in rows]
+    assert " - " in format_table(rows)
+    page, text = write(tmp_path, rows=rows)
+    assert "Results" in page.text and "NaN" not in page.text
+
+
+def test_notes_say_nothing_of_averages_that_no_stage_has():
+    rows = [row("localise", "right", name, 0.5) for name in ("J", "F")]
+    notes = presentation._notes(rows, {"binary"})
+    assert "(binary stages)" in notes[0] and "(semantic stages)" not in notes[0]
+    rows += [row("understand", "right", name, 0.5) for name in ("mIoU", "F")]
+    notes = presentation._notes(rows, {"binary", "semantic"})
+    assert "(binary stages)" in notes[0] and "(semantic stages)" in notes[0]
 
 
 def test_small_pictures_are_exact_and_large_ones_shrunk(tmp_path):

@@ -15,7 +15,14 @@ from aavs_jax.checkpoint import SCORE, PhaseCheckpoints, save_parameters
 from aavs_jax.checks import check_schedule
 from aavs_jax.errors import UserError
 from aavs_jax.method import Method, make_method
-from aavs_jax.starting import check_start, in_words, plan_start, starting_parameters
+from aavs_jax.starting import (
+    best_parameters,
+    check_begun,
+    check_start,
+    in_words,
+    plan_start,
+    starting_parameters,
+)
 from aavs_jax.train_state import TrainState
 from configs import avss, avss_end_to_end, ms3, s4
 from configs.base import BACKBONE_ADAPTERS
@@ -30,8 +37,14 @@ SHAPES = {
 }
 ADAPTER = "backbone/blocks/0/attention_adapter/kernel"
 PREDICTOR = "decoder/class_predictor/kernel"
-SIZES = {"backbone": {"embed_dim": 4}, "num_queries": 5, "num_classes": 2}
-SOUND = {"audio": {"channels": 1}}
+SIZES = {
+    "task": "binary",
+    "prior": False,
+    "backbone": {"embed_dim": 4, "depths": [1] * 4, "num_heads": [1] * 4, "window_size": 2},
+    "num_queries": 5,
+    "num_classes": 2,
+}
+SOUND = {"audio": {"channels": 1, "fully_connected": [3]}}
 
 
 def draw(seed, only=SHAPES):
@@ -165,6 +178,28 @@ def test_a_phase_hands_over_its_best_not_its_last(tmp_path, capsys):
     leave_phase(tmp_path / "localise" / "a", SEVENS)
     assert_same(start_of(tmp_path, "localise/a"), SEVENS)
     assert capsys.readouterr().out == "[localise/b] takes 6 of 6 arrays from 'localise/a'\n"
+
+
+def test_a_phase_without_what_it_never_changes_hands_nothing_over(tmp_path, tiny_stage):
+    method = make_method(tiny_stage("localise"), 2)
+    parameters = method.initial(0)
+    sound = {path for path in parameters if path.startswith("audio_encoder/")}
+    directory = tmp_path / "localise" / "a"
+    leave_phase(directory, {p: value for p, value in parameters.items() if p not in sound})
+    card.write(directory, card.Card("aavs", method.network))
+    words = f"{directory} lacks .* arrays of the audio encoder: put the folder {directory}/frozen "
+    with pytest.raises(UserError, match=words):
+        best_parameters(directory)
+    with PhaseCheckpoints(directory) as checkpoints:
+        checkpoints.save_frozen({path: jnp.asarray(parameters[path]) for path in sound})
+    assert best_parameters(directory).keys() == parameters.keys()
+    check_begun(directory, sound, total=9)
+    (directory / "frozen").rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=f"{directory} has checkpoints but not its folder frozen"):
+        check_begun(directory, sound, total=9)
+    check_begun(directory, (), total=9)  # it changes all
+    check_begun(directory, sound, total=2)  # it is complete
+    check_begun(tmp_path / "localise" / "b", sound, total=9)  # it has not begun
 
 
 def test_classes_that_misfit_from_another_stage_are_named_and_drawn_afresh(tmp_path, capsys):
@@ -458,7 +493,8 @@ def test_sizes_that_no_key_can_set(given, tmp_path):
 
 
 def test_another_audio_encoder(given, tmp_path):
-    change_card(tmp_path / "vggish", network={"audio": {"blocks": [[64], [128]]}})
+    sizes = {"blocks": [[64], [128]], "fully_connected": [4096, 4096, 128]}
+    change_card(tmp_path / "vggish", network={"audio": sizes})
     words = error_of(given, tmp_path)
     assert "vggish, an audio encoder alone, is given as --config.init.vggish and is not" in words
     assert "'--config.stages.localise.model.audio.blocks=((64,),(128,))'" in words

@@ -195,9 +195,29 @@ def set_semantic_masks(config):
     config.stages.understand.writes_masks = True
 
 
+def set_no_pixels(config):
+    config.stages.localise.data.label_size = 0
+
+
+def set_too_many_pixels(config):
+    config.stages.understand.data.image_size = 5000
+
+
+def set_no_epochs(config):
+    config.stages.localise.phases.all.epochs = 0.0
+
+
+def set_negative_rate(config):
+    config.stages.understand.phases.all.optimizer.learning_rate = -1e-3
+
+
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
+        (set_no_pixels, r"localise\.data\.label_size is 0: give 1 to 4096 pixels"),
+        (set_too_many_pixels, r"understand\.data\.image_size is 5000: give 1 to 4096"),
+        (set_no_epochs, r"localise\.phases\.all\.epochs is 0.0: give more than 0"),
+        (set_negative_rate, r"all\.optimizer\.learning_rate is -0.001: give more than 0"),
         (set_pattern, r"'nothing_like_this' of 'understand/all trains' matches none"),
         (set_start, r"localise/all starts from 'understand/all', which is neither"),
         (set_stage, r"no config\.stages\.undrestand: there are localise, understand"),
@@ -362,6 +382,32 @@ def test_an_unknown_sound_or_prior(data_dir, tmp_path):
 
     with pytest.raises(DataError, match="sound 'noise' is none of"):
         check_data(edited(edit), data_dir, tmp_path, make_mesh())
+
+
+@pytest.mark.parametrize("lacking", [0, 1, -1])
+def test_a_folder_of_prior_masks_is_looked_into_before_anything_trains(data_dir, tmp_path, lacking):
+    """None are there, the first clip's are, all but the last clip's are."""
+    masks = tmp_path / "masks"
+    masks.mkdir()
+
+    def edit(config):
+        fit_small_data(config)
+        config.schedule = ("understand",)
+        config.stages.understand.prior.masks = str(masks)
+
+    config = edited(edit)
+    for split in ("train", "val", "test"):
+        clips = open_sources(data_dir, config["stages"]["understand"])[split].clips
+        for clip in clips[:lacking]:
+            (masks / clip.name).mkdir(parents=True)
+            (masks / clip.name / "0.png").write_bytes(b"")
+    with pytest.raises(UserError, match="understand.prior.masks is .* lacks the masks") as error:
+        check_data(config, data_dir, tmp_path, make_mesh())
+    train = open_sources(data_dir, config["stages"]["understand"])["train"].clips
+    assert f"{masks / train[lacking].name}/0.png" in str(error.value)
+    count = 1 if lacking < 0 else len(train) - lacking
+    assert f"{count} of {len(train)} clips of split train" in str(error.value)
+    assert "stage localise" not in str(error.value)
 
 
 def test_a_mesh_that_the_devices_do_not_make(tmp_path):

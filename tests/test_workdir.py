@@ -5,7 +5,7 @@ import json
 import pytest
 
 from aavs_jax.errors import UserError
-from aavs_jax.workdir import FREE_KEYS, Workdir, read_rows
+from aavs_jax.workdir import FREE_KEYS, Workdir, read_rows, state_of_files
 
 CONFIG = {
     "seed": 1,
@@ -169,6 +169,69 @@ def test_rows_come_back(tmp_path):
     workdir = Workdir(tmp_path, CONFIG, "avss")
     path = tmp_path / "localise" / "results.json"
     assert read_rows(path) is None
-    rows = [{"metric": "J", "value": 0.1 + 0.2}]
+    rows = [row(0.1 + 0.2), row(None)]
     workdir.write_rows(path, rows)
     assert read_rows(path) == rows
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        workdir.write_rows(path, [row(float("nan"))])
+    assert path.read_bytes() == before
+
+
+def row(value):
+    return {"stage": "s", "split": "test", "protocol": "cavp", "metric": "J", "value": value}
+
+
+def test_rows_of_a_time_when_nan_was_written(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([row(float("nan")), row(0.5)]))
+    assert "NaN" in path.read_text()
+    assert read_rows(path) == [row(None), row(0.5)]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b'[{"stage": ', b"{}", b"[1]", b'[{"stage": "s"}]', b"\xff"]
+)
+def test_damaged_rows_are_one_sentence(tmp_path, content):
+    path = tmp_path / "results.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"{path} is damaged: delete it and start the command"):
+        read_rows(path)
+
+
+def test_a_run_made_before_a_key_goes_on_with_its_default(tmp_path):
+    begin(tmp_path)
+    newer = {"eval": {"protocols": "stepping_stones", "save_masks": False}, "init": {"allow": ()}}
+    Workdir(tmp_path, CONFIG | newer, "avss")
+    newer["eval"]["protocols"] = "cavp"
+    with pytest.raises(UserError, match="eval.protocols was 'stepping_stones', is 'cavp'"):
+        Workdir(tmp_path, CONFIG | newer, "avss")
+
+
+def test_every_picture_that_changes_is_noticed(tmp_path):
+    masks = tmp_path / "masks"
+    (masks / "a").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (masks / "a" / "0.png").write_bytes(b"1")
+    (masks / "nothing.png").symlink_to(tmp_path / "none")
+    (masks / "circle").symlink_to(masks)
+    states = [state_of_files(masks)]
+
+    def changed():
+        states.append(state_of_files(masks))
+        return len(set(states)) == len(states)
+
+    assert not changed()  # nothing did
+    states.pop()
+    (masks / "a" / "1.PNG").write_bytes(b"1")
+    assert changed()
+    (masks / "a" / "1.PNG").write_bytes(b"22")
+    assert changed()
+    (masks / "b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "0.png").write_bytes(b"1")
+    assert changed()
+    (tmp_path / "elsewhere" / "0.png").write_bytes(b"22")
+    assert changed()
+    (masks / "nothing.png").unlink()
+    (masks / "notes.txt").write_text("no picture")
+    assert not changed()

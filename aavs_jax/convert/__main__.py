@@ -12,18 +12,18 @@ import functools
 import json
 import logging
 import os
-import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from aavs_jax import card as cards
-from aavs_jax.convert import accounting, exporting, fitting, importing
+from aavs_jax.checkpoint import PARAMETERS
+from aavs_jax.convert import accounting, engine, exporting, fitting, importing
 from aavs_jax.convert.engine import Fate
+from aavs_jax.convert.files.placing import cannot_write, staged
 from aavs_jax.convert.importing import Source, Weights
 from aavs_jax.errors import UserError
-from aavs_jax.logging_writer import replace_file
 from aavs_jax.progress import say
 
 
@@ -33,7 +33,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0; 2 where nothing was written; 130 when interrupted."""
+    """Returns the exit code: 0; 2 for a fault; 130 when interrupted."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this
+            setattr(sys, name, open(os.devnull, "w"))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # names in any alphabet, on any terminal
@@ -54,10 +57,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stopped: nothing was written", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Whoever listened has gone; the interpreter would complain once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go_of_stdout()
         return 141
+    except OSError as error:
+        # What has no name is what we print to.
+        what = "what is printed" if error.filename is None else os.fsdecode(error.filename)
+        if error.filename is None:
+            _let_go_of_stdout()
+        why = error.strerror or error
+        print(f"error: {what}: {why}: check the path, its rights and the space", file=sys.stderr)
+        return 2
     return 0
+
+
+def _let_go_of_stdout() -> None:
+    """Whoever listened has gone; the interpreter would complain once more at its end."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # there may be none
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _give_back_what_is_freed() -> None:
@@ -78,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         description="Converts weights: of Mask2Former and Swin (transformers, timm, Microsoft), "
         "AAVS and VGGish (PyTorch), and our own, in any direction. Nothing in a file is executed. "
-        "Exit code 2: a fault, and nothing was written.",
+        "Exit code 2: a fault, in one sentence, and nothing half-written.",
     )
     parser.add_argument(
         "sources",
@@ -101,7 +117,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         const="",
         metavar="FILE.json",
-        help="print what became of each tensor; with a file, as JSON into it (- for stdout)",
+        help="print what became of each tensor; with a file, which must be new, as JSON into it (- "
+        "for stdout)",
     )
     parser.add_argument(
         "--allow",
@@ -109,7 +126,8 @@ def _parser() -> argparse.ArgumentParser:
         action="extend",
         default=[],
         metavar="PATTERN",
-        help="regular expressions of names that may be left over, missing or left behind",
+        help="regular expressions of names that may be left over, missing, left behind or not "
+        "finite; each has to match one",
     )
     parser.add_argument(
         "--window", type=int, metavar="W", help="resize a Swin's position tables to this window"
@@ -139,15 +157,16 @@ def _run(options: argparse.Namespace) -> None:
     if options.to == "orbax" and options.report is None and _holds(out, sources, origin):
         tell(f"{out} is there already, made of the same in the same way: nothing to do")
         return
-    _check_is_new(out)
+    _check_is_new(out, folder=options.to in ("orbax", "huggingface", "origin"))
 
-    weights = _converted(options, sources, origin, tell)
-    exporting.check_target(options.to, weights.card)
-    places = exporting.places(out, weights, options.to)
-    for path in places:
-        _check_is_new(path)
-    written = exporting.write(out, weights, options.to, options.allow)
-    _report(options, sources, weights, written)
+    with _report_place(options.report) as report:
+        weights = _converted(options, sources, origin, tell)
+        exporting.check_target(options.to, weights.card)
+        places = exporting.places(out, weights, options.to)
+        for path in places:
+            _check_is_new(path, folder=exporting.is_folder(options.to, weights.card))
+        written = exporting.write(out, weights, options.to, options.allow)
+        _report(options.report, report, sources, weights, written)
     for line in accounting.summary(weights, written):
         tell(line)
     tell(f"wrote       {' and '.join(map(str, places))}")
@@ -163,7 +182,9 @@ def _converted(
     tell: Callable[[str], None],
 ) -> Weights:
     """The sources read, and made what was asked for."""
+    known = set().union(*map(importing.names_in, sources))
     parts = [importing.read(source, options.allow) for source in sources]
+    _check_allowed(options.allow, known.union(*(part.parameters for part in parts)))
     weights = fitting.merged(parts, options.sources)
     if options.window is not None:
         weights, done = fitting.resized(weights, options.window)
@@ -190,17 +211,20 @@ def _check_options(options: argparse.Namespace, out: Path, sources: Sequence[Pat
     """Asked before minutes of work, not after them."""
     if not options.out:
         raise UserError("--out has an empty name: give another")
-    for source in sources:
-        inner, outer = out.resolve(), source.resolve()
-        if outer.is_dir() and (inner == outer or outer in inner.parents):
-            raise UserError(f"--out {out} is inside the source {source}: choose a place elsewhere")
-    for pattern in options.allow:
+    if out.name in ("", ".."):
+        raise UserError(f"--out {out} is no name for something new: give one")
+    for path in (out, *sources):
         try:
-            re.compile(pattern)
-        except re.error as error:
+            os.fsencode(os.path.abspath(path)).decode()
+        except UnicodeDecodeError:
             raise UserError(
-                f"--allow {pattern!r} is no regular expression ({error}): correct it"
+                f"the name {path} is no text in UTF-8, which the libraries used here need: give "
+                "it another"
             ) from None
+    for source in sources:
+        if os.path.isdir(source) and _within(out, source):
+            raise UserError(f"--out {out} is inside the source {source}: choose a place elsewhere")
+    engine.allowance(options.allow)
     if options.seed is not None and not options.fit:
         raise UserError("--seed is of the draws of --fit, which was not asked for: leave it out")
     if options.seed is not None and options.seed < 0:
@@ -214,41 +238,90 @@ def _check_options(options: argparse.Namespace, out: Path, sources: Sequence[Pat
             )
         if not file.parent.is_dir():
             raise UserError(f"there is no folder {file.parent} for --report: make it")
+        if _within(file, out):
+            raise UserError(f"--report {file} is at --out {out} or inside it: choose another name")
+        if os.path.lexists(file):
+            raise UserError(
+                f"--report {file} is there already and nothing is overwritten: choose another "
+                "name, or delete it"
+            )
+
+
+def _within(inner: Path, outer: Path) -> bool:
+    """Whether a path is another one or inside it, whatever links lead there."""
+    found = Path(os.path.realpath(outer))
+    real = Path(os.path.realpath(inner))
+    return found == real or found in real.parents
+
+
+def _check_allowed(patterns: Sequence[str], names: Collection[str]) -> None:
+    """A pattern that matches nothing is a misspelt one."""
+    for pattern in patterns:
+        if not engine.allowance([pattern])(*names):
+            raise UserError(
+                f"--allow {pattern!r} matches none of the {len(names)} names of tensors and "
+                "parameters: correct it, or leave it out"
+            )
 
 
 def _holds(out: Path, sources: Sequence[Source], origin: Mapping[str, Any]) -> bool:
     """Whether a folder of weights was made by such a command of the same files."""
-    if not (out / cards.FILE).exists() or any(source.state is None for source in sources):
+    there = (out / cards.FILE).exists() and (out / PARAMETERS).is_dir()
+    if not there or any(source.state is None for source in sources):
         return False
     return cards.read(out).origin == json.loads(json.dumps(origin))
 
 
-def _check_is_new(path: Path) -> None:
-    if path.is_symlink() or (path.exists() and not (path.is_dir() and not any(path.iterdir()))):
+def _check_is_new(path: Path, *, folder: bool) -> None:
+    """Nothing may be there, but for an empty folder if a folder is to be made."""
+    empty = folder and not path.is_symlink() and path.is_dir() and not any(path.iterdir())
+    if os.path.lexists(path) and not empty:
         raise UserError(
             f"{path} is there already and nothing is overwritten: choose another --out, or delete "
             "it"
         )
 
 
+@contextlib.contextmanager
+def _report_place(report: str | None) -> Iterator[Path | None]:
+    """Where to write a report's file, if one was asked for; it gets its name at the end.
+
+    Raises:
+      UserError: its folder cannot be written to, which shows before anything is converted.
+    """
+    if not report or report == "-":
+        yield None
+        return
+    with staged(Path(report)) as place:
+        try:
+            place.touch()
+        except OSError as error:
+            raise cannot_write(Path(report), error) from error
+        yield place
+
+
 def _report(
-    options: argparse.Namespace,
+    asked: str | None,
+    place: Path | None,
     sources: Sequence[Source],
     weights: Weights,
     written: Sequence[Fate],
 ) -> None:
-    if options.report is None:
+    if asked is None:
         return
-    if options.report:
-        text = accounting.as_json(sources, weights.card, weights.fates, written)
-        if options.report == "-":
-            print(text, end="")
-        else:
-            replace_file(options.report, text.encode())
+    if not asked:
+        for fates in (weights.fates, written):
+            if fates:
+                say(accounting.table(fates) + "\n")
         return
-    for fates in (weights.fates, written):
-        if fates:
-            say(accounting.table(fates) + "\n")
+    text = accounting.as_json(sources, weights.card, weights.fates, written)
+    if place is None:
+        print(text, end="", flush=True)
+        return
+    try:
+        place.write_text(text)
+    except OSError as error:
+        raise cannot_write(Path(asked), error) from error
 
 
 if __name__ == "__main__":

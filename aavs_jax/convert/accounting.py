@@ -41,6 +41,7 @@ PARTS = (
 )
 SETS = {"binary": "S4 and MS3", "semantic": "AVSS"}
 CONFIGS = {"binary": "configs/s4.py", "semantic": "configs/avss.py"}
+ALSO = {"configs/s4.py": "  # or configs/ms3.py"}  # one network serves both
 
 
 def describe(card: Card) -> str:
@@ -76,7 +77,10 @@ def recognised(source: Source) -> str:
         f"{source.path}: {describe(source.card)}; {source.format.title}, {state.form}, "
         f"{_size(state.bytes)}"
     )
-    words += f"; taken off: {state.wrapping}" if state.wrapping else ""
+    if wrapping := source.card.origin.get("wrapping"):
+        words += f"; taken off: {wrapping}"
+    if source.config:
+        words += f"; with the config.json beside it, {source.config}"
     for place, reason in state.besides.items():
         words += f"\n  passed over: {place} ({reason})"
     return words
@@ -163,13 +167,17 @@ def what_next(weights: Weights, out: Path) -> list[str]:
     run = "python -m aavs_jax.main --config="
     if card.kind == "aavs":
         config = CONFIGS[card.network["task"]]
-        lines = [f"evaluate:  {run}{config}:/data/avsbench --evaluate={place}"]
+        also = ALSO.get(config, "")
+        lines = [f"evaluate:  {run}{config}:/data/avsbench --evaluate={place}{also}"]
         return [*lines, f"export:    python -m aavs_jax.convert {place} --to=aavs --out FILE.pth"]
     if card.kind == "vggish":
         vggish = f"--config.init.mask2former=DIR --config.init.vggish={place}"
-        return [f"train:     {run}configs/s4.py:/data/avsbench {vggish}"]
+        return [f"train:     {run}{CONFIGS['binary']}:/data/avsbench {vggish}  # or another config"]
     given = f"--config.init.mask2former={place} --config.init.vggish=DIR"
-    return [f"train:     {run}{config}:/data/avsbench {given}" for config in CONFIGS.values()]
+    return [
+        f"train:     {run}{config}:/data/avsbench {given}{ALSO.get(config, '')}"
+        for config in CONFIGS.values()
+    ]
 
 
 def part_of(path: str) -> str:
@@ -243,7 +251,8 @@ def _source(source: Source) -> dict[str, Any]:
     return values | {
         "format": source.format.name,
         "form": state.form,
-        "wrapping": state.wrapping,
+        "wrapping": source.card.origin.get("wrapping", ""),
+        "config": str(source.config) if source.config else "",
         "besides": state.besides,
         "bytes": state.bytes,
     }

@@ -18,7 +18,7 @@ from aavs_jax.convert.recognising import normal_names, recognise
 from aavs_jax.convert.tables import FORMATS
 from aavs_jax.errors import UserError
 
-__all__ = ["Fate", "Tensor", "normal_names", "recognise", "to_ours", "to_theirs"]
+__all__ = ["Fate", "Tensor", "allowance", "normal_names", "recognise", "to_ours", "to_theirs"]
 
 # What a weight may be stored as. All of them fit into float32, so nothing is lost.
 DTYPES = ("float32", "float16", "bfloat16")
@@ -89,7 +89,7 @@ def to_ours(
       UserError: a tensor has no place, a shape or a type does not fit, a parameter is missing,
         numbers are not finite; and no pattern allows it.
     """
-    allowed = _allowance(allow)
+    allowed = allowance(allow)
     steps, reasons, new = _account(format, tensors, wanted, allowed)
     normal = normal_names(format, tensors)
     parameters: dict[str, np.ndarray] = {}
@@ -178,10 +178,11 @@ def _account(
     if wrong:
         (name, reason), *others = wrong
         more = f" (and so on: {len(others)} more, such as {others[0][0]})" if others else ""
-        raise UserError(
-            f"{format.title}: {name} {reason}{more}; if that is as it should be, allow it with "
-            f"--allow='{re.escape(name)}'"
-        )
+        if reason.startswith("is float64"):
+            advice = "save such weights as float32"
+        else:
+            advice = f"if that is as it should be, allow it with --allow='{re.escape(name)}'"
+        raise UserError(f"{format.title}: {name} {reason}{more}; {advice}")
     return steps, reasons, new
 
 
@@ -217,14 +218,21 @@ def _known(format: Format, name: str) -> LeftOver | None:
     return None
 
 
-def _allowance(patterns: Sequence[str]) -> Callable[..., bool]:
+def allowance(patterns: Sequence[str]) -> Callable[..., bool]:
+    """A function: names -> whether one of the patterns matches one of them as a whole.
+
+    Raises:
+      UserError: a pattern is no regular expression, or none that can be used.
+    """
     expressions = []
     for text in patterns:
         try:
             expressions.append(re.compile(text))
-        except re.error as error:
+        # Of counts beyond all bounds and of brackets in brackets in brackets.
+        except (re.error, ValueError, OverflowError, RecursionError) as error:
+            shown = text if len(text) <= 60 else text[:60] + "..."
             raise UserError(
-                f"--allow={text!r} is no regular expression ({error}): correct it"
+                f"--allow={shown!r} is no regular expression ({str(error)[:100]}): correct it"
             ) from None
     return lambda *names: any(e.fullmatch(name) for e in expressions for name in names)
 

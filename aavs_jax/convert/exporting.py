@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from aavs_jax.convert.importing import (
     Weights,
     appearing,
     cannot_write,
+    file_origin,
     write_folder,
 )
 from aavs_jax.convert.tables import BY_NAME, Format
@@ -29,6 +29,7 @@ from aavs_jax.errors import UserError
 TARGETS = ("orbax", "aavs", "huggingface", "safetensors", "vggish", "origin")
 # Formats in which transformers loads a kind.
 HUGGINGFACE = {"mask2former": "mask2former", "swin": "swin_transformers"}
+SWIN_PREFIX = "swin."  # of a Swin in their classifier
 
 
 def check_target(to: str, card: Card) -> None:
@@ -63,10 +64,7 @@ def origin_format(card: Card) -> Format:
     Raises:
       UserError: they came from none, or from several.
     """
-    origin = card.origin
-    while "of" in origin:
-        origin = origin["of"]
-    format = BY_NAME.get(origin.get("format"))
+    format = BY_NAME.get(file_origin(card).get("format"))
     if format is None or format.kind != card.kind:
         raise UserError(
             f"--to=origin writes the layout that one file came in, and this is {card.describe()} "
@@ -110,11 +108,18 @@ def write(out: Path, weights: Weights, to: str, allow: Sequence[str]) -> tuple[F
     kind = weights.card.kind
     format = origin_format(weights.card) if to == "origin" else BY_NAME[HUGGINGFACE[kind]]
     if format.name == "aavs":
-        return _write_aavs(out, weights, allow)
-    tensors, fates = _theirs(format, weights, weights.parameters, allow, complete=to != "origin")
+        return _write_aavs(out, weights, allow, _prefix(format, weights.card, to))
+    tensors, fates = _theirs(
+        format,
+        weights,
+        weights.parameters,
+        allow,
+        _prefix(format, weights.card, to),
+        complete=to != "origin",
+    )
     if format.name == HUGGINGFACE.get(kind):
         _write_huggingface(out, weights, tensors)
-    elif "safetensors" in weights.card.origin.get("form", ""):
+    elif "safetensors" in file_origin(weights.card).get("form", ""):
         _write_files({out: lambda path: files.write_safetensors(path, tensors, {"format": "pt"})})
     else:
         _write_files({out: lambda path: files.write_torch(path, tensors)})
@@ -124,6 +129,13 @@ def write(out: Path, weights: Weights, to: str, allow: Sequence[str]) -> tuple[F
 def beside(out: Path) -> Path:
     """Where the audio encoder of a network goes that is written to `out` as AAVS does."""
     return out.with_name(out.stem + ".vggish.pth")
+
+
+def is_folder(to: str, card: Card) -> bool:
+    """Whether `write` makes a folder."""
+    if to == "origin":
+        return origin_format(card).name == HUGGINGFACE.get(card.kind)
+    return to in ("orbax", "huggingface")
 
 
 def places(out: Path, weights: Weights, to: str) -> list[Path]:
@@ -140,9 +152,11 @@ def _of(weights: Weights, *, sound: bool) -> dict[str, np.ndarray]:
     }
 
 
-def _write_aavs(out: Path, weights: Weights, allow: Sequence[str]) -> tuple[Fate, ...]:
+def _write_aavs(
+    out: Path, weights: Weights, allow: Sequence[str], prefix: str = ""
+) -> tuple[Fate, ...]:
     """The network and, as its authors have it, the audio encoder in a file of its own."""
-    tensors, fates = _theirs(BY_NAME["aavs"], weights, _of(weights, sound=False), allow)
+    tensors, fates = _theirs(BY_NAME["aavs"], weights, _of(weights, sound=False), allow, prefix)
     makers = {out: lambda path: files.write_torch(path, tensors)}
     if sound := _of(weights, sound=True):
         heard, more = _theirs(BY_NAME["vggish"], weights, sound, allow)
@@ -165,21 +179,39 @@ def _theirs(
     weights: Weights,
     parameters: Mapping[str, np.ndarray],
     allow: Sequence[str],
+    prefix: str = "",
     complete: bool = False,
 ) -> tuple[dict[str, np.ndarray], tuple[Fate, ...]]:
-    """Their tensors; every parameter has to have a place, unless it is allowed not to."""
+    """Their tensors; every parameter has to have a place, unless it is allowed not to.
+
+    `prefix` goes before the names, but for those that had none in the file that they came from.
+    """
     tensors, fates = engine.to_theirs(
         format, parameters, weights.left_over, weights.card.stored_as, complete=complete
     )
     lost = [fate.ours[0] for fate in fates if fate.what == "left behind" and fate.ours]
-    lost = [path for path in lost if not any(re.fullmatch(pattern, path) for pattern in allow)]
+    allowed = engine.allowance(allow)
+    lost = [path for path in lost if not allowed(path)]
     if lost:
         raise UserError(
             f"{format.title} has no place for {', '.join(lost[:3])}"
             + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
             + ": leave them behind with --allow=PATTERN, or write --to=safetensors, which has"
         )
-    return tensors, tuple(fates)
+    bare = file_origin(weights.card).get("without_prefix", ())
+    names = {name: name if name in bare else prefix + name for name in tensors}
+    return (
+        {names[name]: value for name, value in tensors.items()},
+        tuple(dataclasses.replace(f, theirs=names.get(f.theirs, f.theirs)) for f in fates),
+    )
+
+
+def _prefix(format: Format, card: Card, to: str) -> str:
+    """What recognising took off the names of the same format, as far as its software puts it there:
+    a wrapper's is of no use to transformers."""
+    origin = file_origin(card)
+    prefix = origin.get("prefix", "") if origin.get("format") == format.name else ""
+    return prefix if to == "origin" or prefix == SWIN_PREFIX else ""
 
 
 def _write_huggingface(out: Path, weights: Weights, tensors: Mapping[str, np.ndarray]) -> None:

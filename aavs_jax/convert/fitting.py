@@ -6,11 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from flax import nnx
 
 from aavs_jax.convert import sizes
 from aavs_jax.convert.engine import Fate
-from aavs_jax.convert.importing import Weights
+from aavs_jax.convert.importing import AUDIO_ENCODER, Weights
 from aavs_jax.errors import UserError
 from aavs_jax.models.config import AAVSConfig
 from aavs_jax.models.init import abstract_model, initial_parameters
@@ -21,6 +22,9 @@ TASKS = {
     "semantic": {"num_classes": 71, "num_queries": 100, "prior": True},
 }
 TABLE = re.compile(r"backbone/stages/(\d+)/blocks/\d+/attention/relative_position_bias")
+# Left over of a file, and of no use with windows of another size.
+STALE = ("relative_position_index", "attn_mask")
+LARGEST_WINDOW = 64  # a table has (2 window - 1)^2 rows; no published Swin has more than 24
 
 
 def network_for(network: Mapping[str, Any], task: str) -> AAVSConfig:
@@ -31,7 +35,7 @@ def network_for(network: Mapping[str, Any], task: str) -> AAVSConfig:
     """
     try:
         return AAVSConfig.from_dict({**network, **TASKS[task], "task": task, "dtype": "float32"})
-    except ValueError as error:
+    except (ValueError, TypeError, ArithmeticError) as error:
         raise UserError(f"no network of AAVS has these sizes: {error}") from error
 
 
@@ -67,20 +71,19 @@ def merged(parts: Sequence[Weights], names: Sequence[str]) -> Weights:
       names: of the sources, for errors.
 
     Raises:
-      UserError: a parameter is in two of them, or their sizes do not go together.
+      UserError: a parameter or something left over is in two of them, their sizes do not go
+        together, or a folder's card is of other parameters than lie in it.
     """
+    for name, part in zip(names, parts, strict=True):
+        _check_described(name, part)
     if len(parts) == 1:
         return parts[0]
-    owner: dict[str, str] = {}
-    for name, part in zip(names, parts, strict=True):
-        twice = [path for path in part.parameters if path in owner]
-        if twice:
-            raise UserError(
-                f"{owner[twice[0]]} and {name} both hold {twice[0]}"
-                + (f" and {len(twice) - 1} more" if len(twice) > 1 else "")
-                + ": leave one of them out"
-            )
-        owner |= dict.fromkeys(part.parameters, name)
+    _check_nothing_twice([part.parameters for part in parts], names, "leave one of them out")
+    # They are kept by name, so one of two would be lost, and the way back would be wrong.
+    kept = [{**part.left_over, **part.card.left_over} for part in parts]
+    _check_nothing_twice(kept, names, "take it out of one of the files")
+    types = [part.card.stored_as for part in parts]
+    _check_nothing_twice(types, names, "take it out of one of the files")
     # The parts of a network in the order of their weight: the one that says most of it first.
     order = ("aavs", "mask2former", "swin", "vggish")
     cards = sorted((part.card for part in parts), key=lambda card: order.index(card.kind))
@@ -106,6 +109,45 @@ def merged(parts: Sequence[Weights], names: Sequence[str]) -> Weights:
     )
 
 
+def _check_nothing_twice(
+    holdings: Sequence[Mapping[str, Any]], names: Sequence[str], advice: str
+) -> None:
+    owner: dict[str, str] = {}
+    for name, holding in zip(names, holdings, strict=True):
+        twice = [each for each in holding if each in owner]
+        if twice:
+            raise UserError(
+                f"{owner[twice[0]]} and {name} both hold {twice[0]}"
+                + (f" and {len(twice) - 1} more" if len(twice) > 1 else "")
+                + f": {advice}"
+            )
+        owner |= dict.fromkeys(holding, name)
+
+
+def _check_described(name: str, part: Weights) -> None:
+    """Whether a folder's parameters are of the network of its card.
+
+    A file's are held against its sizes when it is read (it has fates), and a phase, whose card has
+    no digest, is what training made of the same network.
+    """
+    card = part.card
+    if part.fates or not card.digest:
+        return
+    wanted = sizes.wanted(card.kind, card.network)
+    if card.kind == "aavs" and any(path.startswith(AUDIO_ENCODER) for path in part.parameters):
+        wanted = wanted | sizes.wanted("vggish", card.network)
+    found = {path: value.shape for path, value in part.parameters.items()}
+    wrong = [path for path, shape in found.items() if wanted.get(path) != shape]
+    wrong += [path for path in wanted if path not in found and path not in card.new]
+    if wrong:
+        raise UserError(
+            f"the card in {name} describes another network than the parameters beside it are of: "
+            f"{wrong[0]} is {list(found[wrong[0]]) if wrong[0] in found else 'missing'} there and "
+            f"{list(wanted[wrong[0]]) if wrong[0] in wanted else 'nothing'} by the card; convert "
+            "the origin once more"
+        )
+
+
 def _check_width(main, sound) -> None:
     if main.kind != "aavs" or "audio" not in main.network:
         return
@@ -122,10 +164,11 @@ def resized(weights: Weights, window: int) -> tuple[Weights, list[str]]:
     """A Swin's or Mask2Former's relative-position tables for attention windows of another size.
 
     Returns:
-      The weights, and for each stage what was done.
+      The weights, with fates that tell of it, and for each stage what was done.
 
     Raises:
-      UserError: there is no backbone in it, or the weights are of a whole AAVS.
+      UserError: there is no backbone in it, or the weights are of a whole AAVS, or there can be no
+        such window.
     """
     card = weights.card
     if card.kind not in ("swin", "mask2former"):
@@ -133,9 +176,9 @@ def resized(weights: Weights, window: int) -> tuple[Weights, list[str]]:
             f"--window resizes the tables of a Swin or a Mask2Former, and this is "
             f"{card.describe()}: leave --window out"
         )
-    if window < 2:
-        raise UserError(f"--window is {window}: give at least 2 tokens")
-    old = card.network["backbone"]["window_size"]
+    if not 2 <= window <= LARGEST_WINDOW:
+        raise UserError(f"--window is {window}: give at least 2 tokens, at most {LARGEST_WINDOW}")
+    old = AAVSConfig.from_dict(card.network).backbone.window_size
     if window == old:
         return weights, []
     parameters, tables = dict(weights.parameters), {}
@@ -143,14 +186,14 @@ def resized(weights: Weights, window: int) -> tuple[Weights, list[str]]:
         if match := TABLE.fullmatch(path):
             parameters[path] = sizes.resize_positions(value, window)
             tables.setdefault(match[1], []).append(path)
+    change = f"resized from {2 * old - 1}x{2 * old - 1} to {2 * window - 1}x{2 * window - 1}"
     done = [
-        f"stage {stage}: the relative positions of {len(paths)} blocks resized from "
-        f"{2 * old - 1}x{2 * old - 1} to {2 * window - 1}x{2 * window - 1}"
+        f"stage {stage}: the relative positions of {len(paths)} blocks {change}"
         for stage, paths in tables.items()
     ]
     # What is computed from the window's size no longer fits.
-    stale = {name for name in weights.left_over if name.endswith(("_position_index", "attn_mask"))}
-    backbone = {**card.network["backbone"], "window_size": window}
+    stale = {name for name in {*weights.left_over, *card.left_over} if name.endswith(STALE)}
+    backbone = {**card.network.get("backbone", {}), "window_size": window}
     card = dataclasses.replace(
         card,
         network={**card.network, "backbone": backbone},
@@ -158,7 +201,22 @@ def resized(weights: Weights, window: int) -> tuple[Weights, list[str]]:
         huggingface=None,
     )
     kept = {name: value for name, value in weights.left_over.items() if name not in stale}
-    return Weights(parameters, kept, card, weights.fates), done
+    fates = tuple(_resized(fate, parameters, change, window) for fate in weights.fates)
+    return Weights(parameters, kept, card, fates), done
+
+
+def _resized(fate: Fate, parameters: Mapping[str, np.ndarray], change: str, window: int) -> Fate:
+    """What became of a tensor where windows have another size now."""
+    if fate.what == "left over" and fate.theirs.endswith(STALE):
+        reason = f"{fate.reason}, which is {window} now"
+        return dataclasses.replace(fate, what="left behind", reason=reason)
+    if any(TABLE.fullmatch(path) and path in parameters for path in fate.ours):
+        return dataclasses.replace(
+            fate,
+            our_shapes=tuple(parameters[path].shape for path in fate.ours),
+            reason="; ".join(filter(None, (fate.reason, change))),
+        )
+    return fate
 
 
 def fitted(weights: Weights, task: str, seed: int) -> Weights:

@@ -1,5 +1,6 @@
 """config.json of transformers: read, held against the weights, and written."""
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -51,6 +52,10 @@ SIZES = {
 NOT_WRITTEN = ("num_feature_levels", "use_timm_backbone")  # no fields of transformers' own
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
+# What a file says may be of any length and depth.
+_SHOWN = reprlib.Repr()
+_SHOWN.maxstring = _SHOWN.maxother = _SHOWN.maxlong = 60
+
 
 def check_config(kind: str, network: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """Holds a config.json against the sizes that the weights have.
@@ -84,8 +89,8 @@ def check_config(kind: str, network: Mapping[str, Any], config: Mapping[str, Any
         out = backbone.get("out_features")
         if out is not None and _plain(out) != STAGES:
             raise UserError(
-                f"config.json's {place}out_features is {out}, but the network here uses all four "
-                "stages: take other weights"
+                f"config.json's {place}out_features is {_SHOWN.repr(out)}, but the network here "
+                "uses all four stages: take other weights"
             )
     _check_fixed("swin", backbone, place)
     for field, ours in BACKBONE.items():
@@ -147,15 +152,15 @@ def _check_fixed(kind: str, config: Mapping[str, Any], place: str) -> None:
         given = config.get(field)
         if given is not None and _plain(given) != value:
             raise UserError(
-                f"config.json's {place}{field} is {given!r}, but the network here is built with "
-                f"{value!r}: take other weights"
+                f"config.json's {place}{field} is {_SHOWN.repr(given)}, but the network here is "
+                f"built with {value!r}: take other weights"
             )
 
 
 def _check(field: str, given: Any, size: Any, what: str = "") -> None:
     given, size = _plain(given), _plain(size)
     if given is not None and given != size:
-        words = f"{given!r} {what}".strip()
+        words = f"{_SHOWN.repr(given)} {what}".strip()
         raise UserError(
             f"config.json's {field} says {words}, but the weights have {size!r}: take the "
             "config.json that belongs to them"

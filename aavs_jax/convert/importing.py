@@ -5,8 +5,6 @@ import dataclasses
 import json
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +14,11 @@ import numpy as np
 from aavs_jax import card as cards
 from aavs_jax import tree
 from aavs_jax.card import Card
-from aavs_jax.checkpoint import load_left_over, save_parameters
-from aavs_jax.convert import engine, files, sizes
+from aavs_jax.checkpoint import PARAMETERS, load_left_over, save_parameters
+from aavs_jax.convert import engine, files, recognising, sizes
 from aavs_jax.convert.engine import Fate
+from aavs_jax.convert.files.placing import reason, staged
+from aavs_jax.convert.naming import plan
 from aavs_jax.convert.tables import Format
 from aavs_jax.errors import UserError
 from aavs_jax.progress import progress_bar
@@ -38,12 +38,14 @@ class Source:
       card: what is known of it before its values are.
       state: the tensors of a file; None of a folder of ours.
       format: of the file; None of a folder of ours.
+      config: the config.json that was found beside a file given alone.
     """
 
     path: Path
     card: Card
     state: files.StateDict | None = None
     format: Format | None = None
+    config: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,9 +78,10 @@ def open_source(path: Path) -> Source:
       UserError: there is nothing readable, or nothing that is known.
     """
     path = Path(path)
-    if (path / cards.FILE).exists():
+    if _is_ours(path):
         return Source(path, cards.read(path))
-    _refuse_folders_without_a_card(path)
+    if os.path.isdir(path) and not files.weight_files(path):
+        _refuse_folders_without_a_card(path)
     state = files.read_state_dict(path)
     names = [name for name in state.tensors if not name.startswith(LEFT_OVER)]
     try:
@@ -88,7 +91,9 @@ def open_source(path: Path) -> Source:
             origin["wrapping"] = state.wrapping
         if not format.kind:  # a folder of ours as one file
             return Source(path, _carried(path, state, origin), state, format)
-        config = _config(path)
+        origin |= _prefix(format, names, state.wrapping)
+        config_file = _config_file(path)
+        config = _config(config_file)
         shapes = {name: tensor.shape for name, tensor in state.tensors.items()}
         network = sizes.network_of(format, shapes, config)
     except UserError as error:
@@ -100,7 +105,8 @@ def open_source(path: Path) -> Source:
         origin=origin | {"form": state.form},
         huggingface=config,
     )
-    return Source(path, card, state, format)
+    beside = config_file if config is not None and config_file.parent != path else None
+    return Source(path, card, state, format, beside)
 
 
 def read(source: Source, allow: Sequence[str] = ()) -> Weights:
@@ -130,10 +136,15 @@ def read(source: Source, allow: Sequence[str] = ()) -> Weights:
     try:
         with progress_bar(len(tensors), description=source.path.name) as bar:
             parameters, left_over, fates = engine.to_ours(
-                source.format, tensors, wanted, allow, bar
+                source.format, _in_turn(tensors), wanted, allow, bar
             )
     except UserError as error:
         raise UserError(f"{source.path}: {error}") from error
+    if not parameters:
+        raise UserError(
+            f"{source.path}: nothing of it was mapped to a parameter of {source.format.title}, so "
+            "nothing is left to write: allow less, or give another file"
+        )
     reasons = {fate.theirs: fate.reason for fate in fates if fate.what == "left over"}
     for name, tensor in kept.items():
         left_over[name.removeprefix(LEFT_OVER)] = np.array(tensor.read(), order="C")
@@ -160,6 +171,46 @@ def read(source: Source, allow: Sequence[str] = ()) -> Weights:
     return Weights(parameters, left_over, card, tuple(fates))
 
 
+@dataclasses.dataclass(frozen=True)
+class _InTurn:
+    """A tensor of a file that is gone through once."""
+
+    tensor: files.Tensor
+    before: list[files.Tensor]  # the one read last; of all of them
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.tensor.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.tensor.dtype
+
+    def read(self) -> np.ndarray:
+        while self.before:
+            self.before.pop().release()
+        self.before.append(self.tensor)
+        return self.tensor.read()
+
+
+def _in_turn(tensors: Mapping[str, files.Tensor]) -> dict[str, _InTurn]:
+    """The same, of which reading one lets the memory of the one before go."""
+    before: list[files.Tensor] = []
+    return {name: _InTurn(tensor, before) for name, tensor in tensors.items()}
+
+
+def names_in(source: Source) -> set[str]:
+    """All that a pattern may mean of a file: its names, our paths, and what those would be there.
+
+    Of a folder of ours there is nothing to tell before it is read.
+    """
+    if source.state is None:
+        return set()
+    wanted = sizes.wanted(source.card.kind, source.card.network)
+    theirs = {step.theirs for step in plan(source.format, wanted)}
+    return {*source.state.tensors, *wanted, *theirs}
+
+
 def origin_of(sources: Sequence[Source], request: Mapping[str, Any]) -> dict[str, Any]:
     """`Card.origin` of what is made of some sources.
 
@@ -172,6 +223,35 @@ def origin_of(sources: Sequence[Source], request: Mapping[str, Any]) -> dict[str
     if request and sources[0].state is None:
         return {"of": origin, **request}
     return {**origin, **request}
+
+
+def file_origin(card: Card) -> Mapping[str, Any]:
+    """What `Card.origin` says of the file that weights came from, whatever was done since."""
+    origin = card.origin
+    while "of" in origin:
+        origin = origin["of"]
+    return origin
+
+
+def _prefix(format: Format, names: Sequence[str], wrapping: str) -> dict[str, Any]:
+    """For `Card.origin`: what recognising takes off the names, and from which not."""
+    prefix = recognising.prefix_of(format, names)
+    if not prefix:
+        return {}
+    normal = recognising.normal_names(format, names)
+    bare = [normal[name] for name in names if not name.startswith(prefix)]
+    said = "; ".join(filter(None, (wrapping, f"prefix {prefix!r}")))
+    return {"wrapping": said, "prefix": prefix, "without_prefix": sorted(bare)}
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether it is a folder of weights: others, too, may have a card.json or checkpoints/."""
+    if not os.path.isdir(path) or not (path / cards.FILE).exists():
+        return False
+    if any((path / name).exists() for name in files.NAMES):
+        return False
+    orbax = (path / PARAMETERS, path / "checkpoints")
+    return any(folder.is_dir() for folder in orbax) or not files.weight_files(path)
 
 
 def _refuse_folders_without_a_card(path: Path) -> None:
@@ -201,10 +281,16 @@ def _carried(path: Path, state: files.StateDict, origin: Mapping[str, Any]) -> C
     return dataclasses.replace(card, origin={**origin, "of": card.origin})
 
 
-def _config(path: Path) -> dict[str, Any] | None:
-    """A folder's config.json."""
-    file = path / "config.json"
-    if not file.is_file():
+def _config_file(path: Path) -> Path | None:
+    """Where a folder's config.json is, or that of a file which has its name from transformers."""
+    if path.is_dir():
+        return path / "config.json"
+    return path.with_name("config.json") if path.name in files.NAMES else None
+
+
+def _config(file: Path | None) -> dict[str, Any] | None:
+    """What a config.json says."""
+    if file is None or not file.is_file():
         return None
     try:
         if file.stat().st_size > MOST_JSON:
@@ -252,8 +338,6 @@ def write_folder(out: Path, weights: Weights) -> None:
 def appearing(out: Path) -> Iterator[Path]:
     """A folder to write into, which takes its name when all is well and else vanishes.
 
-    What a killed process left behind is replaced by the next.
-
     Args:
       out: its name; must not be there, or be an empty folder.
 
@@ -261,50 +345,25 @@ def appearing(out: Path) -> Iterator[Path]:
       The path of a folder that does not exist yet.
 
     Raises:
-      UserError: the disk is full or `out` cannot be written.
+      UserError: the disk is full or `out` cannot be written, or is there meanwhile.
     """
-    partial = out.with_name(out.name + ".partial")
     try:
-        if partial.exists():
-            _remove(partial)
-        partial.mkdir(parents=True)
-        try:
-            # A name of its own each time: TensorStore remembers files that it read by their paths.
-            folder = Path(tempfile.mkdtemp(dir=partial)) / "weights"
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with staged(out) as folder:
             yield folder
-            os.replace(folder, out)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
-        raise cannot_write(out, error.strerror or str(error)) from error
+        raise cannot_write(out, reason(error)) from error
     except UserError as error:
         # Those who wrote may have given advice for other commands, and the name of a part.
         cause = error.__cause__ or error.__context__
         if isinstance(cause, Exception):
-            raise cannot_write(out, _reason(cause)) from error
+            raise cannot_write(out, reason(cause)) from error
         raise
 
 
-def cannot_write(out: Path, reason: str) -> UserError:
+def cannot_write(out: Path, why: str) -> UserError:
     """Says that and why nothing was written."""
     return UserError(
-        f"cannot write {out} ({reason}): nothing was written; free some space, make the folder "
+        f"cannot write {out} ({why}): nothing was written; free some space, make the folder "
         "writable, or choose another with --out"
     )
-
-
-def _remove(partial: Path) -> None:
-    """Deletes what an earlier run left, and nothing that looks otherwise."""
-    if not partial.is_dir() or any(not each.name.startswith("tmp") for each in partial.iterdir()):
-        raise UserError(
-            f"{partial} is in the way, which this command would use while it writes: move it away, "
-            "or choose another --out"
-        )
-    shutil.rmtree(partial)
-
-
-def _reason(cause: Exception) -> str:
-    """What the system said, also out of the words of TensorStore and of safetensors."""
-    said = re.search(r"([^:]+?) [\[(]os[_ ]error", str(cause))
-    words = getattr(cause, "strerror", None) or (said[1].strip() if said else str(cause))
-    return (words.splitlines() or [""])[0][:200]

@@ -24,7 +24,7 @@ def recognise(names: Iterable[str]) -> Format:
     found = strangers.stranger(names, strangers.WITH_KNOWN_PARTS)
     if not found:
         for format in FORMATS:
-            if _prefix(format, names) is not None:
+            if prefix_of(format, names) is not None:
                 return format
         found = strangers.stranger(names, strangers.OTHERS)
     if found:
@@ -46,7 +46,7 @@ def normal_names(format: Format, names: Iterable[str]) -> dict[str, str]:
       UserError: two names have the same normal form.
     """
     names = list(names)
-    prefix = _prefix(format, names) or ""
+    prefix = prefix_of(format, names) or ""
     normal: dict[str, str] = {}
     seen: dict[str, str] = {}
     for name in names:
@@ -63,8 +63,12 @@ def normal_names(format: Format, names: Iterable[str]) -> dict[str, str]:
     return normal
 
 
-def _prefix(format: Format, names: Sequence[str]) -> str | None:
-    """What stands in front of the names of this format; None if it is another."""
+def prefix_of(format: Format, names: Sequence[str]) -> str | None:
+    """What stands in front of the names of this format, not of all of them; None if it is another.
+
+    It is a wrapper's, or that of a network which has this one as a part: a classifier calls its
+    Swin 'swin.'.
+    """
     first, *others = (re.compile(rf"((?:.*?\.)?)(?:{s})") for s in format.signature)
     prefixes = {match[1] for name in names if (match := first.match(name))}
     for prefix in sorted(prefixes, key=len):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
+from aavs_jax.card import fault_of
 from aavs_jax.convert.format import TENSORS, Format
 from aavs_jax.convert.huggingface import check_config, classes_of, huggingface_config
 from aavs_jax.convert.naming import inverse_plan
@@ -71,6 +72,8 @@ def wanted(kind: str, network: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     Raises:
       UserError: there can be no such network.
     """
+    if fault := fault_of(network):
+        raise UserError(f"a network of these sizes cannot be ({fault}): take weights of another")
     try:
         config = AAVSConfig.from_dict(network)
         if kind == "vggish":
@@ -115,7 +118,8 @@ def resize_positions(table: np.ndarray, window: int) -> np.ndarray:
     rows, heads = table.shape
     matrix = _bicubic_matrix(math.isqrt(rows), 2 * window - 1)
     square = table.astype(np.float64).reshape(math.isqrt(rows), math.isqrt(rows), heads)
-    resized = np.einsum("yi,xj,ijh->yxh", matrix, matrix, square)
+    # Rows, then columns: all at once would be a sum over both for each number.
+    resized = matrix @ np.tensordot(matrix, square, 1)
     return resized.reshape(-1, heads).astype(np.float32)
 
 

@@ -84,6 +84,9 @@ def published(tmp_path_factory) -> dict[str, Path]:
 
     swin = noisy(transformers.SwinModel(transformers.SwinConfig(**SWIN), add_pooling_layer=False))
     swin.save_pretrained(folder / "swin")
+    for kind, name in (("ImageClassification", "swin_head"), ("MaskedImageModeling", "swin_mim")):
+        config = transformers.SwinConfig(**SWIN, encoder_stride=32)
+        noisy(getattr(transformers, f"SwinFor{kind}")(config)).save_pretrained(folder / name)
     torch.save({"model": _torch(_fused_swin(merge_first=False))}, folder / "swin_microsoft.pth")
     save_file(_torch(_fused_swin(merge_first=True)), folder / "swin_timm.safetensors")
 

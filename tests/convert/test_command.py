@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ import pytest
 
 from aavs_jax import card as cards
 from aavs_jax.checkpoint import SCORE, PhaseCheckpoints, load_left_over
-from aavs_jax.convert import sizes
+from aavs_jax.convert import exporting, importing, sizes
+from aavs_jax.errors import UserError
 from aavs_jax.models.config import AAVSConfig
 from aavs_jax.models.init import abstract_model, initial_parameters
 
@@ -59,7 +61,8 @@ def test_what_is_said_of_aavs(published, convert, tmp_path):
     said = convert(published["aavs_s4_wrapped"], "--out", tmp_path / "out")
     assert "AAVS's binary network" in said.out and "5 queries, 2 classes" in said.out
     assert "'state_dict'" in said.out and "'module.'" in said.out and "epoch" in said.out
-    assert f"configs/s4.py:/data/avsbench --evaluate={tmp_path / 'out'}" in said.out
+    assert f"configs/s4.py:/data/avsbench --evaluate={tmp_path / 'out'}  # or" in said.out
+    assert "configs/ms3.py" in said.out
     assert "without an audio encoder" in said.out
     assert "100%" in said.err  # the bar
     said = convert(published["aavs_avss"], "--out", tmp_path / "avss").out
@@ -127,6 +130,8 @@ def test_the_same_again_and_something_else(published, convert, tmp_path):
     assert "overwritten" in convert(published["vggish_pca"], "--out", out, code=2).err
     assert "overwritten" in convert(published["vggish"], "--out", out, "--allow", "x", code=2).err
     assert everything_in(out) == before
+    shutil.rmtree(out / "parameters")
+    assert "overwritten" in convert(published["vggish"], "--out", out, code=2).err
 
 
 # ------------------------------------------------------------------------------------ its options
@@ -243,16 +248,15 @@ def _data():
 
 
 def test_parameters_without_a_place_are_named(published, convert, tmp_path):
-    from aavs_jax.convert import importing
-
+    """None that the command reads can have such; networks that somebody changed may."""
     convert(published["vggish"], "--out", tmp_path / "out")
     parameters, card = cards.weights(tmp_path / "out")
     parameters["audio_encoder/tail/kernel"] = np.ones((2, 2), np.float32)
-    importing.write_folder(tmp_path / "more", importing.Weights(parameters, {}, card))
-    target = tmp_path / "back.pth"
-    said = convert(tmp_path / "more", "--to=vggish", "--out", target, code=2).err
-    assert "audio_encoder/tail/kernel" in said and not target.exists()
-    convert(tmp_path / "more", "--to=vggish", "--out", target, "--allow", ".*/tail/.*")
+    weights, target = importing.Weights(parameters, {}, card), tmp_path / "back.pth"
+    with pytest.raises(UserError, match="no place for audio_encoder/tail/kernel: .*--allow"):
+        exporting.write(target, weights, "vggish", ())
+    assert not target.exists()
+    exporting.write(target, weights, "vggish", (".*/tail/.*",))
     assert target.exists()
 
 
@@ -343,6 +347,18 @@ ERRORS = {
     "unknown target": (lambda p, *_: [p["swin"], "--to=onnx"], "onnx"),
     "seed alone": (lambda p, *_: [p["swin"], "--seed=3"], "--fit"),
     "negative seed": (lambda p, *_: [p["swin"], "--fit=binary", "--seed=-1"], "--seed"),
+    "a pattern of nothing": (
+        lambda p, *_: [p["vggish"], "--allow", r"features\.1\..*"],
+        "features.* matches none of the",
+    ),
+    "a count beyond bounds": (
+        lambda p, *_: [p["swin"], "--allow", "a{99999999999}"],
+        "regular expression",
+    ),
+    "brackets in brackets": (
+        lambda p, *_: [p["swin"], "--allow", "(" * 5000 + ")" * 5000],
+        "regular expression",
+    ),
     "a bad pattern": (lambda p, *_: [p["swin"], "--allow", "("], "regular expression"),
     "a report over a source": (lambda p, *_: [p["swin"], "--report", p["vggish"]], "json"),
     "no folder for it": (lambda p, *_: [p["swin"], "--report", "/nowhere/x.json"], "/nowhere"),
@@ -377,6 +393,12 @@ def test_what_does_not_fit_is_named(changed, convert, tmp_path, change, message)
     assert re.search(message, said) and not (tmp_path / "out").exists()
 
 
+def test_nothing_mapped_is_nothing_converted(changed, convert, tmp_path):
+    path = changed("vggish", lambda s: s.update({name: value.int() for name, value in s.items()}))
+    said = convert(path, "--out", tmp_path / "out", "--allow", ".*", code=2).err
+    assert "nothing of it was mapped" in said and not (tmp_path / "out").exists()
+
+
 def test_out_is_no_place_in_a_source(published, convert, tmp_path):
     source = tmp_path / "source"
     shutil.copytree(published["swin"], source)
@@ -391,8 +413,7 @@ def test_nothing_is_overwritten(published, convert, tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "notes").write_text("mine")
     (tmp_path / "net.vggish.pth").write_text("mine")
-    (tmp_path / "way.partial").mkdir()
-    (tmp_path / "way.partial" / "notes").write_text("mine")
+    (tmp_path / "r.json").write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     before = everything_in(tmp_path)
     both = published["aavs_s4"], published["vggish"]
@@ -400,15 +421,143 @@ def test_nothing_is_overwritten(published, convert, tmp_path):
         (published["vggish"], "--out", tmp_path / "file"),
         (published["vggish"], "--out", tmp_path / "folder"),
         (published["vggish"], "--out", tmp_path / "link", "--to=vggish"),
-        (published["vggish"], "--out", tmp_path / "way"),
+        (published["vggish"], "--out", tmp_path / "new", "--report", tmp_path / "r.json"),
         (published["vggish"], "--out", tmp_path / "file", "--to=safetensors"),
         (*both, "--to=aavs", "--out", tmp_path / "net.pth"),
     ):
         convert(*arguments, code=2)
         assert everything_in(tmp_path) == before
     (tmp_path / "empty").mkdir()  # which is as good as none
+    convert(published["vggish"], "--to=vggish", "--out", tmp_path / "empty", code=2)
     convert(published["vggish"], "--out", tmp_path / "empty")
     assert cards.read(tmp_path / "empty").kind == "vggish"
+
+
+@pytest.mark.parametrize("place", ["out", "out/r.json", "x/../out/r.json", "gone/r.json"])
+def test_places_of_a_report(published, convert, tmp_path, place):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "x").mkdir()
+    arguments = ("--out", tmp_path / "out", "--report", tmp_path / place)
+    said = convert(published["vggish"], *arguments, code=2).err
+    assert "--report" in said and "--workdir" not in said
+    assert everything_in(tmp_path) == {}
+
+
+def test_a_failed_run_leaves_no_report(published, convert, changed, tmp_path):
+    wrong = changed("vggish", lambda state: state.pop("features.6.bias"))
+    before = everything_in(tmp_path)
+    convert(wrong, "--out", tmp_path / "out", "--report", tmp_path / "r.json", code=2)
+    assert everything_in(tmp_path) == before and not list(tmp_path.glob("*.partial"))
+
+
+# As somebody else than the owner of everything: (arguments), run by uid 65534.
+_AS_NOBODY = """
+import os, sys
+from aavs_jax.convert.__main__ import main
+os.chdir(sys.argv[1])
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+for line in sys.argv[2:]:
+    print(main(line.split()))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="gives rights away")
+def test_without_rights(published):
+    cases = {
+        "closed --out new": "closed",
+        "closed/v.pth --out new": "closed/v.pth",
+        "v.pth --out closed/new": "closed/new",
+        "v.pth --out fixed/new": "fixed/new",
+        "v.pth --out fixed/new.pth --to=vggish": "fixed/new.pth",
+        "v.pth --out new --report fixed/r.json": "fixed/r.json",
+    }
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        shutil.copy(published["vggish"], folder / "v.pth")
+        (folder / "v.pth").chmod(0o644)
+        (folder / "closed").mkdir(mode=0o700)
+        (folder / "fixed").mkdir(mode=0o555)
+        found = subprocess.run(
+            [sys.executable, "-c", _AS_NOBODY, name, *cases],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert found.returncode == 0, found.stderr
+        codes = [line for line in found.stdout.splitlines() if line.isdigit()]
+        assert codes == ["2"] * len(cases)
+        said = [line for line in found.stderr.splitlines() if line.startswith("error: ")]
+        for line, place in zip(said, cases.values(), strict=True):
+            assert place in line and "Permission denied" in line and "--workdir" not in line
+        assert sorted(os.listdir(folder)) == ["closed", "fixed", "v.pth"]
+        assert os.listdir(folder / "fixed") == []
+
+
+@pytest.mark.parametrize("out", ["loop", "loop/x", "x" * 300, ".", "..", "x/..", "u\udcff"])
+def test_names_that_cannot_be(published, convert, tmp_path, monkeypatch, out):
+    (tmp_path / "loop").symlink_to(tmp_path / "pool")
+    (tmp_path / "pool").symlink_to(tmp_path / "loop")
+    monkeypatch.chdir(tmp_path)
+    convert(published["vggish"], "--out", out, code=2)
+    if out not in (".", "..", "x/.."):
+        convert(out, "--out", "new", code=2)
+    assert sorted(os.listdir()) == ["loop", "pool"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="is of Linux")
+def test_nobody_listens(published, tmp_path):
+    def start(name, to):
+        command = (
+            f'exec "$0" -m aavs_jax.convert {published["vggish"]} --out {tmp_path / name} {to}'
+        )
+        return subprocess.run(
+            ["sh", "-c", command, sys.executable],
+            cwd=REPOSITORY,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+        )
+
+    found = start("full", "> /dev/full")
+    assert found.returncode == 2 and found.stderr.count("\n") == 1, found.stderr
+    assert found.stderr.startswith("error: ") and "No space left" in found.stderr
+    assert not (tmp_path / "full").exists()
+    found = start("closed", ">&-")
+    assert found.returncode == 0 and "Traceback" not in found.stderr, found.stderr
+    cards.weights(tmp_path / "closed")
+
+
+# ---------------------------------------------------------------------------- what is around a file
+
+
+def test_a_folder_of_somebody_elses_with_a_card(published, convert, tmp_path):
+    """A file of weights says what a folder is, whatever else lies in it."""
+    theirs = shutil.copytree(published["swin"], tmp_path / "theirs")
+    (theirs / "card.json").write_text('{"title": "a model card"}')
+    (theirs / "checkpoints").mkdir()
+    convert(theirs, "--out", tmp_path / "out")
+    assert cards.read(tmp_path / "out").kind == "swin"
+    (tmp_path / "other" / "checkpoints").mkdir(parents=True)
+    shutil.copy(published["swin_timm"], tmp_path / "other" / "weights")
+    convert(tmp_path / "other", "--out", tmp_path / "out2")
+
+
+def test_files_of_a_folder_given_alone(published, convert, tmp_path, same):
+    """With the config.json beside, which has the names of the classes."""
+    convert(published["mask2former"], "--out", tmp_path / "whole")
+    whole, _ = cards.weights(tmp_path / "whole")
+    index = published["mask2former_shards"] / "model.safetensors.index.json"
+    for number, file in enumerate((published["mask2former"] / "model.safetensors", index)):
+        out = tmp_path / str(number)
+        assert f"config.json beside it, {file.parent}" in convert(file, "--out", out).out
+        parameters, card = cards.weights(out)
+        assert card.classes == ("wall", "dog", "piano", "sky")
+        same(parameters, whole)
+    alone = shutil.copy(file.parent.parent / "mask2former" / "model.safetensors", tmp_path)
+    assert "config.json" not in convert(alone, "--out", tmp_path / "alone").out
+    assert cards.read(tmp_path / "alone").classes == ()
 
 
 @pytest.mark.parametrize("to", ["orbax", "safetensors", "huggingface"])
@@ -453,10 +602,27 @@ def test_killed_and_started_again(published, convert, tmp_path, pattern):
         timeout=120,
     )
     assert found.returncode == -signal.SIGKILL and not out.exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["out.partial"]
+    (left,) = tmp_path.iterdir()
+    assert re.fullmatch(r"out\..+\.partial", left.name)
     convert(published["vggish"], "--out", out)
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert set(tmp_path.iterdir()) == {out, left}  # which may be another's that still runs
     cards.weights(out)
+
+
+def test_two_at_once(published, tmp_path):
+    """One of them is there in the end, whole; the other is told, and neither leaves anything."""
+    arguments = [sys.executable, "-m", "aavs_jax.convert", str(published["mask2former"])]
+    arguments += ["--out", str(tmp_path / "out")]
+    runs = [
+        subprocess.Popen(arguments, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = [run.communicate(timeout=120)[1] for run in runs]
+    codes = sorted(run.returncode for run in runs)
+    assert codes in ([0, 0], [0, 2]), said  # where the first was very fast: there already
+    assert codes == [0, 0] or any("nothing is overwritten" in text for text in said)
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+    cards.weights(tmp_path / "out")
 
 
 def test_as_a_command(published, tmp_path):

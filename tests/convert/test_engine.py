@@ -202,7 +202,6 @@ def test_what_is_missing(sound):
         (np.zeros((9, 2), np.float32), "is 9x2 where 5x1536 is needed"),
         (np.zeros((), np.float32), "is a single number where"),
         (np.zeros((5, 1536, 1), np.float32), "is 5x1536x1 where"),
-        (np.zeros((5, 1536)), "is float64"),
         (np.zeros((5, 1536), np.int8), "is int8"),
         (np.zeros((5, 1536), np.complex64), "is complex64"),
     ],
@@ -216,6 +215,15 @@ def test_what_does_not_fit(sound, value, reason):
     assert path not in parameters and left_over["embeddings.0.weight"].dtype == value.dtype
     new = next(fate for fate in fates if fate.what == "new")
     assert new.ours == (path,) and reason in new.reason
+
+
+def test_doubles_are_to_be_saved_as_float32(sound):
+    """Nobody means to leave out a weight because of its type."""
+    sound["embeddings.0.weight"] = np.zeros((5, 1536))
+    with pytest.raises(UserError, match="weight is float64.*; save such weights as float32$"):
+        read(sound)
+    _, left_over, _ = read(sound, [r"embeddings\.0\.weight"])
+    assert left_over["embeddings.0.weight"].dtype == np.float64
 
 
 def test_all_that_is_wrong_is_counted(sound):
@@ -242,9 +250,19 @@ def test_numbers_that_are_none(sound, value):
     ]
 
 
-def test_a_pattern_that_is_none(sound):
-    with pytest.raises(UserError, match=r"--allow='\*' is no regular expression"):
-        read(sound, ["*"])
+@pytest.mark.parametrize(
+    "text", ["*", "a{99999999999}", "a{" + "9" * 5000 + "}", "(" * 20_000 + ")" * 20_000, "(?P<a"]
+)
+def test_a_pattern_that_is_none(sound, text):
+    with pytest.raises(UserError, match="--allow='.* is no regular expression") as error:
+        read(sound, [text])
+    assert re.escape(text[:60]) in re.escape(str(error.value)) and len(str(error.value)) < 300
+
+
+def test_what_patterns_allow():
+    allowed = engine.allowance(["a.*", "b"])
+    assert allowed("abc") and allowed("x", "b") and not allowed("bc", "xa")
+    assert not engine.allowance([])("")
 
 
 def test_patterns_match_whole_names(sound):

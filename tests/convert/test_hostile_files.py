@@ -97,7 +97,11 @@ def read_or_refuse(path: Path, content: bytes) -> None:
         assert str(error).isprintable()
         return
     for tensor in found.tensors.values():
-        array = tensor.read()
+        try:
+            array = tensor.read()
+        except UserError as error:  # the check sum differs
+            assert str(error).isprintable()
+            continue
         assert array.shape == tensor.shape
         array.astype(np.float32).sum()
 

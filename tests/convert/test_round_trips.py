@@ -13,6 +13,8 @@ BACK = {
     "mask2former_bin": "huggingface",
     "mask2former_half": "huggingface",
     "swin": "huggingface",
+    "swin_head": "huggingface",
+    "swin_mim": "huggingface",
     "swin_timm": "origin",
     "swin_microsoft": "origin",
     "aavs_s4": "aavs",
@@ -94,6 +96,31 @@ def test_source_to_target_in_one_go(published, ours, convert, same, tensors_of, 
     convert(published["aavs_s4"], "--to=safetensors", "--out", tmp_path / "one.safetensors")
     convert(ours("aavs_s4"), "--to=safetensors", "--out", tmp_path / "two.safetensors")
     same(tensors_of(tmp_path / "one.safetensors"), tensors_of(tmp_path / "two.safetensors"))
+
+
+def test_a_prefix_is_said_and_comes_back(published, ours, convert, same, tensors_of, tmp_path):
+    """'swin.' of a classifier; a wrapper's only to where the file came from."""
+    import torch
+
+    said = convert(published["swin_head"], "--to=origin", "--out", tmp_path / "origin").out
+    assert "taken off: prefix 'swin.'" in said
+    tensors = tensors_of(published["swin_head"])
+    assert {"classifier.weight", "swin.layernorm.weight"} <= tensors.keys()
+    same(tensors_of(tmp_path / "origin"), tensors)
+    plain = tensors_of(published["swin"])
+    wrapped = {"net." + name: torch.from_numpy(value) for name, value in plain.items()}
+    torch.save(wrapped, tmp_path / "wrapped.pth")
+    convert(tmp_path / "wrapped.pth", "--to=huggingface", "--out", tmp_path / "back")
+    same(tensors_of(tmp_path / "back"), plain)
+
+
+def test_the_form_of_the_origin_is_known_after_a_step(published, ours, convert, tmp_path):
+    """A safetensors file comes back as one, though its window was resized meanwhile."""
+    from safetensors.numpy import load_file
+
+    convert(ours("swin_timm"), "--window=5", "--out", tmp_path / "wide")
+    convert(tmp_path / "wide", "--to=origin", "--out", tmp_path / "back")
+    assert load_file(tmp_path / "back").keys() == load_file(published["swin_timm"]).keys()
 
 
 def test_two_files_of_aavs_and_back(published, convert, same, tensors_of, tmp_path):

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import time
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 import transformers
 from safetensors.numpy import load_file, save_file
 
+from aavs_jax.card import WIDEST
 from aavs_jax.convert import engine, sizes
 from aavs_jax.convert.format import TENSORS
 from aavs_jax.convert.naming import plan
@@ -196,11 +198,28 @@ def test_an_encoder_of_something_else():
         {"backbone": BACKBONE | {"num_heads": [3, 3, 3, 3]}},
         {"feature_size": 40},
         {"num_heads": 0},
+        {"encoder_layers": 10**7},
+        {"num_queries": 10**12},
+        {"backbone": BACKBONE | {"depths": [10**7, 1, 1, 1]}},
+        {"backbone": BACKBONE | {"mlp_ratio": 1e300}},
+        {"backbone": BACKBONE | {"window_size": 1e9}},
+        {"backbone": 5},
     ],
 )
 def test_networks_that_cannot_be(network):
+    before = time.perf_counter()
     with pytest.raises(UserError, match="cannot be"):
         sizes.wanted("mask2former", network)
+    assert time.perf_counter() - before < 5
+
+
+def test_the_largest_networks_can_be_asked_for():
+    """Up to the bounds of a card nothing overflows, as the engine asks for the tensors' shapes."""
+    widest = {"embed_dim": WIDEST, "window_size": WIDEST, "mlp_ratio": float(WIDEST)}
+    others = dict.fromkeys(("num_classes", "num_queries", "feature_size", "decoder_ffn"), WIDEST)
+    wanted = sizes.wanted("mask2former", others | {"backbone": BACKBONE | widest})
+    assert wanted["decoder/query_features"] == (WIDEST, WIDEST)
+    assert all(np.broadcast_to(np.float32(0), shape).shape == shape for shape in wanted.values())
 
 
 # ----------------------------------------------------------------------------------- config.json
@@ -284,6 +303,22 @@ def test_a_config_of_other_weights(published, mask2former, field, value):
 def test_a_config_of_another_network(published, mask2former, field, value):
     with pytest.raises(UserError, match=f"config.json's {field} is .* but the network here"):
         sizes.network_of(BY_NAME["mask2former"], mask2former, changed(published, field, value))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("model_type", "x" * 100_000),
+        ("num_queries", list(range(100_000))),
+        ("id2label", "x" * 100_000),
+        ("backbone_config.depths", {str(i): [[[[i]]]] for i in range(10_000)}),
+        ("backbone_config.out_features", ["x" * 10_000] * 100),
+    ],
+)
+def test_what_a_config_says_is_shown_in_a_line(published, mask2former, field, value):
+    with pytest.raises(UserError, match=f"config.json's {field} ") as error:
+        sizes.network_of(BY_NAME["mask2former"], mask2former, changed(published, field, value))
+    assert len(str(error.value)) < 700
 
 
 def test_a_config_beside_swin():

@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import errno
 import fractions
 import hashlib
 import json
@@ -17,7 +18,8 @@ import numpy as np
 import pytest
 import torch
 
-from aavs_jax.convert.files import digest, read_state_dict, write_torch
+from aavs_jax.convert.files import digest, read_state_dict, write_safetensors, write_torch
+from aavs_jax.convert.files.placing import staged
 from aavs_jax.convert.files.writing import _integer
 from aavs_jax.errors import UserError
 
@@ -390,7 +392,8 @@ def test_arrays_are_asked_for_one_by_one(tmp_path):
         def items(self):
             for name in ("a", "b", "c"):
                 # What came before is in the file already, but for what is buffered.
-                written.append((tmp_path / "x.partial").stat().st_size)
+                (made,) = tmp_path.glob("x.*.partial/made")
+                written.append(made.stat().st_size)
                 yield name, np.full(100_000, ord(name), np.uint8)
 
     write_torch(tmp_path / "x", Lazy())
@@ -400,22 +403,98 @@ def test_arrays_are_asked_for_one_by_one(tmp_path):
 
 def test_nothing_half_written(tmp_path):
     path = tmp_path / "x.pth"
-    write_torch(path, {"a": np.ones(3, np.float32)})
-    before = path.read_bytes()
     with pytest.raises(UserError, match="can't hold 'c'.*complex64"):
         write_torch(path, {"a": np.zeros(3, np.float32), "c": np.ones(2, np.complex64)})
-    assert path.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["x.pth"]
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(UserError, match="can't be written"):
         write_torch(tmp_path / "missing" / "x.pth", {"a": np.ones(3, np.float32)})
 
 
-def test_a_file_can_be_written_over_itself(tmp_path):
-    path = save(tmp_path / "x.pth", STATE)
-    found = read_state_dict(path)
-    write_torch(path, {name: tensor.read() for name, tensor in found.tensors.items()})
-    assert_same(read_state_dict(path).tensors, STATE)
-    assert_same(found.tensors, STATE)  # the mapping outlives the name
+WRITERS = pytest.mark.parametrize(
+    "write",
+    [write_torch, lambda path, tensors: write_safetensors(path, tensors, {})],
+    ids=["torch", "safetensors"],
+)
+ONES = {"a": np.ones(3, np.float32)}
+
+
+@WRITERS
+def test_nobodys_file_is_touched(tmp_path, write):
+    """Not what is at the name, nor what has a name like that of a temporary, nor behind a link."""
+    (tmp_path / "other").write_text("mine")
+    (tmp_path / "x.partial").symlink_to(tmp_path / "other")
+    (tmp_path / ".x.partial").write_text("mine")
+    write(tmp_path / "x", ONES)
+    content = (tmp_path / "x").read_bytes()
+    for name in ("x", "other", "x.partial"):
+        with pytest.raises(UserError, match="nothing is overwritten"):
+            write(tmp_path / name, {"a": np.zeros(3, np.float32)})
+    assert (tmp_path / "x").read_bytes() == content and (tmp_path / "x.partial").is_symlink()
+    assert (tmp_path / "other").read_text() == (tmp_path / ".x.partial").read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == 4
+    umask = os.umask(0)
+    os.umask(umask)
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@WRITERS
+@pytest.mark.parametrize("links", [True, False])
+def test_who_comes_second_is_refused(tmp_path, write, links, monkeypatch):
+    """Also on a file system without hard links."""
+
+    def no_links(*_):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    path = tmp_path / "x"
+
+    with pytest.raises(UserError, match="nothing is overwritten"):
+        with staged(path) as made:
+            made.write_text("second")
+            write(path, ONES)
+    assert_same(read_state_dict(path).tensors, {"a": torch.ones(3)})
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folders_take_no_others_place(tmp_path):
+    for name, make in (
+        ("full", lambda p: (p / "x").mkdir(parents=True)),
+        ("file", pathlib.Path.touch),
+    ):
+        with pytest.raises(UserError, match="nothing is overwritten"):
+            with staged(tmp_path / name) as made:
+                made.mkdir()
+                make(tmp_path / name)
+    with staged(tmp_path / "empty") as made:
+        made.mkdir()
+        (made / "y").touch()
+        (tmp_path / "empty").mkdir()
+    assert (tmp_path / "empty" / "y").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "full"]
+
+
+def test_a_tensor_without_a_name(tmp_path):
+    with pytest.raises(UserError, match="damaged .a tensor named ''"):
+        read_state_dict(save(tmp_path / "x", {"": torch.ones(2), "a": torch.ones(2)}))
+
+
+def test_a_number_that_was_changed_is_refused(tmp_path):
+    """By the CRC-32 that torch notes, unless it was told not to."""
+    path = save(tmp_path / "x", {"a": torch.arange(1000.0), "b": torch.ones(4)})
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.arange(1000.0).numpy().tobytes()) + 2003] ^= 1
+    path.write_bytes(content)
+    found = read_state_dict(path).tensors
+    with pytest.raises(UserError, match="x is damaged .*check sum.*download it again"):
+        found["a"].read()
+    assert found["b"].read().tolist() == [1, 1, 1, 1]
+    torch.serialization.set_crc32_options(False)
+    try:
+        save(path, {"a": torch.arange(1000.0)})
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert_same(read_state_dict(path).tensors, {"a": torch.arange(1000.0)})
 
 
 def test_digest(tmp_path):

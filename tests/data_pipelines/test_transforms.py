@@ -96,7 +96,7 @@ def test_predicted_masks(tmp_path):
     np.testing.assert_array_equal(predicted_mask(tmp_path / "0.png", 6), ramp)
     small = predicted_mask(tmp_path / "0.png", 3)
     np.testing.assert_array_equal(small, [[20, 100, 180]] * 3)
-    with pytest.raises(DataError, match=r"1\.png; stage localise writes it"):
+    with pytest.raises(DataError, match=r"1\.png; a stage of the run writes its masks"):
         predicted_mask(tmp_path / "1.png", 3)
     (tmp_path / "2.png").write_bytes(b"nonsense")
     with pytest.raises(DataError, match=r"cannot be read: .*2\.png"):

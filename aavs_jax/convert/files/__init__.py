@@ -19,18 +19,20 @@ one that weights don't need ends the reading. The numbers are then views of the 
 * `safetensors_file`: the safetensors format
 * `unwrapping`: which of the dicts in a training checkpoint are the weights
 * `reading`: any file, by its content; `folders`: folders and shards of files
-* `writing`: both formats, atomically
+* `writing`: both formats; `placing`: whole, and never in the place of another file
 """
 
-from aavs_jax.convert.files.folders import read_state_dict
+from aavs_jax.convert.files.folders import NAMES, read_state_dict, weight_files
 from aavs_jax.convert.files.tensors import StateDict, Tensor, digest
 from aavs_jax.convert.files.writing import write_safetensors, write_torch
 
 __all__ = [
+    "NAMES",
     "StateDict",
     "Tensor",
     "digest",
     "read_state_dict",
+    "weight_files",
     "write_safetensors",
     "write_torch",
 ]

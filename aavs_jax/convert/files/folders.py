@@ -1,6 +1,7 @@
 """Weights given as a file or as a folder, whole or in shards."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ NAMES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+INDEX = ".index.json"  # the end of its name
 MOST_INDEX = 2**23  # bytes
 
 
@@ -23,9 +25,9 @@ def read_state_dict(path: Path) -> StateDict:
     """Reads weights as lazily as their format allows, and runs nothing.
 
     Args:
-      path: a file of PyTorch or safetensors under whatever name; or a folder that holds
-        model.safetensors, pytorch_model.bin, either in shards with an index, or a single file of
-        weights.
+      path: a file of PyTorch or safetensors under whatever name; the index of one in shards; or a
+        folder that holds model.safetensors, pytorch_model.bin, either in shards with an index, or a
+        single file of weights.
 
     Returns:
       Its tensors, and what else is there. Tensors are views of the mapped files, which have to stay
@@ -44,20 +46,15 @@ def read_state_dict(path: Path) -> StateDict:
     except (OSError, ValueError) as error:
         reason = (error.strerror or error) if isinstance(error, OSError) else error
         raise UserError(f"{path} can't be read ({reason}): check the path and its rights") from None
-    if names is None:
-        return _state_dict([(path, read_file(path))], path)
-    chosen = _in_folder(path, names)
-    if chosen.name.endswith(".index.json"):
+    chosen = path if names is None else _in_folder(path, names)
+    if chosen.name.endswith(INDEX):
         return _shards(chosen)
     return _state_dict([(chosen, read_file(chosen))], chosen)
 
 
 def _in_folder(folder: Path, names: list[str]) -> Path:
     """The file of a folder that holds the weights, or the index of its shards."""
-    for name in NAMES:
-        if name in names:
-            return _inside(folder, name)
-    files = [name for name in names if sniff(folder / name)]
+    files = _weight_files(folder, names)
     if len(files) == 1:
         return _inside(folder, files[0])
     if files:
@@ -71,13 +68,27 @@ def _in_folder(folder: Path, names: list[str]) -> Path:
     )
 
 
+def weight_files(folder: Path) -> list[str]:
+    """Names of the files of a folder that may hold its weights; only one if it has a usual name.
+
+    Raises:
+      OSError: the folder cannot be read.
+    """
+    return _weight_files(folder, sorted(path.name for path in folder.iterdir()))
+
+
+def _weight_files(folder: Path, names: list[str]) -> list[str]:
+    usual = [name for name in NAMES if name in names]
+    return usual[:1] or [name for name in names if sniff(folder / name)]
+
+
 def _inside(folder: Path, name: str) -> Path:
     """A file of a folder. A downloaded folder must not lead to files elsewhere; the links of the
     Hugging Face cache, from snapshots/<revision> to blobs beside it, are the one exception."""
     path = folder / name
-    home = folder.resolve()
+    # Path.resolve gives up where links lead in a circle, which opening then tells better.
+    home, target = Path(os.path.realpath(folder)), Path(os.path.realpath(path))
     blobs = home.parent.parent / "blobs"
-    target = path.resolve()
     if target.parent != home and not (home.parent.name == "snapshots" and target.parent == blobs):
         raise UserError(
             f"{path} is a link that leads out of its folder, to {target}: give that file itself if "

@@ -48,11 +48,12 @@ class Inert:
 class Region:
     """Bytes of the file; those of the old format are found only after the pickle was read."""
 
-    __slots__ = ("start", "size")
+    __slots__ = ("crc", "size", "start")
 
-    def __init__(self, start: int = 0, size: int = 0):
+    def __init__(self, start: int = 0, size: int = 0, crc: int = 0):
         self.start = start
         self.size = size
+        self.crc = crc  # CRC-32 of the bytes; 0 if unknown
 
 
 @dataclass(frozen=True, eq=False, slots=True)

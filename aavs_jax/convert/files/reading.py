@@ -1,14 +1,18 @@
 """Any one file, recognised by its content, never by its name."""
 
 import codecs
+import functools
 import mmap
 import os
 import stat
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aavs_jax.convert.files import safetensors_file, torch_legacy, torch_zip
+from aavs_jax.convert.files.known import Region
 from aavs_jax.convert.files.tensors import (
     Tensor,
     Unreadable,
@@ -112,16 +116,41 @@ def _read(path: Path, buffer: Any) -> Raw:
         raise Unreadable(_stranger(buffer[:HEAD]))
     found = unwrap((torch_zip if form == "zip" else torch_legacy).describe(buffer))
     tensors = {}
+    check = _checker(path, buffer)
     for name, weight in found.weights.items():
         region = weight.storage.region
         place = region.start + weight.storage.skip, region.size - weight.storage.skip
         tensors[name] = tensor(
-            buffer, place, weight.dtype, weight.offset, weight.shape, weight.strides
+            buffer,
+            place,
+            weight.dtype,
+            weight.offset,
+            weight.shape,
+            weight.strides,
+            functools.partial(check, region),
         )
     check_names(tensors)
     check_total(tensors, len(buffer))
     form = "torch" if form == "zip" else "torch (before 1.6)"
     return Raw(tensors, form, found.under, found.besides, {}, len(buffer))
+
+
+def _checker(path: Path, buffer: Any) -> Callable[[Region], None]:
+    """A function that raises UserError if a region's CRC-32 is not as noted; looks at each once."""
+    sound: set[int] = set()
+
+    def check(region: Region) -> None:
+        if not region.crc or region.start in sound:
+            return
+        with memoryview(buffer) as whole, whole[region.start :][: region.size] as part:
+            found = zlib.crc32(part)
+        if found != region.crc:
+            raise UserError(
+                f"{path} is damaged (the check sum of its numbers differs): download it again"
+            )
+        sound.add(region.start)
+
+    return check
 
 
 def _stranger(head: bytes) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import mmap
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ class Tensor:
       buffer: the mapped file.
       start: byte at which its first element lies; the bounds were checked when this was made.
       strides: bytes from element to element, per dimension.
+      check: raises UserError if the bytes are not those that were written; None where nobody knows.
     """
 
     shape: tuple[int, ...]
@@ -50,6 +51,7 @@ class Tensor:
     buffer: Any = field(repr=False, compare=False)
     start: int = field(repr=False, compare=False)
     strides: tuple[int, ...] = field(repr=False, compare=False)
+    check: Callable[[], None] | None = field(default=None, repr=False, compare=False)
 
     @property
     def nbytes(self) -> int:
@@ -57,9 +59,15 @@ class Tensor:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def read(self) -> np.ndarray:
-        """The numbers: a read-only view of the file, which may be strided and unaligned."""
+        """The numbers: a read-only view of the file, which may be strided and unaligned.
+
+        Raises:
+          UserError: they are damaged.
+        """
         if not self.nbytes:  # may lie at the very end, where NumPy makes no view
             return np.empty(self.shape, self.dtype)
+        if self.check:
+            self.check()
         return np.ndarray(self.shape, self.dtype, self.buffer, self.start, self.strides)
 
     def release(self) -> None:
@@ -82,6 +90,7 @@ def tensor(
     offset: int,
     shape: tuple[int, ...],
     strides: tuple[int, ...] | None,
+    check: Callable[[], None] | None = None,
 ) -> Tensor:
     """A view of part of a file, if it lies within.
 
@@ -93,6 +102,7 @@ def tensor(
       shape: sizes, not negative.
       strides: elements from element to element, per dimension, not negative; None for an array in
         C order.
+      check: of the tensor.
 
     Raises:
       Unreadable: it would leave the storage, or repeat its numbers beyond all use.
@@ -115,13 +125,13 @@ def tensor(
         begin = start + offset * dtype.itemsize
     else:
         begin, strides = 0, (0,) * len(shape)
-    return Tensor(shape, dtype, buffer, begin, tuple(s * dtype.itemsize for s in strides))
+    return Tensor(shape, dtype, buffer, begin, tuple(s * dtype.itemsize for s in strides), check)
 
 
 def check_names(tensors: Mapping[str, Tensor]) -> None:
-    """Refuses names that would spoil a terminal or a report; raises Unreadable."""
+    """Refuses names that are empty or would spoil a terminal or a report; raises Unreadable."""
     for name in tensors:
-        if not name.isprintable() or len(name) > MOST_CHARACTERS:
+        if not name or not name.isprintable() or len(name) > MOST_CHARACTERS:
             raise damaged(f"a tensor named {quoted(name)}")
 
 

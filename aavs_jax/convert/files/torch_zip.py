@@ -30,6 +30,7 @@ def describe(buffer: Any) -> Any:
             "is a TorchScript program, not weights alone: save its state_dict() with torch.save"
         )
     files = contents(buffer, table, stop)
+    sums = {entry.name: entry.crc for entry in table}
     _check_byte_order(buffer, *files.get(f"{root}/byteorder", (0, 0)))
 
     def persistent(identity: object) -> Storage:
@@ -39,12 +40,13 @@ def describe(buffer: Any) -> Any:
         kind = STORAGES.get(of_type.name) if isinstance(of_type, Named) else None
         if kind is None or type(key) is not str or type(count) is not int:
             raise damaged("a storage without a place")
-        place = files.get(f"{root}/data/{key}")
+        name = f"{root}/data/{key}"
+        place = files.get(name)
         if place is None:
             raise damaged(f"the storage {quoted(key)} is missing")
         if count < 0 or count * kind.itemsize != place[1]:
             raise damaged(f"the storage {quoted(key)} is not as long as it says")
-        return Storage(kind, Region(*place))
+        return Storage(kind, Region(*place, sums[name]))
 
     start, size = files[pickle]
     if size > MOST_BYTES:

@@ -1,4 +1,4 @@
-"""Both formats, written beside their place and moved there once whole."""
+"""Both formats, written beside their place and put there once whole."""
 
 import contextlib
 import os
@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from aavs_jax.convert.files.known import STORAGES
+from aavs_jax.convert.files.placing import cannot_write, staged
 from aavs_jax.errors import UserError
 
 ALIGNMENT = 64  # bytes; as torch aligns storages, so that it can map them
@@ -30,22 +31,15 @@ _STORAGE_NAMES = {
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A sibling to write, which takes the place of `path` if all goes well, else vanishes."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        yield partial
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(
-            f"{path} can't be written ({error.strerror or error}): check its folder, its rights "
-            "and the space left"
-        ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+def _new(path: Path) -> Iterator[Path]:
+    """A place to write a file at, which becomes `path` if all goes well, else vanishes."""
+    with staged(path) as made:
+        try:
+            yield made
+            with open(made, "rb") as file:
+                os.fsync(file.fileno())
+        except (OSError, SafetensorError) as error:
+            raise cannot_write(path, error) from error
 
 
 def _dense(array: np.ndarray) -> np.ndarray:
@@ -62,23 +56,20 @@ def write_safetensors(
     """Writes a safetensors file by its library, which takes the arrays as they lie in memory.
 
     Args:
-      path: of the file; its folder exists.
+      path: of the file, which is new; its folder exists.
       tensors: arrays by name. Arrays that are not contiguous are copied first, all of them.
       metadata: strings to go along.
 
     Raises:
-      UserError: it can't be written.
+      UserError: something is there, or it can't be written.
     """
     path = Path(path)
     dense = {name: _dense(array) for name, array in tensors.items()}
-    with _replacing(path) as partial:
-        try:
-            save_file(dense, partial, metadata=dict(metadata) or None)
-        except SafetensorError as error:
-            raise UserError(
-                f"{path} can't be written ({error}): check its folder, its rights and the space "
-                "left"
-            ) from None
+    with _new(path) as made:
+        made.touch()
+        rights = made.stat().st_mode  # as of any new file; the library keeps others from reading it
+        save_file(dense, made, metadata=dict(metadata) or None)
+        made.chmod(rights)
 
 
 def write_torch(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
@@ -88,19 +79,19 @@ def write_torch(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     whole.
 
     Args:
-      path: of the file; its folder exists.
+      path: of the file, which is new; its folder exists.
       tensors: arrays by name, of the dtypes that torch had storages for before 2.3: floats,
         bfloat16, signed integers, uint8 and bool.
 
     Raises:
-      UserError: it can't be written, or an array is of another dtype.
+      UserError: something is there, it can't be written, or an array is of another dtype.
     """
     path = Path(path)
     root = "archive"
     described = []
     with (
-        _replacing(path) as partial,
-        open(partial, "wb") as file,
+        _new(path) as made,
+        open(made, "wb") as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
     ):
         # The pickle follows the storages, since only then all shapes are known.

@@ -31,12 +31,14 @@ class Entry:
       name: of the entry, with '/'.
       place: byte of its local header.
       size: bytes of its content.
+      crc: CRC-32 of its content; 0 where the writer was told to leave it out.
       plain: neither compressed nor encrypted.
     """
 
     name: str
     place: int
     size: int
+    crc: int
     plain: bool
 
 
@@ -85,9 +87,7 @@ def entries(buffer: Any) -> tuple[list[Entry], int]:
 def _entry(buffer: Any, at: int, stop: int) -> tuple[Entry, int]:
     """The line of the table at a byte, and the byte after it."""
     fields = _unpack(_CENTRAL, buffer, at, b"PK\x01\x02")
-    _, _, flags, method, _, _, _, packed, size, name_size, extra_size, comment, _, _, _, place = (
-        fields
-    )
+    _, _, flags, method, _, _, crc, packed, size, name_size, extra_size, comment, *_, place = fields
     name_at = at + _CENTRAL.size
     extra_at = name_at + name_size
     after = extra_at + extra_size + comment
@@ -110,7 +110,7 @@ def _entry(buffer: Any, at: int, stop: int) -> tuple[Entry, int]:
     plain = method == 0 and not flags & _ENCRYPTED
     if plain and size != packed:
         raise damaged(f"the size of the entry {quoted(name)}")
-    return Entry(name, place, size, plain), after
+    return Entry(name, place, size, crc, plain), after
 
 
 def _zip64(extra: bytes) -> list[int]:

@@ -58,7 +58,7 @@ def masks_in(folder: Path) -> dict[str, bytes]:
 
 def test_rows(tiny_run):
     rows = rows_of(tiny_run[0])
-    keys = "stage split sound prior protocol metric value clips frames".split()
+    keys = "stage split sound prior protocol metric value clips frames label_size".split()
     assert all(list(row) == keys for row in rows)
     assert all(row["protocol"] == metrics.PROTOCOL == "stepping_stones" for row in rows)
     assert all(0 <= row["value"] <= 1 for row in rows)

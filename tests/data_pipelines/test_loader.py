@@ -286,7 +286,7 @@ def test_training_faults(train, masks_dir, tmp_path):
         by_frame(train, sampling="shot")
     with pytest.raises(DataError, match=r"clip v\w+/\w+, second \d: 2 classes .*targets \(1\)"):
         next(by_frame(train, max_targets=1))
-    with pytest.raises(DataError, match=r"predicted mask missing: .*\.png; stage localise"):
+    with pytest.raises(DataError, match=r"predicted mask missing: .*\.png; a stage of the run"):
         next(by_frame(train, prior="predicted", prior_dir=tmp_path))
 
 

@@ -5,7 +5,7 @@
 A Mask2Former as transformers saves it and a VGGish as torch.hub has it, with random weights, are
 converted and trained from by the commands of the README, a few steps in each phase; that the
 arithmetic is right is tested elsewhere, on networks of no size. The run of both stages trains on
-one second of a clip at a time, for a step of phase b on five of them takes 20 GiB; S4's and MS3's
+one second of a clip at a time, as phase b on five of them needs over 19 GiB; S4's and MS3's
 phase a train on whole clips. Ten to thirty minutes on two cores.
 
 RECIPE_CLIPS=DIR takes other clips, in AVSBench's layout, with its 71 classes.

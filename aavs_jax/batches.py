@@ -8,12 +8,14 @@ import grain
 import jax
 from jax.sharding import Mesh
 
+from aavs_jax.errors import UserError
 from data_pipelines.embeddings import Embeddings
 from data_pipelines.loader import EvalLoader, eval_loader, train_loader
 from data_pipelines.partners import has_other_sounds
 from data_pipelines.source import ClipSource, open_source, splits
 
 Config = Mapping[str, Any]
+MEANING = {"v1s": "AVSBench's S4", "v1m": "AVSBench's MS3", "v2": "AVSBench's AVSS alone"}
 SPLITS = ("train", "val", "test")
 NO_OTHER = "no row of another clip's sound: some clip of split test shares a class with all others"
 
@@ -22,16 +24,39 @@ def open_sources(data_dir: Path, stage: Config) -> dict[str, ClipSource]:
     """The splits of a prepared data set in which a stage has clips; train always.
 
     Raises:
+      UserError: none of the stage's subsets is in the training split.
       DataError: nothing prepared there, or no clips to train on.
     """
     subsets = stage["data"]["subsets"]
-    sources = {"train": open_source(data_dir, "train", subsets)}
+    sources = {"train": open_split(data_dir, "train", stage)}
     there = splits(data_dir)
     for split in SPLITS[1:]:
         clips = open_source(data_dir, split).clips if there.get(split) else ()
         if any(not subsets or clip.subset in subsets for clip in clips):
             sources[split] = open_source(data_dir, split, subsets)
     return sources
+
+
+def open_split(data_dir: Path, split: str, stage: Config) -> ClipSource:
+    """The clips that a stage has in a split.
+
+    Raises:
+      UserError: none of its subsets is there, but others are.
+      DataError: nothing prepared there, or no such split.
+    """
+    subsets = stage["data"]["subsets"]
+    here = dict.fromkeys(clip.subset for clip in open_source(data_dir, split).clips)
+    if subsets and not here.keys() & set(subsets):
+        asked = ", ".join(
+            f"{name} ({MEANING[name]})" if name in MEANING else name for name in subsets
+        )
+        one = stage["task"] == "binary"
+        raise UserError(
+            f"the config asks for clips of {asked} only, and the split {split} of {data_dir} has "
+            f"{', '.join(here)}: --config=configs/{'binary' if one else 'avss'}.py:FOLDER takes "
+            "all clips of any folder; or name others in config.stages.<stage>.data.subsets"
+        )
+    return open_source(data_dir, split, subsets)
 
 
 def train_batches(

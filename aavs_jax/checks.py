@@ -18,6 +18,7 @@ from aavs_jax.errors import UserError
 from aavs_jax.method import Method, make_method
 from aavs_jax.optimizer import make_schedule
 from aavs_jax.pretrained import check_pretrained, shapes_of
+from aavs_jax.progress import say
 from aavs_jax.scoring import protocols
 from aavs_jax.starting import check_start, plan_start
 from aavs_jax.train import count_steps
@@ -26,8 +27,7 @@ from data_pipelines.loader import labelled_clips
 from data_pipelines.source import ClipSource
 
 Config = Mapping[str, Any]
-TASKS = ("binary", "semantic")
-MOST_PIXELS = 4096  # of a side of what is seen, or scored
+FEW = 20  # clips: a network learns so many by heart
 CLASSES = "decoder/class_predictor/"  # beginning of the paths whose shapes depend on the data
 
 
@@ -40,26 +40,20 @@ def check_schedule(config: Config, root: Path) -> None:
       root: the folder of the run.
 
     Raises:
-      UserError: a number out of range; a stage or phase that is not described; a network that
-        cannot be; a pattern that matches nothing; a phase that starts from, or a stage that takes
-        masks from, what no earlier one leaves; pretrained parameters that are not given or do not
-        fit; parameters that would stay random for ever.
+      UserError: a stage or phase that is not described; a network that cannot be; a pattern that
+        matches nothing; a phase that starts from, or a stage that takes masks from, what no earlier
+        one leaves; pretrained parameters that are not given or do not fit; parameters that would
+        stay random for ever.
     """
-    for key, least in (("seed", 0), ("log_every", 1), ("checkpoint_every", 1)):
-        if config[key] < least:
-            raise UserError(f"config.{key} is {config[key]}: give at least {least}")
     methods: dict[str, Method] = {}
     for stage_name in config["schedule"]:
         stage = _described_stage(config, stage_name)
-        if not stage["order"]:
-            raise UserError(f"config.stages.{stage_name}.order is empty: name its phases")
         for phase_name in stage["order"]:
             _described(stage["phases"], phase_name, f"config.stages.{stage_name}.phases")
         if not _finished(root, stage_name):
             # No pattern depends on the number of classes, which only the data knows.
             methods[stage_name] = make_method(stage, 2)
             check_patterns(stage_name, stage, methods[stage_name])
-            _check_lengths(stage_name, stage)
             check_evaluation(config, stage_name)
             _check_empty_labels(stage_name, stage)
     if methods:
@@ -136,6 +130,58 @@ def check_data(config: Config, data_dir: Path, root: Path, mesh: Mesh) -> None:
             eval_batches(config, stage, sources[split], root, mesh, prior=prior, sound=sound)
 
 
+def without_repeated_question(config: Config, data_dir: Path) -> Config:
+    """The config without the semantic stages that would ask what a binary one before them asks.
+
+    Where the labels tell one class, or none, what something is and where it sounds are the same
+    question, and one stage answers it. Says so.
+
+    Args:
+      config: as in configs/base.py.
+      data_dir: the prepared data set.
+
+    Raises:
+      DataError: nothing prepared there.
+    """
+    binary = [name for name in config["schedule"] if config["stages"][name]["task"] == "binary"]
+    kept = []
+    for name in config["schedule"]:
+        stage = config["stages"][name]
+        if binary and stage["task"] == "semantic":
+            found = open_sources(data_dir, stage).values()
+            if all(one_class(source) for source in found):
+                say(
+                    f"[{name}] is left out: the labels tell one class besides background, so that "
+                    f"what it is and where it sounds are one question, which {binary[0]} answers"
+                )
+                continue
+        kept.append(name)
+    return {**config, "schedule": tuple(kept)}
+
+
+def one_class(source: ClipSource) -> bool:
+    """Whether the labels of a split tell foreground and background, and no more."""
+    binary_only = {clip.subset for clip in source.clips} <= set(source.binary_only)
+    return binary_only or source.num_classes <= 2
+
+
+def remarks(stage: Config, train: ClipSource) -> list[str]:
+    """What is unusual about a stage's training, though it can be."""
+    clips, batch_size = len(labelled_clips(train)), stage["data"]["batch_size"]
+    found = []
+    if clips < FEW:
+        found.append(
+            f"trains on {clips} clip{'s' * (clips > 1)}: expect it to learn them by heart, and "
+            "scores on other clips to be low"
+        )
+    if batch_size > clips:
+        found.append(
+            f"a batch of {batch_size} is larger than the training split of {clips}: some clips "
+            "are in it more than once"
+        )
+    return found
+
+
 def check_classes(stage_name: str, stage: Config, sources: Mapping[str, ClipSource]) -> None:
     """Whether labels tell a semantic stage classes.
 
@@ -153,8 +199,9 @@ def check_classes(stage_name: str, stage: Config, sources: Mapping[str, ClipSour
     if classless:
         raise UserError(
             f"the stage {stage_name} learns classes, but the labels of "
-            f"{', '.join(sorted(classless))} tell only where something sounds: leave this stage "
-            f"out with --config.schedule, or name others in config.stages.{stage_name}.data.subsets"
+            f"{', '.join(sorted(classless))} tell only where something sounds: take "
+            "--config=configs/binary.py:FOLDER, which asks that, or name other subsets in "
+            f"config.stages.{stage_name}.data.subsets"
         )
 
 
@@ -191,14 +238,11 @@ def check_evaluation(config: Config, stage_name: str) -> None:
     """What a stage is evaluated with, and by which protocols.
 
     Raises:
-      UserError: no such stage, task or protocol; a size that cannot be; prior masks in training
-        alone, or in evaluation alone; not the right sound; masks of classes that are handed over.
+      UserError: no such stage or protocol; prior masks in training alone, or in evaluation alone;
+        not the right sound; masks of classes that are handed over.
     """
     stage, where = _described_stage(config, stage_name), f"config.stages.{stage_name}"
     protocols(config)
-    for key in ("image_size", "label_size"):
-        if not 1 <= (size := stage["data"][key]) <= MOST_PIXELS:
-            raise UserError(f"{where}.data.{key} is {size}: give 1 to {MOST_PIXELS} pixels")
     priors = stage["prior"]["evaluate"]
     if not priors or any((p == "none") != (stage["prior"]["train"] == "none") for p in priors):
         raise UserError(
@@ -240,18 +284,6 @@ def check_prior_masks(
             )
 
 
-def _check_lengths(stage_name: str, stage: Config) -> None:
-    for phase_name in stage["order"]:
-        phase = stage["phases"][phase_name]
-        where = f"config.stages.{stage_name}.phases.{phase_name}"
-        for key, value in (
-            ("epochs", phase["epochs"]),
-            ("optimizer.learning_rate", phase["optimizer"]["learning_rate"]),
-        ):
-            if not value > 0:
-                raise UserError(f"{where}.{key} is {value}: give more than 0")
-
-
 def _check_empty_labels(stage_name: str, stage: Config) -> None:
     if stage["data"]["drop_empty_clips"] and stage["data"]["augment"]["swap_sound"]:
         raise UserError(
@@ -279,12 +311,7 @@ def _check_masks(config: Config, stage_name: str, earlier: list[str], root: Path
 
 
 def _described_stage(config: Config, stage_name: str) -> Config:
-    stage = _described(config["stages"], stage_name, "config.stages")
-    if stage["task"] not in TASKS:
-        raise UserError(
-            f"config.stages.{stage_name}.task is {stage['task']!r}, none of {', '.join(TASKS)}"
-        )
-    return stage
+    return _described(config["stages"], stage_name, "config.stages")
 
 
 def _described(descriptions: Config, name: str, where: str) -> Config:

@@ -1,5 +1,6 @@
 """From a config's data folder, or none, to a prepared data set."""
 
+import contextlib
 import fcntl
 import hashlib
 import shlex
@@ -9,7 +10,7 @@ from typing import Any
 
 from aavs_jax.errors import UserError
 from aavs_jax.progress import say
-from data_pipelines import audible_shapes
+from data_pipelines import audible_shapes, source
 from data_pipelines.errors import DataError
 from data_pipelines.prepare import Builder, ClipFault, is_complete, prepare
 
@@ -32,25 +33,16 @@ def prepared(data: Mapping[str, Any], root: Path) -> Path:
       UserError: there is no such folder.
       DataError: a fault in the data, or no room to prepare it.
     """
-    shelf = root.parent / "data"
+    target = _target(data, root)
     if data["folder"]:
         raw = Path(data["folder"]).absolute()
-        if not raw.is_dir():
-            raise UserError(
-                f"there is no data folder {raw}: check the path behind the config's colon, or "
-                "leave it out to run on the embedded data set"
-            )
-        if is_complete(Builder(data_dir=raw)):
+        if target == raw:
             return raw
-        # Two folders of the same name must not share what is prepared from them.
-        digest = hashlib.sha256(str(raw).encode("utf-8", "surrogateescape")).hexdigest()[:8]
-        target = shelf / f"{raw.name}-{digest}"
     else:
-        target = shelf / f"audible_shapes-{data['clips']}x{data['size']}-seed{data['seed']}"
         if is_complete(Builder(data_dir=target)):
             return target
         raw = target / "raw"
-        say(f"making the embedded data set Audible Shapes in {target}")
+        say(f"making the built-in data set Audible Shapes in {target}")
         _make_audible_shapes(raw, data)
     say(f"preparing {raw}")
     try:
@@ -61,6 +53,47 @@ def prepared(data: Mapping[str, Any], root: Path) -> Path:
             "such clips out, then give DIR in place of the folder"
         ) from fault
     return target
+
+
+def known_fingerprint(data: Mapping[str, Any], root: Path) -> str | None:
+    """What `data_pipelines.source.fingerprint` says of a run's data, if they are prepared already.
+
+    Args:
+      data: as for `prepared`.
+      root: the folder of the run.
+
+    Returns:
+      None, too, where the data are not there or damaged, which `prepared` says in words: a run
+      that is complete needs none.
+    """
+    with contextlib.suppress(UserError, DataError):
+        target = _target(data, root)
+        if is_complete(Builder(data_dir=target)):
+            return source.fingerprint(target)
+    return None
+
+
+def describe(data: Mapping[str, Any]) -> str:
+    """'/data/avsbench', or 'Audible Shapes, 640 clips'."""
+    return data["folder"] or f"Audible Shapes, {data['clips']} clips"
+
+
+def _target(data: Mapping[str, Any], root: Path) -> Path:
+    """Where a run's prepared data lie, or will lie."""
+    shelf = root.parent / "data"
+    if not data["folder"]:
+        return shelf / f"audible_shapes-{data['clips']}x{data['size']}-seed{data['seed']}"
+    raw = Path(data["folder"]).absolute()
+    if not raw.is_dir():
+        raise UserError(
+            f"there is no data folder {raw}: check the path behind the config's colon, or "
+            "leave it out to run on the built-in data set"
+        )
+    if is_complete(Builder(data_dir=raw)):
+        return raw
+    # Two folders of the same name must not share what is prepared from them.
+    digest = hashlib.sha256(str(raw).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return shelf / f"{raw.name}-{digest}"
 
 
 def _make_audible_shapes(raw: Path, data: Mapping[str, Any]) -> None:

@@ -27,9 +27,11 @@ from aavs_jax.batches import (
     eval_batches,
     evaluations,
     masks_folder,
+    open_split,
     sounds_to_hear,
 )
 from aavs_jax.checks import check_classes, check_evaluation, check_prior_masks
+from aavs_jax.config_values import checked
 from aavs_jax.errors import UserError
 from aavs_jax.given_weights import Given
 from aavs_jax.mask_folders import ReadMasks, find_masks
@@ -42,7 +44,7 @@ from aavs_jax.tree import digest
 from aavs_jax.workdir import Workdir, read_rows, state_of_files
 from data_pipelines import embeddings as embedded
 from data_pipelines.embeddings import Embeddings
-from data_pipelines.source import ClipSource, open_source
+from data_pipelines.source import ClipSource, fingerprint
 
 Config = Mapping[str, Any]
 Rows = list[dict[str, Any]]
@@ -64,15 +66,19 @@ def evaluate_weights(config: Config, root: Path, name: str, folders: str) -> Row
     Raises:
       UserError, DataError: whatever the user has to mend.
     """
+    config, root = checked(config), Path(root).absolute()
     for stage_name in config["schedule"]:
         check_evaluation(config, stage_name)
     given = given_weights.read(config, name, folders)
+    config = {**config, "data": given_weights.own_data(config["data"], folders)}
+    say(f"scores on {dataset.describe(config['data'])}, split test")
     stages = _with_priors({stage_name: found.stage for stage_name, found in given.items()})
     record = {n: f"{found.folder.absolute()}, {found.digest}" for n, found in given.items()}
     for stage_name, stage in stages.items():
-        if (masks := _masks_of_others(stage_name, stage, stages, Path(root))) is not None:
+        if (masks := _masks_of_others(stage_name, stage, stages, root)) is not None:
             record[f"{stage_name} prior masks"] = state_of_files(masks)
-    with Workdir(root, {**config, "evaluate": record}, name) as workdir:
+    data = dataset.known_fingerprint(config["data"], root)
+    with Workdir(root, {**config, "evaluate": record}, name, data) as workdir:
 
         def run() -> Rows:
             mine = {**config, "schedule": tuple(stages), "stages": stages}
@@ -109,14 +115,17 @@ def evaluate_masks(config: Config, root: Path, name: str, folder: Path) -> Rows:
     Raises:
       UserError, DataError: whatever the user has to mend.
     """
+    config, root = checked(config), Path(root).absolute()
     stage_name, folder = config["schedule"][-1], Path(folder)
     check_evaluation(config, stage_name)
     if not folder.is_dir():
         raise UserError(f"there is no folder of masks at {folder}: check the path")
     stage = config["stages"][stage_name]
     stage = {**stage, "prior": {**stage["prior"], "evaluate": ("none",)}}
+    say(f"scores on {dataset.describe(config['data'])}, split test")
     record = {stage_name: f"masks in {folder.absolute()}, {state_of_files(folder)}"}
-    with Workdir(root, {**config, "evaluate": record}, name) as workdir:
+    data = dataset.known_fingerprint(config["data"], root)
+    with Workdir(root, {**config, "evaluate": record}, name, data) as workdir:
 
         def run() -> Rows:
             mine = {
@@ -243,16 +252,18 @@ def _open(config: Config, workdir: Workdir) -> tuple[Mesh, Path, dict[str, ClipS
     mesh = make_mesh(config["mesh"]["fsdp"])
     with workdir.timed("data"):
         data_dir = dataset.prepared(config["data"], workdir.root)
+    workdir.keep_to_data(data_dir, fingerprint(data_dir))
     sources = {}
     for stage_name in config["schedule"]:
         stage = config["stages"][stage_name]
-        sources[stage_name] = open_source(data_dir, "test", stage["data"]["subsets"])
+        sources[stage_name] = open_split(data_dir, "test", stage)
         check_classes(stage_name, stage, {"test": sources[stage_name]})
     return mesh, data_dir, sources
 
 
 def _finish(workdir: Workdir, run: Callable[[], Rows]) -> Rows:
     """The rows of a time before, or those of `run`, which are then kept; shows them."""
+    everyone_is_here("the folder of the evaluation is taken")
     results = workdir.root / "results.json"
     rows = read_rows(results)
     if rows is not None:

@@ -10,6 +10,7 @@ from aavs_jax import presentation, scoring
 from aavs_jax.batches import eval_batches, evaluations
 from aavs_jax.mask_folders import mask_writers
 from aavs_jax.method import Method
+from aavs_jax.progress import say
 from aavs_jax.sharding import put_state
 from aavs_jax.workdir import Workdir
 from data_pipelines.embeddings import Embeddings
@@ -48,9 +49,17 @@ def stage_figures(
     parameters = put_state(parameters, mesh)
     protocols = scoring.protocols(config)
     chosen = presentation.choose(sources.get("test"), config["eval"]["examples"])
+    passes = evaluations(config, stage, sources)
+    splits = " and ".join(dict.fromkeys(split for split, _, _ in passes))
+    cached = config["data"]["cache"]
+    say(
+        f"[{stage_name}] scores: {len(passes)} passes over {splits}, one for each prior and sound"
+        + (", val and train for their masks" if stage["writes_masks"] and len(sources) > 1 else "")
+        + ("" if cached else "; each reads its clips again (--config.data.cache=true keeps them)")
+    )
     rows: Rows = []
     with mask_writers(root / stage_name) as masks:
-        for split, prior, sound in evaluations(config, stage, sources):
+        for split, prior, sound in passes:
             batches = eval_batches(
                 config,
                 stage,

@@ -21,6 +21,7 @@ from aavs_jax.pretrained import AUDIO_ENCODER, MAKING
 from aavs_jax.progress import say
 from aavs_jax.starting import in_words
 from aavs_jax.stepping_stones import phase_card
+from configs import base
 from data_pipelines.source import ClipSource
 
 Config = Mapping[str, Any]
@@ -79,6 +80,65 @@ def read(config: Config, name: str, folders: str) -> dict[str, Given]:
         for stage_name in config["schedule"]
         if stage_name in chosen
     }
+
+
+def own_data(data: Mapping[str, Any], folders: str) -> dict[str, Any]:
+    """The data to score on: what the config names, or else what the weights were trained on.
+
+    Args:
+      data: config.data; it names data where it has a folder, or other numbers for the built-in data
+        set than configs/base.py has.
+      folders: as for `read`; converted weights were trained on nobody knows what.
+
+    Returns:
+      config.data, with `folder`, `clips`, `size` and `seed` of the run whose weights are given.
+
+    Raises:
+      UserError: the weights are of runs on different data; or what the run was trained on is not
+        there any more.
+    """
+    keys = ("folder", "clips", "size", "seed")
+    usual = base.base("", small=True).data
+    if any(data[key] != usual[key] for key in keys):
+        return dict(data)
+    found: dict[tuple, Path] = {}
+    for folder in filter(None, (part.strip() for part in folders.split(","))):
+        run = next(
+            (r for r in (Path(folder), *Path(folder).absolute().parents[:2]) if _is_run(r)), None
+        )
+        if run is not None:
+            theirs = _read_record(run)["data"]
+            found.setdefault(tuple(theirs[key] for key in keys), run)
+    if len(found) > 1:
+        first, second = list(found.values())[:2]
+        raise UserError(
+            f"{first} and {second} were trained on different data: say on which to score, with "
+            "--config=...:FOLDER"
+        )
+    if not found:
+        return dict(data)
+    values, run = next(iter(found.items()))
+    if values[0] and not Path(values[0]).is_dir():
+        raise UserError(
+            f"{run} was trained on {values[0]}, and there is no such folder now: say on which data "
+            "to score, with --config=...:FOLDER"
+        )
+    return {**data, **dict(zip(keys, values, strict=True))}
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
+
+
+def _read_record(run: Path) -> Mapping[str, Any]:
+    """The config of a run."""
+    path = run / "config.json"
+    try:
+        config = json.loads(path.read_bytes())["config"]
+        config["data"]["folder"], config["schedule"], config["stages"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged: name <run>/<stage>/<phase> instead of it") from error
+    return config
 
 
 def check_classes(stage_name: str, given: Given, source: ClipSource) -> None:

@@ -19,8 +19,8 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "Folder of the run (default runs/<config name>, of an evaluation runs/<config name>-<name of "
-    "what is evaluated>); taken up again if begun.",
+    "Folder of the run (default runs/<config>, with a data folder runs/<config>-<folder's name>, "
+    "of an evaluation followed by the name of what is evaluated); taken up again if begun.",
 )
 _EVALUATE = flags.DEFINE_string(
     "evaluate",
@@ -49,7 +49,7 @@ def parse(arguments: list[str]) -> list[str]:
         if rest[1:]:
             raise flags.Error(f"what is {rest[1]!r}? Options start with --")
         # A file that could not be read raises only now.
-        if not _CONFIG.value.schedule:
+        if not _CONFIG.value.get("schedule"):
             raise flags.Error("config.schedule is empty: name the stages to run")
         for flag in (_WORKDIR, _EVALUATE, _MASKS):
             if flag.value is not None and not flag.value.strip(" ,"):
@@ -85,18 +85,37 @@ def config_name() -> str:
 
 
 def default_workdir() -> Path:
-    """runs/avss; of an evaluation runs/avss-<names of the folders>."""
+    """runs/avss; with a data folder runs/avss-<its name>, as in runs/avss-prepared-small for
+    configs/avss.py:/data/prepared,small; of an evaluation the names of what is evaluated, too.
+    """
+    names = [config_name()]
+    data = _CONFIG.value.get("data") or {}
+    if folder := str(data.get("folder") or ""):
+        names.append(_name(Path(os.path.abspath(folder)).parts[-1:]))
+    argument = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[2]
+    names += [part.strip() for part in argument.split(",")[1:]]
     given = (_EVALUATE.value or _MASKS.value or "").split(",")
-    names = []
     # '..' and '.' have no names of their own.
     for folder in (Path(os.path.abspath(text.strip())) for text in given if text.strip()):
         # Of <run>/<stage>/<phase> all three: phases are called a or b.
-        parts = folder.parts[-3:] if (folder / "checkpoints").is_dir() else (folder.name,)
-        names.append("-".join(part.strip("./") for part in parts if part.strip("./")) or "root")
-    return Path("runs") / "-".join([config_name(), *names])
+        names.append(_name(folder.parts[-3 if (folder / "checkpoints").is_dir() else -1 :]))
+    return Path("runs") / "-".join(filter(None, names))
+
+
+def _name(parts: tuple[str, ...]) -> str:
+    return "-".join(part.strip("./") for part in parts if part.strip("./")) or "root"
 
 
 def main(_: list[str]) -> None:
+    from aavs_jax.errors import exit_after
+
+    try:
+        _run()
+    except KeyboardInterrupt as stop:
+        exit_after(stop)
+
+
+def _run() -> None:
     # Heavy imports wait until the flags are known to be right.
     import jax
 
@@ -122,8 +141,9 @@ def main(_: list[str]) -> None:
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(workdir.parent / "compilation_cache"))
     config = _CONFIG.value.to_dict()
-    config["eval"]["save_masks"] |= _SAVE_MASKS.value
     try:
+        if _SAVE_MASKS.value and isinstance(config.get("eval"), dict):
+            config["eval"]["save_masks"] = True
         if _EVALUATE.value is not None:
             from aavs_jax.evaluate import evaluate_weights
 

@@ -36,7 +36,8 @@ from aavs_jax.batches import (
     train_batches,
 )
 from aavs_jax.checkpoint import SCORE
-from aavs_jax.checks import check_data, check_schedule
+from aavs_jax.checks import check_data, check_schedule, remarks, without_repeated_question
+from aavs_jax.config_values import checked
 from aavs_jax.logging_writer import LoggingWriter
 from aavs_jax.method import Method, make_method
 from aavs_jax.progress import say
@@ -46,6 +47,7 @@ from aavs_jax.train import count_steps, train_phase
 from aavs_jax.workdir import Workdir, read_rows
 from data_pipelines.embeddings import Embeddings
 from data_pipelines.loader import labelled_clips
+from data_pipelines.source import fingerprint
 
 SELECTED_BY = {"binary": "J", "semantic": "mIoU"}  # the figure that chooses checkpoints
 BINARY_CLASSES = ("background", "sounding")
@@ -74,11 +76,16 @@ def train_and_evaluate(config: Mapping[str, Any], root: Path, name: str) -> list
     Raises:
       UserError, DataError: whatever the user has to mend.
     """
-    with Workdir(root, config, name) as workdir:
+    config, root = checked(config), Path(root).absolute()
+    data = dataset.known_fingerprint(config["data"], root)
+    with Workdir(root, config, name, data) as workdir:
+        everyone_is_here("the folder of the run is taken")
         results = workdir.root / "results.json"
         rows = read_rows(results)
         if rows is not None:
             say(f"{workdir.root} is complete already; give another --workdir to run again\n")
+            if data not in (None, workdir.known_data()):
+                say("Its data are others by now: another --workdir trains and scores on them\n")
         else:
             rows = _run(config, workdir)
             workdir.write_rows(results, rows)
@@ -92,7 +99,10 @@ def _run(config: Mapping[str, Any], workdir: Workdir) -> list[dict[str, Any]]:
     mesh = make_mesh(config["mesh"]["fsdp"], [stage["data"]["batch_size"] for stage in stages])
     with workdir.timed("data"):
         data_dir = dataset.prepared(config["data"], workdir.root)
+    config = without_repeated_question(config, data_dir)
+    stages = [config["stages"][name] for name in config["schedule"]]
     check_data(config, data_dir, workdir.root, mesh)
+    workdir.keep_to_data(data_dir, fingerprint(data_dir))
     rows = []
     with jax.default_matmul_precision(config["matmul_precision"]):
         for stage_name in config["schedule"]:
@@ -116,6 +126,8 @@ def run_stage(
     for split in SPLITS:
         if split not in sources:
             say(f"[{stage_name}] {MISSING[split]}")
+    for remark in remarks(stage, sources["train"]):
+        say(f"[{stage_name}] {remark}")
     wanted = config["eval"]["sounds"]
     if "test" in sources and len(sounds_to_hear(config, sources["test"])) < len(wanted):
         say(f"[{stage_name}] {NO_OTHER}")

@@ -1,6 +1,7 @@
 """The folder of a run, which explains itself: what was run, with what, and what came out.
 
 config.json     every key, the command and the versions
+data.json       which prepared data it is made with
 times.jsonl     seconds that parts of the run took, one line per part and start
 results.json    figures, a flat list of rows; there when the run is complete
 """
@@ -21,44 +22,47 @@ from typing import Any
 
 import jax
 
-from aavs_jax import tree
 from aavs_jax.errors import UserError
 from aavs_jax.logging_writer import replace_file, writing
+from aavs_jax.progress import say
+from aavs_jax.resuming import Changes, compare, forget_scores
 
 PACKAGES = ("aavs_jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets")
 # What a folder holds at most in which nothing was trained yet; one may have been killed writing.
-BEGINNINGS = {".lock", "config.json", ".config.json.partial", "times.jsonl"}
-# A run may go on with other values of these: they change no figure.
-FREE_KEYS = ("data.cache", "checkpoint_every")
-# What keys stood for before there were any of that name: runs of then go on.
-DEFAULTS = {"eval.protocols": "stepping_stones", "eval.save_masks": False, "init.allow": []}
+BEGINNINGS = {
+    *(".lock", "config.json", ".config.json.partial", "data.json", ".data.json.partial"),
+    "times.jsonl",
+}
+DATA = "data.json"
 ROW_KEYS = {"stage", "split", "protocol", "metric", "value"}  # of every row of figures
 
 
 class Workdir:
-    """Paths and records of a run, held by `with`, so that nobody else runs in it meanwhile.
+    """Paths and records of a run; inside `with` it is this run's, and nobody else runs in it.
 
-    Only the first process writes.
+    Only the first process writes. What is refused changes nothing in the folder.
     """
 
-    def __init__(self, root: str | os.PathLike[str], config: Mapping[str, Any], name: str):
-        """Takes the folder for this config, or takes it up again.
-
-        A run that stopped before it trained anything leaves its folder free, so that a mistake in
-        the config can be mended and the command repeated.
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        config: Mapping[str, Any],
+        name: str,
+        data: str | None = None,
+    ):
+        """Touches nothing; `with` takes the folder.
 
         Args:
           root: the folder; made if missing.
           config: all keys, nested plain values.
           name: of the config, such as "avss".
-
-        Raises:
-          UserError: it was made by another config or by another number of processes, or cannot be
-            written.
+          data: fingerprint of the prepared data, where it is known before they are opened: a run
+            resumes on the same data wherever they lie.
         """
         self.root = Path(root).absolute()
+        self._data = data
         self._lock = None
-        record = {
+        self.record = {
             "config_name": name,
             "config": json.loads(json.dumps(config)),
             "command": shlex.join(["python", "-m", "aavs_jax.main", *sys.argv[1:]]),
@@ -69,49 +73,34 @@ class Workdir:
             "devices": [str(device.device_kind) for device in jax.devices()],
             "processes": jax.process_count(),
         }
-        path = self.root / "config.json"
-        if path.exists():
-            try:
-                before = json.loads(path.read_text())
-                old_config, old_versions = before["config"], before["versions"]
-            except (ValueError, KeyError, TypeError):
-                raise UserError(
-                    f"{path} is damaged: choose another folder with --workdir, or delete it if "
-                    "nothing in that folder is of worth"
-                ) from None
-            differing = _differing(old_config, record["config"])
-            if not differing and before.get("processes") != record["processes"]:
-                # Every process has its own place in the data, and they would not fit together.
-                differing = f"processes were {before.get('processes')}, are {record['processes']}"
-            if not differing:
-                self.record = before
-                if old_versions != record["versions"]:
-                    print(f"{path} was written by other versions of the libraries", file=sys.stderr)
-                return
-            if self._is_begun():
-                raise UserError(
-                    f"the folder {self.root} was made by another config ({differing}): choose "
-                    "another with --workdir, or go back to that config"
-                )
-        elif jax.process_index() == 0 and self._is_begun():
-            raise UserError(
-                f"the folder {self.root} is not empty and was not made by this program: choose "
-                "another with --workdir"
-            )
-        self.record = record
-        if jax.process_index() == 0:
-            replace_file(path, json.dumps(record, indent=1).encode())
-            with writing(self._times):
-                self._times.unlink(missing_ok=True)  # those of another config
 
     def __enter__(self) -> "Workdir":
-        """Holds the folder for this run; the system lets go of it when the process is killed.
+        """Takes the folder for this config, or takes it up again; until `with` ends it is held.
+
+        A run that stopped before it trained anything leaves its folder free, so that a mistake in
+        the config can be mended and the command repeated.
 
         Raises:
-          UserError: another run has it.
+          UserError: another process runs in it; it was made by another config, in a key that
+            cannot change any more, or by another number of processes; it cannot be written.
         """
-        if jax.process_index():
-            return self
+        self._changes()  # a folder that is refused is not even locked
+        if jax.process_index() == 0:
+            self._hold()
+        try:
+            self._take_up()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exception) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _hold(self) -> None:
+        """The system lets go of the lock when the process is killed."""
         path = self.root / ".lock"
         with writing(path):
             self.root.mkdir(parents=True, exist_ok=True)
@@ -124,12 +113,92 @@ class Workdir:
                 f"another process is running in {self.root}: wait for it to end, or choose another "
                 "folder with --workdir"
             ) from None
-        return self
 
-    def __exit__(self, *exception) -> None:
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+    def _take_up(self) -> None:
+        before, changes = self._changes()
+        path = self.root / "config.json"
+        if before is not None:
+            if before["versions"] != self.record["versions"]:
+                print(f"{path} was written by other versions of the libraries", file=sys.stderr)
+            if before["config"] == self.record["config"]:
+                self.record = before
+                return
+            for line in changes.said:
+                say(line)
+            # A change of what is only written down leaves the record as it was.
+            self.record = before | {key: self.record[key] for key in ("config", "command")}
+        if jax.process_index() == 0:
+            with writing(path):
+                # First what no longer holds: a kill in between leaves the old config, and the next
+                # command finds the same changes.
+                forget_scores(self.root, changes)
+            replace_file(path, json.dumps(self.record, indent=1).encode())
+            if before is None:
+                with writing(self._times):
+                    self._times.unlink(missing_ok=True)  # those of another config
+                    (self.root / DATA).unlink(missing_ok=True)
+
+    def _changes(self) -> tuple[dict[str, Any] | None, Changes]:
+        """The record of the run that is taken up, None where one begins; and what has changed."""
+        path = self.root / "config.json"
+        if not path.exists():
+            if jax.process_index() == 0 and self._is_begun():
+                raise UserError(
+                    f"the folder {self.root} is not empty and was not made by this program: choose "
+                    "another with --workdir"
+                )
+            return None, Changes()
+        try:
+            before = json.loads(path.read_text())
+            config, _ = before["config"], before["versions"]
+        except (ValueError, KeyError, TypeError):
+            raise UserError(
+                f"{path} is damaged: choose another folder with --workdir, or delete it if "
+                "nothing in that folder is of worth"
+            ) from None
+        known = self.known_data()
+        same_data = known is not None and known == self._data
+        changes = compare(config, self.record["config"], self.root, same_data=same_data)
+        refused = changes.refused
+        if not refused and before.get("processes") != self.record["processes"]:
+            # Every process has its own place in the data, and they would not fit together.
+            refused = f"processes were {before.get('processes')}, are {self.record['processes']}"
+        if not refused:
+            return before, changes
+        if self._is_begun():
+            raise UserError(
+                f"the folder {self.root} was made by another config ({refused}), and what was "
+                "trained with it cannot change: choose another folder with --workdir, or go back "
+                "to that config"
+            )
+        return None, Changes()
+
+    def known_data(self) -> str | None:
+        """The fingerprint of the data that this run is made with; None if it has opened none."""
+        try:
+            return json.loads((self.root / DATA).read_text())["fingerprint"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def keep_to_data(self, folder: Path, fingerprint: str) -> None:
+        """Notes the prepared data that a run begins with; a run resumes on no others.
+
+        Args:
+          folder: where they lie.
+          fingerprint: of what is in them, see `data_pipelines.source.fingerprint`.
+
+        Raises:
+          UserError: the run was begun with others.
+        """
+        known = self.known_data()
+        if known not in (None, fingerprint) and self._is_begun():
+            raise UserError(
+                f"the prepared data in {folder} are not those that {self.root} was begun with: "
+                "put those back, or begin again with another --workdir"
+            )
+        if known != fingerprint and jax.process_index() == 0:
+            note = {"fingerprint": fingerprint, "folder": str(folder)}
+            replace_file(self.root / DATA, json.dumps(note, indent=1).encode())
 
     @property
     def _times(self) -> Path:
@@ -214,18 +283,3 @@ def _pictures(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[tupl
                 yield Path(entry.path), f"{status.st_size} {status.st_mtime_ns}"
         except OSError:  # a link to nothing
             continue
-
-
-def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Says where two configs differ; '' if nowhere that matters."""
-    new = tree.flatten(now)
-    old = {key: value for key, value in DEFAULTS.items() if key in new} | tree.flatten(before)
-    keys = [
-        key
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and key not in FREE_KEYS
-    ]
-    if not keys:
-        return ""
-    more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-    return f"{keys[0]} was {old.get(keys[0])!r}, is {new.get(keys[0])!r}{more}"

@@ -1,6 +1,6 @@
 """AVSS by Stepping Stones: where does it sound (stage `localise`), then what is it (`understand`).
 
-    python -m aavs_jax.main --config=configs/avss.py                  small network, embedded data
+    python -m aavs_jax.main --config=configs/avss.py                  small network, built-in data
     python -m aavs_jax.main --config=configs/avss.py:/data/avsbench   the paper's recipe
 
 The recipe starts from published weights, of which `python -m aavs_jax.convert FILE --out DIR` makes

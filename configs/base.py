@@ -2,7 +2,7 @@
 
 The argument of a config is the data folder:
 
-    --config=configs/avss.py                       embedded data, small network: minutes on a laptop
+    --config=configs/avss.py                       built-in data, small network: minutes on a laptop
     --config=configs/avss.py:/data/avsbench        the paper's recipe, full size, on that folder
     --config=configs/avss.py:/data/avsbench,small  the small network on that folder
 
@@ -31,7 +31,7 @@ def base(folder: str, small: bool) -> ConfigDict:
     config.checkpoint_every = 100  # steps; a killed run goes on from the last one
 
     config.data = ConfigDict()
-    config.data.folder = folder  # as it came, or prepared; '': embedded
+    config.data.folder = folder  # as it came, or prepared; '': built-in
     config.data.num_workers = 0  # processes that decode; 0: threads of the main process
     config.data.cache = not folder  # keep decoded clips in memory
     # Where the audio encoder is pretrained and never trains, its output is computed once and kept
@@ -67,6 +67,12 @@ def base(folder: str, small: bool) -> ConfigDict:
     # Whether predictions of the test split (right sound, every prior) are kept as pictures; also
     # the flag --save-masks.
     config.eval.save_masks = False
+
+    # Of every stage at once; '' or 0: as the stages' own keys say.
+    config.backbone = ""  # swin_t, swin_s, swin_b or swin_l
+    config.dtype = ""  # of matrix products: float32 or bfloat16
+    config.batch_size = 0  # clips
+    config.epochs = 0.0  # of a stage's phases together, which keep their proportion
 
     # Stages run in this order; each is a network, trained through its phases.
     config.schedule = ()
@@ -310,13 +316,19 @@ def add_paper_phases(
     add_phases(stage, a=a, b=b)
 
 
-def binary_benchmark(argument: str, subset: str, seconds: int) -> ConfigDict:
-    """S4 or MS3: a schedule of one stage, `localise`, on one subset."""
+def binary_benchmark(argument: str, subsets: tuple[str, ...], seconds: int) -> ConfigDict:
+    """A schedule of one stage, `localise`.
+
+    Args:
+      argument: of the config.
+      subsets: those that are trained and scored on; (): all.
+      seconds: of the longest clip; the small network takes one at a time.
+    """
     folder, small = parse_argument(argument)
     config = base(folder, small)
     config.schedule = ("localise",)
     localise = stage("binary", small)
-    localise.data.subsets = (subset,)
+    localise.data.subsets = subsets
     if small:
         add_phases(localise, all=small_phase("nothing", 80))
     else:

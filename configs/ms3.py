@@ -1,8 +1,9 @@
 """MS3: several sources at once, binary masks (subset v1m, every frame labelled).
 
-    python -m aavs_jax.main --config=configs/ms3.py                  small network, embedded data
+    python -m aavs_jax.main --config=configs/ms3.py                  small network, built-in data
     python -m aavs_jax.main --config=configs/ms3.py:/data/avsbench   the paper's recipe
 
+Folders that are not AVSBench's have other subsets: configs/binary.py takes all clips of any folder.
 The recipe starts from published weights, --config.init.mask2former=DIR and
 --config.init.vggish=DIR: see configs/avss.py.
 
@@ -15,6 +16,6 @@ from configs import base
 
 def get_config(argument: str = ""):
     """See configs/base.py for the argument."""
-    config = base.binary_benchmark(argument, "v1m", 5)
+    config = base.binary_benchmark(argument, ("v1m",), 5)
     config.stages.localise.data.drop_empty_clips = True
     return config

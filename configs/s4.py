@@ -1,8 +1,9 @@
 """S4: one sounding object, binary masks (subset v1s; training sees one label a clip).
 
-    python -m aavs_jax.main --config=configs/s4.py                  small network, embedded data
+    python -m aavs_jax.main --config=configs/s4.py                  small network, built-in data
     python -m aavs_jax.main --config=configs/s4.py:/data/avsbench   the paper's recipe
 
+Folders that are not AVSBench's have other subsets: configs/binary.py takes all clips of any folder.
 The recipe starts from published weights, --config.init.mask2former=DIR and
 --config.init.vggish=DIR: see configs/avss.py.
 
@@ -15,4 +16,4 @@ from configs import base
 
 def get_config(argument: str = ""):
     """See configs/base.py for the argument."""
-    return base.binary_benchmark(argument, "v1s", 5)
+    return base.binary_benchmark(argument, ("v1s",), 5)

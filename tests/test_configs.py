@@ -7,12 +7,18 @@ from aavs_jax import tree
 from aavs_jax.checks import check_patterns
 from aavs_jax.losses import LossConfig
 from aavs_jax.method import make_method
-from configs import avss, avss_end_to_end, base, ms3, s4
+from configs import avss, avss_end_to_end, base, binary, ms3, s4
 from data_pipelines.augment import Augmentations, augmentations
 from data_pipelines.augment_pictures import Flip
 from data_pipelines.source import Clip
 
-CONFIGS = {"s4": s4, "ms3": ms3, "avss": avss, "avss_end_to_end": avss_end_to_end}
+CONFIGS = {
+    "s4": s4,
+    "ms3": ms3,
+    "binary": binary,
+    "avss": avss,
+    "avss_end_to_end": avss_end_to_end,
+}
 AUDIO_MLP = 197_376
 VGGISH = 72_141_184
 CLASSES = 71  # of AVSS, background counted

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from aavs_jax.errors import UserError
-from aavs_jax.workdir import FREE_KEYS, Workdir, read_rows, state_of_files
+from aavs_jax.resuming import FREE_KEYS
+from aavs_jax.workdir import Workdir, read_rows, state_of_files
 
 CONFIG = {
     "seed": 1,
@@ -16,9 +17,15 @@ CONFIG = {
 }
 
 
+def take(root, config, name="avss", data=None):
+    """A run that takes the folder and ends."""
+    with Workdir(root, config, name, data) as workdir:
+        return workdir
+
+
 def begin(root):
     """A run that has trained something, and has ended."""
-    Workdir(root, CONFIG, "avss")
+    take(root, CONFIG)
     (root / "metrics.jsonl").write_text("")
 
 
@@ -35,20 +42,20 @@ def with_value(key, value):
 
 def test_it_records_what_was_run(tmp_path):
     root = tmp_path / "new" / "run"
-    Workdir(root, CONFIG, "avss")
+    take(root, CONFIG)
     record = json.loads((root / "config.json").read_text())
     assert record["config"] == json.loads(json.dumps(CONFIG))
     assert record["config_name"] == "avss"
     assert record["command"].startswith("python -m aavs_jax.main")
     assert {"python", "jax", "flax", "optax", "aavs_jax"} <= record["versions"].keys()
     assert record["processes"] == 1
-    assert [path.name for path in root.iterdir()] == ["config.json"]
+    assert {path.name for path in root.iterdir()} == {"config.json", ".lock"}
 
 
 def test_the_same_config_takes_it_up_again_and_the_record_stays(tmp_path):
     begin(tmp_path)
     before = (tmp_path / "config.json").read_bytes()
-    assert Workdir(tmp_path, CONFIG, "avss").record == json.loads(before)
+    assert take(tmp_path, CONFIG).record == json.loads(before)
     assert (tmp_path / "config.json").read_bytes() == before
 
 
@@ -57,14 +64,14 @@ def test_the_same_config_takes_it_up_again_and_the_record_stays(tmp_path):
     [
         ("seed", 2, "seed was 1, is 2"),
         ("data.folder", "/x", "data.folder was '', is '/x'"),
-        ("schedule", ["localise", "understand"], "schedule was"),
+        ("schedule", ["understand"], "schedule was"),
     ],
 )
 def test_another_config_is_refused_by_the_key_that_differs(tmp_path, key, value, words):
     begin(tmp_path)
     before = (tmp_path / "config.json").read_bytes()
     with pytest.raises(UserError, match="was made by another config") as error:
-        Workdir(tmp_path, with_value(key, value), "avss")
+        take(tmp_path, with_value(key, value))
     assert words in str(error.value) and "--workdir" in str(error.value)
     assert (tmp_path / "config.json").read_bytes() == before
 
@@ -74,21 +81,23 @@ def test_missing_and_new_keys_count_and_are_counted(tmp_path):
     config = with_value("seed", 2)
     config["new"] = 1
     with pytest.raises(UserError, match=r"new was None, is 1 and 1 more"):
-        Workdir(tmp_path, config, "avss")
+        take(tmp_path, config)
 
 
-@pytest.mark.parametrize(("key", "value"), [("data.cache", False), ("checkpoint_every", 7)])
+@pytest.mark.parametrize(
+    ("key", "value"), [("data.cache", False), ("checkpoint_every", 7), ("data.num_workers", 2)]
+)
 def test_keys_that_change_no_figure_are_free(tmp_path, key, value):
     assert key in FREE_KEYS
     begin(tmp_path)
-    Workdir(tmp_path, with_value(key, value), "avss")
+    take(tmp_path, with_value(key, value))
 
 
 def test_a_run_that_trained_nothing_leaves_its_folder_to_the_mended_config(tmp_path):
     with Workdir(tmp_path, CONFIG, "avss").timed("data"):
         pass
     mended = with_value("data.folder", "/right")
-    workdir = Workdir(tmp_path, mended, "avss")
+    workdir = take(tmp_path, mended)
     assert workdir.record["config"]["data"]["folder"] == "/right"
     assert json.loads((tmp_path / "config.json").read_text()) == workdir.record
     assert workdir.times() == {}
@@ -97,18 +106,40 @@ def test_a_run_that_trained_nothing_leaves_its_folder_to_the_mended_config(tmp_p
 def test_a_foreign_folder_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match="not empty and was not made by this program"):
-        Workdir(tmp_path, CONFIG, "avss")
+        take(tmp_path, CONFIG)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_an_empty_folder_and_one_killed_at_its_first_write_are_taken(tmp_path):
     empty, killed = tmp_path / "empty", tmp_path / "killed"
     empty.mkdir()
-    Workdir(empty, CONFIG, "avss")
+    take(empty, CONFIG)
     killed.mkdir()
     (killed / ".config.json.partial").write_text('{"config')
-    Workdir(killed, CONFIG, "avss")
-    assert [path.name for path in killed.iterdir()] == ["config.json"]
+    take(killed, CONFIG)
+    assert {path.name for path in killed.iterdir()} == {"config.json", ".lock"}
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_folder_in_use_is_refused_and_no_byte_of_it_changes(tmp_path, begun):
+    """Also by a command of another config while the first one is still preparing data."""
+    with Workdir(tmp_path, CONFIG, "avss") as first:
+        if begun:
+            (tmp_path / "metrics.jsonl").write_text("")
+        with first.timed("data"):
+            pass
+        before = contents(tmp_path)
+        for config in (CONFIG, with_value("seed", 2)):
+            with pytest.raises(UserError, match="another"):
+                take(tmp_path, config)
+        assert contents(tmp_path) == before
+    assert take(tmp_path, CONFIG).record == first.record
+
+
+def contents(folder):
+    return {
+        path: (path.read_bytes(), path.stat().st_mtime_ns) for path in sorted(folder.rglob("*"))
+    }
 
 
 def test_a_folder_in_use_is_refused(tmp_path):
@@ -125,7 +156,7 @@ def test_another_number_of_processes_is_refused(tmp_path):
     record = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(record | {"processes": 4}))
     with pytest.raises(UserError, match="processes were 4, are 1"):
-        Workdir(tmp_path, CONFIG, "avss")
+        take(tmp_path, CONFIG)
 
 
 @pytest.mark.parametrize("content", ["", '{"config": ', "[]", "{}", "7"])
@@ -133,7 +164,7 @@ def test_a_damaged_record_is_one_sentence(tmp_path, content):
     begin(tmp_path)
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(UserError, match=r"config\.json is damaged"):
-        Workdir(tmp_path, CONFIG, "avss")
+        take(tmp_path, CONFIG)
 
 
 def test_other_versions_are_said(tmp_path, capsys):
@@ -141,7 +172,7 @@ def test_other_versions_are_said(tmp_path, capsys):
     record = json.loads((tmp_path / "config.json").read_text())
     record["versions"]["jax"] = "0.0.1"
     (tmp_path / "config.json").write_text(json.dumps(record))
-    Workdir(tmp_path, CONFIG, "avss")
+    take(tmp_path, CONFIG)
     assert "other versions" in capsys.readouterr().err
 
 
@@ -149,12 +180,12 @@ def test_a_file_in_the_way_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     for root in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(UserError, match="Cannot write"):
-            Workdir(root, CONFIG, "avss")
+            take(root, CONFIG)
     assert (tmp_path / "file").read_text() == ""
 
 
 def test_times_add_up_over_starts_and_a_torn_line_does_no_harm(tmp_path):
-    workdir = Workdir(tmp_path, CONFIG, "avss")
+    workdir = take(tmp_path, CONFIG)
     assert workdir.times() == {}
     lines = [{"what": "data", "seconds": 1.5}, {"what": "localise/a", "seconds": 2.0}]
     content = "".join(json.dumps(line) + "\n" for line in [*lines, lines[0]])
@@ -166,7 +197,7 @@ def test_times_add_up_over_starts_and_a_torn_line_does_no_harm(tmp_path):
 
 
 def test_rows_come_back(tmp_path):
-    workdir = Workdir(tmp_path, CONFIG, "avss")
+    workdir = take(tmp_path, CONFIG)
     path = tmp_path / "localise" / "results.json"
     assert read_rows(path) is None
     rows = [row(0.1 + 0.2), row(None)]
@@ -199,15 +230,6 @@ def test_damaged_rows_are_one_sentence(tmp_path, content):
         read_rows(path)
 
 
-def test_a_run_made_before_a_key_goes_on_with_its_default(tmp_path):
-    begin(tmp_path)
-    newer = {"eval": {"protocols": "stepping_stones", "save_masks": False}, "init": {"allow": ()}}
-    Workdir(tmp_path, CONFIG | newer, "avss")
-    newer["eval"]["protocols"] = "cavp"
-    with pytest.raises(UserError, match="eval.protocols was 'stepping_stones', is 'cavp'"):
-        Workdir(tmp_path, CONFIG | newer, "avss")
-
-
 def test_every_picture_that_changes_is_noticed(tmp_path):
     masks = tmp_path / "masks"
     (masks / "a").mkdir(parents=True)
@@ -235,3 +257,35 @@ def test_every_picture_that_changes_is_noticed(tmp_path):
     (masks / "nothing.png").unlink()
     (masks / "notes.txt").write_text("no picture")
     assert not changed()
+
+
+# ---- data
+
+
+def test_a_run_notices_that_its_data_changed(tmp_path):
+    root, data = tmp_path / "run", tmp_path / "data"
+    with Workdir(root, CONFIG, "avss") as workdir:
+        assert workdir.known_data() is None
+        workdir.keep_to_data(data, "1")
+        workdir.keep_to_data(data, "2")  # nothing was trained with the first
+        assert workdir.known_data() == "2"
+        (root / "metrics.jsonl").write_text("")
+        workdir.keep_to_data(data / "elsewhere", "2")
+        before = contents(root)
+        with pytest.raises(UserError, match=f"{data} are not those that {root} was begun with"):
+            workdir.keep_to_data(data, "3")
+        assert contents(root) == before
+
+
+def test_the_same_data_may_lie_elsewhere(tmp_path):
+    moved = with_value("data.folder", "/moved")
+    with Workdir(tmp_path, CONFIG, "avss") as workdir:
+        workdir.keep_to_data(tmp_path / "data", "1")
+        (tmp_path / "metrics.jsonl").write_text("")
+    for data in (None, "2"):
+        with pytest.raises(UserError, match="data.folder was '', is '/moved'"):
+            take(tmp_path, moved, data=data)
+    assert take(tmp_path, moved, data="1").record["config"]["data"]["folder"] == "/moved"
+    assert (
+        json.loads((tmp_path / "config.json").read_text())["config"]["data"]["folder"] == "/moved"
+    )

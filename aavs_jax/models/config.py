@@ -41,6 +41,18 @@ class SwinConfig:
             raise ValueError(f"patch_size must be 4, not {self.patch_size}")
 
 
+# Sizes of the published Swin transformers; base and large as they were trained at 384 pixels.
+BACKBONES: dict[str, dict[str, Any]] = {
+    name: {"embed_dim": width, "depths": depths, "num_heads": heads, "window_size": window}
+    for name, width, depths, heads, window in (
+        ("swin_t", 96, (2, 2, 6, 2), (3, 6, 12, 24), 7),
+        ("swin_s", 96, (2, 2, 18, 2), (3, 6, 12, 24), 7),
+        ("swin_b", 128, (2, 2, 18, 2), (4, 8, 16, 32), 12),
+        ("swin_l", 192, (2, 2, 18, 2), (6, 12, 24, 48), 12),
+    )
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class AudioConfig:
     """The audio encoder; defaults are VGGish."""

@@ -107,12 +107,12 @@ def _name(parts: tuple[str, ...]) -> str:
 
 
 def main(_: list[str]) -> None:
-    from aavs_jax.errors import exit_after
-
     try:
         _run()
     except KeyboardInterrupt as stop:
-        exit_after(stop)
+        sentence = str(stop) or "the same command starts again; nothing was begun"
+        print(f"\nstopped: {sentence}", file=sys.stderr, flush=True)
+        sys.exit(130)  # as shells have it
 
 
 def _run() -> None:

@@ -107,17 +107,23 @@ def test_a_mistake_in_the_command(tmp_path, arguments, words):
         (["--evaluate=runs/mine/.."], "runs/avss-runs"),
         (["--evaluate=/"], "runs/avss-root"),
         (["--evaluate=runs/mine/localise/b"], "runs/avss-mine-localise-b"),
+        (["--config.data.folder=x/../raw"], "runs/avss-raw"),
+        ([":/data/prepared/"], "runs/avss-prepared"),
+        ([":/data/prepared,small"], "runs/avss-prepared-small"),
+        ([":/data/prepared", "--evaluate=weights/aavs_s4"], "runs/avss-prepared-aavs_s4"),
         (["--evaluate_masks=theirs/pred_masks"], "runs/avss-pred_masks"),
     ],
 )
 def test_an_evaluation_has_a_folder_of_its_own(tmp_path, arguments, expected):
     (tmp_path / "runs/mine/localise/b/checkpoints").mkdir(parents=True)
+    config = AVSS + "".join(text for text in arguments if text.startswith(":"))
+    arguments = [config, *(text for text in arguments if not text.startswith(":"))]
     program = (
         "import sys; from aavs_jax import main; main.parse(['main', *sys.argv[1:]]); "
         "print(main.default_workdir())"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, AVSS, *arguments],
+        [sys.executable, "-c", program, *arguments],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
@@ -192,7 +198,11 @@ def small_config(folder, **changes) -> dict:
 
 
 # Found after the data.
-NEXT_MISTAKE = {"stages.localise.phases.all.optimizer.schedule": "linear"}
+NEXT_MISTAKE = {"stages.localise.data.seconds": 2}
+
+
+def after_data():
+    return pytest.raises(DataError, match="seconds is 2, but clips sampled by frame need 1")
 
 
 def run_on(folder, root, **changes):
@@ -284,15 +294,25 @@ def test_prepared_data_go_in_place_of_the_folder(tmp_path, raw):
     folder = shutil.copytree(raw, tmp_path / "raw")
     corrupt_frame(folder)
     assert prepare_command([str(folder), "--out", str(tmp_path / "data")]) == 3
-    with pytest.raises(UserError, match="schedule"):  # it gets as far as the next mistake
+    with after_data():  # it gets as far as the next mistake
         run_on(tmp_path / "data", tmp_path, **NEXT_MISTAKE)
     assert not (tmp_path / "runs" / "data").exists()
 
 
-def test_an_unknown_schedule(tmp_path, raw):
-    with pytest.raises(UserError, match="schedule of localise/all is 'linear'"):
-        run_on(raw, tmp_path, **NEXT_MISTAKE)
-    assert not (tmp_path / "runs" / "avss" / "localise").exists()
+def test_a_value_that_cannot_be_is_found_before_data_is_made(tmp_path, raw):
+    with pytest.raises(
+        UserError, match="optimizer.schedule is 'linear': give one of constant, cos"
+    ):
+        run_on(raw, tmp_path, **{"stages.localise.phases.all.optimizer.schedule": "linear"})
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_key_that_nothing_reads_is_found_before_data_is_made(tmp_path, raw):
+    config = small_config(raw)
+    config["chekpoint_every"] = 5
+    with pytest.raises(UserError, match="did you mean 'checkpoint_every'"):
+        train_and_evaluate(config, tmp_path / "runs" / "avss", "avss")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_an_unknown_protocol_is_found_before_data_is_made(tmp_path, raw):
@@ -309,7 +329,7 @@ def test_an_fsdp_that_does_not_divide_the_devices(tmp_path, raw):
 
 def test_a_workdir_made_by_another_config(tmp_path, raw):
     root = tmp_path / "runs" / "avss"
-    with pytest.raises(UserError, match="schedule"):
+    with after_data():
         run_on(raw, tmp_path, **NEXT_MISTAKE)
     (root / "metrics.jsonl").write_text("")  # it trained
     before = (root / "config.json").read_bytes()

@@ -138,10 +138,6 @@ def set_phase(config):
     config.stages.understand.order = ("a",)
 
 
-def set_task(config):
-    config.stages.understand.task = "both"
-
-
 def set_method(config):
     config.stages.understand.method = "tpavi"
 
@@ -160,18 +156,6 @@ def set_model(config):
 
 def set_empty_audio(config):
     config.stages.understand.model.audio.fully_connected = ()
-
-
-def set_seed(config):
-    config.seed = -1
-
-
-def set_no_checkpoints(config):
-    config.checkpoint_every = 0
-
-
-def set_no_phases(config):
-    config.stages.localise.order = ()
 
 
 def set_prior_in_training_only(config):
@@ -195,34 +179,13 @@ def set_semantic_masks(config):
     config.stages.understand.writes_masks = True
 
 
-def set_no_pixels(config):
-    config.stages.localise.data.label_size = 0
-
-
-def set_too_many_pixels(config):
-    config.stages.understand.data.image_size = 5000
-
-
-def set_no_epochs(config):
-    config.stages.localise.phases.all.epochs = 0.0
-
-
-def set_negative_rate(config):
-    config.stages.understand.phases.all.optimizer.learning_rate = -1e-3
-
-
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
-        (set_no_pixels, r"localise\.data\.label_size is 0: give 1 to 4096 pixels"),
-        (set_too_many_pixels, r"understand\.data\.image_size is 5000: give 1 to 4096"),
-        (set_no_epochs, r"localise\.phases\.all\.epochs is 0.0: give more than 0"),
-        (set_negative_rate, r"all\.optimizer\.learning_rate is -0.001: give more than 0"),
         (set_pattern, r"'nothing_like_this' of 'understand/all trains' matches none"),
         (set_start, r"localise/all starts from 'understand/all', which is neither"),
         (set_stage, r"no config\.stages\.undrestand: there are localise, understand"),
         (set_phase, r"no config\.stages\.understand\.phases\.a: there are all"),
-        (set_task, r"stages\.understand\.task is 'both', none of binary, semantic"),
         (set_method, r"method 'tpavi' is none of aavs"),
         (set_masks, r"prior\.masks is '/no/such/folder', which is neither an earlier stage"),
         (
@@ -231,9 +194,6 @@ def set_negative_rate(config):
         ),
         (set_model, r"model or loss cannot be"),
         (set_empty_audio, r"model or loss cannot be"),
-        (set_seed, r"config\.seed is -1: give at least 0"),
-        (set_no_checkpoints, r"config\.checkpoint_every is 0: give at least 1"),
-        (set_no_phases, r"stages\.localise\.order is empty"),
         (set_prior_in_training_only, r"either with prior masks or, 'none', without"),
         (set_prior_in_evaluation_only, r"either with prior masks or, 'none', without"),
         (set_sounds, r"eval\.sounds lacks 'right'"),

@@ -10,6 +10,7 @@ from typing import Any
 
 from aavs_jax.errors import UserError
 from aavs_jax.progress import say
+from aavs_jax.stopping import what_is_next
 from data_pipelines import audible_shapes, source
 from data_pipelines.errors import DataError
 from data_pipelines.prepare import Builder, ClipFault, is_complete, prepare
@@ -43,10 +44,12 @@ def prepared(data: Mapping[str, Any], root: Path) -> Path:
             return target
         raw = target / "raw"
         say(f"making the built-in data set Audible Shapes in {target}")
-        _make_audible_shapes(raw, data)
+        with what_is_next("the same command makes the data set again"):
+            _make_audible_shapes(raw, data)
     say(f"preparing {raw}")
     try:
-        prepare(raw, target)
+        with what_is_next(f"the same command resumes preparing {raw} where it was"):
+            prepare(raw, target)
     except ClipFault as fault:
         raise DataError(
             f"{fault}; python -m data_pipelines.prepare {shlex.quote(str(raw))} --out DIR leaves "

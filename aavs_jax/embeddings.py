@@ -21,6 +21,7 @@ from aavs_jax.models.config import AAVSConfig, AudioConfig
 from aavs_jax.pretrained import AUDIO_ENCODER, load_audio_encoder
 from aavs_jax.progress import progress_bar, say
 from aavs_jax.sharding import everyone_is_here
+from aavs_jax.stopping import what_is_next
 from aavs_jax.tree import digest
 from data_pipelines import embeddings
 
@@ -102,7 +103,8 @@ def compute(data_dir: Path, parameters: Mapping[str, np.ndarray], config: AudioC
                 jax.default_matmul_precision("highest"),
                 progress_bar(clips, 0, "embeddings", enabled=shown) as bar,
             ):
-                folder = embeddings.write(data_dir, identity, encode, progress=bar.update)
+                with what_is_next("the same command computes the embeddings again"):
+                    folder = embeddings.write(data_dir, identity, encode, progress=bar.update)
     except OSError as error:
         raise UserError(
             f"Cannot write {embeddings.folder_of(data_dir, identity)} ({error.strerror or error}): "

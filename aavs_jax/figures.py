@@ -12,6 +12,7 @@ from aavs_jax.mask_folders import mask_writers
 from aavs_jax.method import Method
 from aavs_jax.progress import say
 from aavs_jax.sharding import put_state
+from aavs_jax.stopping import what_is_next
 from aavs_jax.workdir import Workdir
 from data_pipelines.embeddings import Embeddings
 from data_pipelines.source import ClipSource
@@ -58,7 +59,8 @@ def stage_figures(
         + ("" if cached else "; each reads its clips again (--config.data.cache=true keeps them)")
     )
     rows: Rows = []
-    with mask_writers(root / stage_name) as masks:
+    again = f"the same command computes the scores of {stage_name} again; what was trained is kept"
+    with what_is_next(again), mask_writers(root / stage_name) as masks:
         for split, prior, sound in passes:
             batches = eval_batches(
                 config,

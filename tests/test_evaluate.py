@@ -112,6 +112,43 @@ def test_the_same_command_again_shows_the_figures(tiny_run, evaluated, command):
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
+# ---- on which data
+
+
+def a_run(root, **data):
+    """The record of a run, which is all that is asked here."""
+    config = avss.get_config().to_dict()
+    config["data"] |= data
+    (root / "localise" / "all").mkdir(parents=True)
+    (root / "config.json").write_text(json.dumps({"config": config}))
+    return root
+
+
+def test_a_run_is_scored_on_its_own_data_unless_told_otherwise(tmp_path):
+    (tmp_path / "clips").mkdir()
+    on_clips = a_run(tmp_path / "one", folder=str(tmp_path / "clips"))
+    on_shapes = a_run(tmp_path / "two", clips=12)
+    usual = avss.get_config().data.to_dict()
+    for given in (on_clips, on_clips / "localise" / "all"):
+        assert given_weights.own_data(usual, str(given)) == usual | {
+            "folder": str(tmp_path / "clips")
+        }
+    assert given_weights.own_data(usual, str(on_shapes))["clips"] == 12
+    for told in ({"folder": "/mine"}, {"clips": 100}):
+        assert given_weights.own_data(usual | told, str(on_clips)) == usual | told
+    # Of converted weights nobody knows what they were trained on.
+    assert given_weights.own_data(usual, str(tmp_path / "clips")) == usual
+    with pytest.raises(UserError, match="two were trained on different data: say on which"):
+        given_weights.own_data(usual, f"{on_clips},{on_shapes}")
+    (tmp_path / "clips").rmdir()
+    with pytest.raises(UserError, match="was trained on .*clips, and there is no such folder now"):
+        given_weights.own_data(usual, str(on_clips))
+
+
+def test_it_says_what_it_scores_on(evaluated):
+    assert "scores on Audible Shapes, 12 clips, split test" in evaluated[1]
+
+
 @pytest.mark.parametrize("stage", ["localise", "understand"])
 def test_masks_give_the_figures_of_the_network_that_wrote_them(stage, evaluated, config):
     folder = evaluated[0]

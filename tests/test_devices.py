@@ -133,7 +133,8 @@ def results(tiny_stage, tmp_path_factory):
                 env={
                     **os.environ,
                     "PYTHONPATH": str(REPOSITORY),
-                    "XLA_FLAGS": flags,
+                    # What is set already stays; of two the last counts.
+                    "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}",
                     "JAX_PLATFORMS": "cpu",
                 },
                 stdout=subprocess.PIPE,

@@ -419,6 +419,14 @@ def test_what_is_written_comes_back(tmp_path, task):
         writer.close()
         assert [path.name for path in (tmp_path / "stage").iterdir()] == ["masks.partial"]
     assert [path.name for path in (tmp_path / "stage").iterdir()] == ["masks"]
+    for path in (tmp_path / "stage").rglob("*.png"):
+        with Image.open(path) as image:
+            assert image.mode == ("L" if task == "binary" else "P")
+            values, colours = np.asarray(image), np.asarray(image.convert("RGB"))
+        wanted = masks[0, int(path.stem)]
+        np.testing.assert_array_equal(values, wanted * (255 if task == "binary" else 1))
+        if task == "semantic":  # ids to programs, AVSBench's colours to the eye
+            np.testing.assert_array_equal(colours, PALETTE[wanted])
     with mask_writers(tmp_path / "stage") as writers:
         assert writers("masks", task) is None  # they are there
     source = types.SimpleNamespace(clips=CLIPS[:1], split="test")

@@ -1,4 +1,4 @@
-"""bfloat16, as a config policy, keeps figures.
+"""bfloat16, as a config policy, changes few pixels, and the loss by little.
 
 A float32 has 24 bits of mantissa, a bfloat16 8: each product is off by up to 0.4 %, and where two
 classes were about as likely a pixel changes sides.
@@ -9,70 +9,85 @@ import numpy as np
 import pytest
 
 from aavs_jax.method import make_method
-from aavs_jax.metrics import PROTOCOL
-from aavs_jax.scoring import score
-from aavs_jax.sharding import make_mesh, put_batch, put_state
-from aavs_jax.starting import best_parameters
-from data_pipelines.loader import eval_loader, open_source
+from data_pipelines.audible_shapes.plan import plans
+from data_pipelines.audible_shapes.scene import draw
+from data_pipelines.audio import log_mel_examples
 
-FIGURE = {"localise": "J", "understand": "mIoU"}
-PRIOR = {"localise": "none", "understand": "true"}
-
-
-@pytest.fixture(scope="module")
-def trained(tiny_run, tiny_flags, command):
-    """The folder of a run that trains long enough for figures to mean something."""
-    folder = tiny_run[0].with_name("trained")  # beside the tiny run, for its data
-    flags = tiny_flags(epochs=160.0, **{"phases.all.validate_every_epochs": 80.0})
-    flags += ["--config.log_every=60", "--config.checkpoint_every=1000"]
-    command("--config=configs/avss.py", *flags, f"--workdir={folder}")
-    return folder
+SEEDS = range(6)
+# The networks are compiled for a few runs: the time goes into compiling.
+COMPILER = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
-@pytest.mark.parametrize("stage", FIGURE)
-def test_bfloat16_keeps_figures(stage, trained, tiny_stage):
-    """On the clips trained on, float32 -> bfloat16, measured on a CPU:
+def batch_of(stage: dict) -> dict[str, np.ndarray]:
+    """A training batch of the stage: the 25 seconds of four clips, 32 pixels."""
+    clips = [draw(0, plan, 32) for plan in plans(0, 4)]
+    labels = np.concatenate([clip.labels for clip in clips])[:, None]
+    sounds = [log_mel_examples(clip.waveform.astype(np.float32) / 32768) for clip in clips]
+    batch = {
+        "frames": np.concatenate([clip.frames for clip in clips])[:, None],
+        "audio": np.concatenate(sounds)[:, None],
+        "labels": labels if stage["task"] == "semantic" else (labels > 0).astype(np.uint8),
+        "labelled": np.ones(labels.shape[:2], bool),
+        "valid": np.ones(labels.shape[:2], bool),
+    }
+    if stage["prior"]["train"] != "none":
+        batch["prior_mask"] = (labels > 0).astype(np.float32)
+    return batch
 
-    localise    J    0.6617 -> 0.6585, 99.97 % of pixels alike, loss 1.7421 -> 1.7425
-    understand  mIoU 0.7155 -> 0.7153, 99.98 % of pixels alike, loss 3.7717 -> 3.7722
+
+def parameters_of(method, seed: int) -> dict[str, np.ndarray]:
+    """Initialised at random, with classes and masks as far apart as training drives them.
+
+    As it is initialised, the class predictor finds all classes about equally likely everywhere.
     """
-    (data,) = (trained.parent / "data").iterdir()
-    source = open_source(data, "train")
-    config = tiny_stage(stage)
-    mesh = make_mesh()
-    parameters = put_state(best_parameters(trained / stage / "all"), mesh)
+    louder = ("decoder/class_predictor/", "decoder/mask_embedder/2/")
+    return {
+        path: value * (10 if path.startswith(louder) else 1)
+        for path, value in method.initial(seed).items()
+    }
+
+
+@pytest.mark.parametrize("name", ["localise", "understand"])
+def test_bfloat16_stays_close(name, tiny_stage):
+    """No training: only what rounding does, over six draws of the parameters.
+
+    Measured with vectors of 128, 256 and 512 bits, the same to the digits shown:
+
+    localise    one draw's worst 1.8 % of the map's spread
+    understand  99.2 % of pixels alike (one draw's worst 96.3 %); losses differ by 0.15 % (0.45 %)
+    """
     found = {}
     for dtype in ("float32", "bfloat16"):
-        method = make_method(config | {"model": config["model"] | {"dtype": dtype}}, 9)
-        loader = eval_loader(
-            source,
-            task=config["task"],
-            image_size=32,
-            label_size=32,
-            frames_per_batch=40,
-            prior=PRIOR[stage],
-        )
-        masks = []
-        figures = score(
-            method,
-            parameters,
-            loader,
-            mesh,
-            description=dtype,
-            observers=[
-                lambda batch, predicted, masks=masks: masks.append(predicted[batch["valid"]])
-            ],
-        )
-        batch = {name: array for name, array in next(iter(loader)).items() if name != "ids"}
-        loss, _ = jax.jit(method.loss)(parameters, put_batch(batch, mesh), jax.random.key(0))
-        found[dtype] = figures[PROTOCOL][FIGURE[stage]], np.concatenate(masks), float(loss)
-    (figure, masks, loss), (figure_16, masks_16, loss_16) = found.values()
-    agreement = (masks == masks_16).mean()
-    print(f"{stage}: {FIGURE[stage]} {figure:.4f} -> {figure_16:.4f}, loss {loss:.4f} -> ", end="")
-    print(f"{loss_16:.4f}, {agreement:.2%} of pixels alike")
-    # Something has been learnt that could be lost, and the policy does something.
-    assert figure > 0.3
-    assert loss_16 != loss
-    assert agreement > 0.995
-    assert abs(figure_16 - figure) < 0.01
-    assert abs(loss_16 - loss) < 0.002 * loss
+        stage = tiny_stage(name, **{"model.dtype": dtype})
+        batch = batch_of(stage)
+        method = make_method(stage, 9)
+
+        def outputs(parameters, batch, method=method):
+            flat = {key: array.reshape(-1, *array.shape[2:]) for key, array in batch.items()}
+            out = method.predict(parameters, flat["frames"], flat["audio"], flat.get("prior_mask"))
+            if method.task == "semantic":
+                out["loss"] = method.loss(parameters, batch, jax.random.key(0))[0]
+            return out
+
+        lowered = jax.jit(outputs).lower(method.shapes, batch)
+        compiled = lowered.compile(compiler_options=COMPILER)
+        found[dtype] = [compiled(parameters_of(method, seed), batch) for seed in SEEDS]
+    exact, fast = (
+        {key: np.stack([outputs[key] for outputs in each]) for key in each[0]}
+        for each in found.values()
+    )
+    alike = exact["prediction"] == fast["prediction"]
+    assert len(np.unique(exact["prediction"])) > 1
+    print(f"{name}: {alike.mean((1, 2, 3))} of the pixels alike")
+    assert alike.mean() > 0.97
+    if name == "localise":
+        for key in ("foreground", "softmax"):
+            error = np.abs(fast[key] - exact[key]).mean((1, 2, 3)) / exact[key].std((1, 2, 3))
+            print(f"{key} off by {error} of its spread")
+            assert error.max() < 0.05
+            assert error.min() > 1e-4, "computed in float32 after all"
+    else:
+        error = np.abs(fast["loss"] / exact["loss"] - 1)
+        print(f"loss off by {error}")
+        assert error.mean() < 0.005
+        assert error.max() > 1e-5, "computed in float32 after all"

@@ -120,7 +120,8 @@ def test_eight_devices(splits, cases, references, tmp_path):
         for task, clips in cases.items()
     }
     (tmp_path / "batches").write_bytes(pickle.dumps(batches))
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": DEVICES}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}"  # of two the last counts
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     environment["PYTHONPATH"] = str(Path(__file__).parents[2])
     subprocess.run(
         [sys.executable, __file__, str(tmp_path / "batches"), str(tmp_path / "out")],

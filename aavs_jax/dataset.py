@@ -10,7 +10,7 @@ from typing import Any
 from aavs_jax.errors import UserError
 from aavs_jax.progress import say
 from data_pipelines import audible_shapes
-from data_pipelines.errors import DataError
+from data_pipelines.errors import DataError, reason, remedy, tidy_path
 from data_pipelines.prepare import Builder, ClipFault, is_complete, prepare
 
 
@@ -34,7 +34,8 @@ def prepared(data: Mapping[str, Any], root: Path) -> Path:
     """
     shelf = root.parent / "data"
     if data["folder"]:
-        raw = Path(data["folder"]).absolute()
+        # Of one folder there is to be one data set, however its path is written.
+        raw = tidy_path(Path(data["folder"]).absolute())
         if not raw.is_dir():
             raise UserError(
                 f"there is no data folder {raw}: check the path behind the config's colon, or "
@@ -69,7 +70,8 @@ def _make_audible_shapes(raw: Path, data: Mapping[str, Any]) -> None:
         lock = open(raw.parent / "making.lock", "w")
     except OSError as error:
         raise UserError(
-            f"Cannot write {raw.parent} ({error.strerror}): choose another place with --workdir"
+            f"cannot write {raw.parent} ({reason(error)}): {remedy(error)}, or choose another "
+            "place with --workdir"
         ) from error
     # Of several processes on a machine one makes it; the system lifts the lock of a killed one.
     with lock:

@@ -124,7 +124,7 @@ def import_torch():
         raise DataError(
             "the comparison with public loaders needs PyTorch, which cannot be imported "
             f"({' '.join(str(fault).split())[:200]}): install it with "
-            "pip install -e \".[test]\", or measure this pipeline alone with --alone"
+            'pip install -e ".[test]", or measure this pipeline alone with --alone'
         ) from fault
     return torch
 

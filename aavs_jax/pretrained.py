@@ -16,10 +16,12 @@ from orbax.checkpoint import v1 as ocp
 
 from aavs_jax import card
 from aavs_jax.checkpoint import PARAMETERS
+from aavs_jax.convert import files
 from aavs_jax.errors import UserError
 from aavs_jax.models.config import AAVSConfig
 from aavs_jax.models.init import abstract_model
 from aavs_jax.tree import flatten
+from data_pipelines.errors import tidy_path
 
 AUDIO_ENCODER = "audio_encoder/"  # beginning of its parameters' paths
 # What each key of config.init takes, later ones winning, and how the paper's is made.
@@ -85,7 +87,7 @@ def read_origins(init: Mapping[str, Any]) -> list[Origin]:
     Raises:
       UserError: one is not there, has no card, cannot be read or is of another kind.
     """
-    return [_read(key, Path(init[key])) for key in KINDS if init[key]]
+    return [_read(key, tidy_path(init[key])) for key in KINDS if init[key]]
 
 
 def check_pretrained(
@@ -150,7 +152,36 @@ def load_audio_encoder(init: Mapping[str, Any]) -> dict[str, np.ndarray]:
     }
 
 
+def check_converted(path: Path, option: str) -> None:
+    """Whether a path is not somebody else's file or folder of weights, which are converted first.
+
+    Nothing is said of a path at which there is nothing.
+
+    Args:
+      path: as given.
+      option: that it was given with, such as "--evaluate".
+
+    Raises:
+      UserError: it is; says what to type.
+    """
+    try:
+        theirs = files.weight_files(path) if path.is_dir() else []
+    except OSError:  # a folder that cannot be read is told of by who reads it
+        theirs = []
+    # A card makes a folder one of ours, unless it is the model card of a downloaded one.
+    if path.is_dir() and (path / card.FILE).exists() and not set(theirs) & set(files.NAMES):
+        return
+    if theirs or path.is_file():
+        what = f"holds {theirs[0]}" if theirs else "is a file"
+        raise UserError(
+            f"{path} {what} and is no folder of weights of this program: convert it first with "
+            f"python -m aavs_jax.convert {shlex.quote(str(path))} --out DIR, then give "
+            f"{option}=DIR"
+        )
+
+
 def _read(key: str, folder: Path) -> Origin:
+    check_converted(folder, f"--config.init.{key}")
     try:
         description = card.read(folder)
     except UserError as error:

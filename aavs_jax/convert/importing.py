@@ -260,8 +260,8 @@ def _refuse_folders_without_a_card(path: Path) -> None:
     for orbax in (path / "_CHECKPOINT_METADATA", path / "checkpoints"):
         if orbax.exists():
             raise UserError(
-                f"{path} holds an Orbax checkpoint without a {cards.FILE}, as earlier versions of "
-                "aavs_jax wrote them: convert the origin once more, or train once more"
+                f"{path} holds an Orbax checkpoint without a {cards.FILE}, which says what network "
+                "it is of: put the file back, convert the origin once more, or train once more"
             )
     phases = sorted(path.glob(f"*/*/{cards.FILE}")) or sorted(path.glob(f"*/{cards.FILE}"))
     if phases:

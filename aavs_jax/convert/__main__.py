@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from aavs_jax import card as cards
 from aavs_jax.checkpoint import PARAMETERS
-from aavs_jax.convert import accounting, engine, exporting, fitting, importing
+from aavs_jax.convert import accounting, engine, exporting, fitting, importing, next_commands
 from aavs_jax.convert.engine import Fate
 from aavs_jax.convert.files.placing import cannot_write, staged
 from aavs_jax.convert.importing import Source, Weights
@@ -174,7 +174,7 @@ def _run(options: argparse.Namespace) -> None:
         tell(line)
     tell(f"wrote       {' and '.join(map(str, places))}")
     if options.to == "orbax":
-        for line in (*accounting.training_draws(weights), *accounting.what_next(weights, out)):
+        for line in (*accounting.training_draws(weights), *next_commands.what_next(weights, out)):
             tell(line)
 
 

@@ -125,6 +125,11 @@ def read(folder: Path) -> Card:
     path = folder / FILE
     if not folder.is_dir():
         raise UserError(f"there is no folder of weights at {folder}: check the path")
+    if not path.exists() and (folder / "checkpoints").is_dir():
+        raise UserError(
+            f"{folder} has lost its {FILE}, which says what network it holds: put the file back, "
+            "or train this phase once more"
+        )
     if not path.exists():
         raise UserError(
             f"{folder} has no {FILE}, so it is no folder of weights: make one of a published file "

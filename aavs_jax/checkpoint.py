@@ -21,6 +21,7 @@ from orbax.checkpoint import v1 as ocp
 from aavs_jax.errors import UserError
 from aavs_jax.sharding import everyone_is_here
 from aavs_jax.train_state import TrainState
+from data_pipelines.errors import reason, remedy
 
 PARAMETERS = "parameters"  # the item of a checkpoint that `save_parameters` always writes
 LEFT_OVER = "left_over"  # the item beside it: tensors of the origin without a place in the network
@@ -345,8 +346,7 @@ def _writing(folder: Path, context: ocp.Context | None = None) -> Iterator[None]
         # TensorStore reports the system's errors as ValueErrors.
         if isinstance(error, ValueError) and not any(sign in str(error) for sign in _SYSTEM):
             raise
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0][:200]
         raise UserError(
-            f"Cannot write a checkpoint to {folder} ({reason}): free some space, make the folder "
-            "writable, or choose another with --workdir; the run continues where it stopped."
+            f"cannot write a checkpoint to {folder} ({reason(error)}): {remedy(error)}, or choose "
+            "another folder with --workdir; the same command then resumes the run"
         ) from error

@@ -12,7 +12,7 @@ from aavs_jax.errors import UserError
 from aavs_jax.progress import say
 from aavs_jax.stopping import what_is_next
 from data_pipelines import audible_shapes, source
-from data_pipelines.errors import DataError
+from data_pipelines.errors import DataError, reason, remedy, tidy_path
 from data_pipelines.prepare import Builder, ClipFault, is_complete, prepare
 
 
@@ -36,7 +36,7 @@ def prepared(data: Mapping[str, Any], root: Path) -> Path:
     """
     target = _target(data, root)
     if data["folder"]:
-        raw = Path(data["folder"]).absolute()
+        raw = tidy_path(Path(data["folder"]).absolute())
         if target == raw:
             return raw
     else:
@@ -86,7 +86,8 @@ def _target(data: Mapping[str, Any], root: Path) -> Path:
     shelf = root.parent / "data"
     if not data["folder"]:
         return shelf / f"audible_shapes-{data['clips']}x{data['size']}-seed{data['seed']}"
-    raw = Path(data["folder"]).absolute()
+    # Of one folder there is to be one data set, however its path is written.
+    raw = tidy_path(Path(data["folder"]).absolute())
     if not raw.is_dir():
         raise UserError(
             f"there is no data folder {raw}: check the path behind the config's colon, or "
@@ -105,7 +106,8 @@ def _make_audible_shapes(raw: Path, data: Mapping[str, Any]) -> None:
         lock = open(raw.parent / "making.lock", "w")
     except OSError as error:
         raise UserError(
-            f"Cannot write {raw.parent} ({error.strerror}): choose another place with --workdir"
+            f"cannot write {raw.parent} ({reason(error)}): {remedy(error)}, or choose another "
+            "place with --workdir"
         ) from error
     # Of several processes on a machine one makes it; the system lifts the lock of a killed one.
     with lock:

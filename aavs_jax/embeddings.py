@@ -24,6 +24,7 @@ from aavs_jax.sharding import everyone_is_here
 from aavs_jax.stopping import what_is_next
 from aavs_jax.tree import digest
 from data_pipelines import embeddings
+from data_pipelines.errors import reason, remedy
 
 # Augmentations after which the embedding would be another.
 CHANGES_OF_SOUND = ("sound_gain", "mix_sounds", "time_shift")
@@ -107,9 +108,8 @@ def compute(data_dir: Path, parameters: Mapping[str, np.ndarray], config: AudioC
                     folder = embeddings.write(data_dir, identity, encode, progress=bar.update)
     except OSError as error:
         raise UserError(
-            f"Cannot write {embeddings.folder_of(data_dir, identity)} ({error.strerror or error}): "
-            "free some space or make the folder writable, or do without with "
-            "--config.data.embeddings=False"
+            f"cannot write {embeddings.folder_of(data_dir, identity)} ({reason(error)}): "
+            f"{remedy(error)}, or do without with --config.data.embeddings=False"
         ) from error
     everyone_is_here(f"embeddings {identity}")
     return folder

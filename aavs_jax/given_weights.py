@@ -17,11 +17,12 @@ from aavs_jax.card import Card
 from aavs_jax.checkpoint import PhaseCheckpoints
 from aavs_jax.errors import UserError
 from aavs_jax.method import Method, make_method
-from aavs_jax.pretrained import AUDIO_ENCODER, MAKING
+from aavs_jax.pretrained import AUDIO_ENCODER, MAKING, check_converted
 from aavs_jax.progress import say
 from aavs_jax.starting import in_words
 from aavs_jax.stepping_stones import phase_card
 from configs import base
+from data_pipelines.errors import tidy_path
 from data_pipelines.source import ClipSource
 
 Config = Mapping[str, Any]
@@ -35,7 +36,6 @@ CONFIGS = {
 }
 # Of a card's network: the stage decides on these.
 NOT_SIZES = ("task", "num_classes", "prior", "dtype")
-CLASSES = "decoder/class_predictor/bias"  # one entry for every class and one for none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ def read(config: Config, name: str, folders: str) -> dict[str, Given]:
       UserError: no weights there; not of a network that can be evaluated, or of none that the
         schedule has; parameters missing, too many or misfitting.
     """
-    cards = {folder: _card(folder) for folder in _folders(folders)}
+    cards = {folder: card.read(folder) for folder in _folders(folders)}
     chosen = _assign(config, name, cards)
     for stage_name in config["schedule"]:
         if stage_name not in chosen:
@@ -170,7 +170,8 @@ def check_classes(stage_name: str, given: Given, source: ClipSource) -> None:
 def _folders(folders: str) -> list[Path]:
     found: list[Path] = []
     for text in filter(None, (part.strip() for part in folders.split(","))):
-        folder = Path(text)
+        folder = tidy_path(text)
+        check_converted(folder, "--evaluate")
         found += _last_phases(folder) if (folder / "config.json").exists() else [folder]
     if not found:
         raise UserError("--evaluate names no folder of weights: give --evaluate=DIR")
@@ -181,7 +182,13 @@ def _last_phases(run: Path) -> list[Path]:
     """The folders of a run's stages' last phases, of those that have been trained."""
     path = run / "config.json"
     try:
-        config = json.loads(path.read_bytes())["config"]
+        record = json.loads(path.read_bytes())
+        if isinstance(record, dict) and "config" not in record:
+            raise UserError(
+                f"{path} is not the record of a run: give --evaluate a folder that "
+                "aavs_jax.convert wrote, a run, or <run>/<stage>/<phase>"
+            )
+        config = record["config"]
         phases = [run / s / config["stages"][s]["order"][-1] for s in config["schedule"]]
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise UserError(f"{path} is damaged: name <run>/<stage>/<phase> instead of it") from error
@@ -196,26 +203,6 @@ def _last_phases(run: Path) -> list[Path]:
 
 def _is_phase(folder: Path) -> bool:
     return (folder / "checkpoints").is_dir()
-
-
-def _card(folder: Path) -> Card:
-    """What is in the folder; of a phase that was trained before there were cards, its run says."""
-    if not _is_phase(folder) or (folder / card.FILE).exists():
-        return card.read(folder)
-    stage_name, phase_name = folder.absolute().parts[-2:]
-    path = folder.absolute().parents[1] / "config.json"
-    try:
-        record = json.loads(path.read_bytes())
-        stage = record["config"]["stages"][stage_name]
-        # Classes, and "no object".
-        count = _parameters(folder)[CLASSES].shape[-1] - 1
-        origin = {"run": record["command"], "stage": stage_name, "phase": phase_name}
-        return phase_card(stage, make_method(stage, count), (), origin)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{folder} was trained before folders of weights had a {card.FILE}, and {path}, which "
-            "tells of its network as well, is not there or damaged: put it back"
-        ) from error
 
 
 def _parameters(folder: Path) -> dict[str, np.ndarray]:

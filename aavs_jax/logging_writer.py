@@ -20,6 +20,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
 from aavs_jax.errors import UserError
+from data_pipelines.errors import reason, remedy
 
 METRICS_NAME = "metrics.jsonl"
 SYNC_INTERVAL = 15.0  # seconds between syncs of TensorBoard's files
@@ -231,13 +232,13 @@ def replace_file(path: str | os.PathLike, content: bytes) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Full disks and forbidden folders are the user's to mend: a UserError that names `path`."""
+    """What the system refuses is the user's to mend: a UserError that names `path` and a remedy."""
     try:
         yield
     except OSError as error:
         raise UserError(
-            f"Cannot write {path} ({error.strerror or error}): free some space, make the folder "
-            "writable, or choose another with --workdir; the run continues where it stopped."
+            f"cannot write {path} ({reason(error)}): {remedy(error)}, or choose another folder "
+            "with --workdir; the same command then resumes the run"
         ) from error
 
 

@@ -32,6 +32,7 @@ from aavs_jax.progress import say
 from aavs_jax.sharding import everyone_is_here
 from aavs_jax.visualize import to_png_bytes
 from data_pipelines.avsbench import layout
+from data_pipelines.errors import reason, remedy
 from data_pipelines.source import Clip, ClipSource
 
 PLACES = ("", mask_pictures.IDS_FOLDER, "labels_rgb")  # between a clip's folder and its masks
@@ -82,8 +83,8 @@ class MaskWriter:
         for write in self._writes:
             if error := write.exception():
                 raise UserError(
-                    f"Cannot write masks to {self._folder} ({error}): free some space, or choose "
-                    "another folder with --workdir; the run continues where it stopped."
+                    f"cannot write masks to {self._folder} ({reason(error)}): {remedy(error)}, or "
+                    "choose another folder with --workdir; the same command then resumes the run"
                 ) from error
 
 

@@ -16,10 +16,12 @@ from orbax.checkpoint import v1 as ocp
 
 from aavs_jax import card
 from aavs_jax.checkpoint import PARAMETERS
+from aavs_jax.convert import files
 from aavs_jax.errors import UserError
 from aavs_jax.models.config import AAVSConfig
 from aavs_jax.models.init import abstract_model
-from aavs_jax.tree import flatten
+from aavs_jax.size_keys import flat_sizes, size_flags, without_key
+from data_pipelines.errors import tidy_path
 
 AUDIO_ENCODER = "audio_encoder/"  # beginning of its parameters' paths
 # What each key of config.init takes, later ones winning, and how the paper's is made.
@@ -85,7 +87,7 @@ def read_origins(init: Mapping[str, Any]) -> list[Origin]:
     Raises:
       UserError: one is not there, has no card, cannot be read or is of another kind.
     """
-    return [_read(key, Path(init[key])) for key in KINDS if init[key]]
+    return [_read(key, tidy_path(init[key])) for key in KINDS if init[key]]
 
 
 def check_pretrained(
@@ -150,7 +152,36 @@ def load_audio_encoder(init: Mapping[str, Any]) -> dict[str, np.ndarray]:
     }
 
 
+def check_converted(path: Path, option: str) -> None:
+    """Whether a path is not somebody else's file or folder of weights, which are converted first.
+
+    Nothing is said of a path at which there is nothing.
+
+    Args:
+      path: as given.
+      option: that it was given with, such as "--evaluate".
+
+    Raises:
+      UserError: it is; says what to type.
+    """
+    try:
+        theirs = files.weight_files(path) if path.is_dir() else []
+    except OSError:  # a folder that cannot be read is told of by who reads it
+        theirs = []
+    # A card makes a folder one of ours, unless it is the model card of a downloaded one.
+    if path.is_dir() and (path / card.FILE).exists() and not set(theirs) & set(files.NAMES):
+        return
+    if theirs or path.is_file():
+        what = f"holds {theirs[0]}" if theirs else "is a file"
+        raise UserError(
+            f"{path} {what} and is no folder of weights of this program: convert it first with "
+            f"python -m aavs_jax.convert {shlex.quote(str(path))} --out DIR, then give "
+            f"{option}=DIR"
+        )
+
+
 def _read(key: str, folder: Path) -> Origin:
+    check_converted(folder, f"--config.init.{key}")
     try:
         description = card.read(folder)
     except UserError as error:
@@ -168,29 +199,35 @@ def _read(key: str, folder: Path) -> Origin:
 def _check_sizes(
     config: Mapping[str, Any], name: str, network: Mapping[str, Any], origin: Origin
 ) -> None:
-    wanted = _flat(network)
-    theirs = {
-        key: value
-        for key, value in _flat(origin.card.network).items()
-        # Without an audio encoder its sizes are nobody's.
-        if key not in MAY_DIFFER and (not key.startswith("audio.") or holds_sound([origin]))
-    }
+    wanted = flat_sizes(network)
+    theirs = decisive_sizes(origin.card.network, with_sound=holds_sound([origin]))
     differing = {key: value for key, value in theirs.items() if wanted.get(key) != value}
     if not differing:
         return
     words = ", ".join(f"{key} {value} (here {wanted.get(key)})" for key, value in differing.items())
-    keys = []
-    for stage_name in config["schedule"]:
-        model = _flat(config["stages"][stage_name]["model"])
-        for key, value in differing.items():
-            if key in model and model[key] != value:
-                text = str(value).replace(" ", "")
-                keys.append(shlex.quote(f"--config.stages.{stage_name}.model.{key}={text}"))
-    mend = f"set {' '.join(keys)}" if keys else f"take another --config.init.{origin.key}"
+    models = {s: flat_sizes(config["stages"][s]["model"]) for s in config["schedule"]}
+    if without_key(models, wanted, theirs):
+        mend = f"take another --config.init.{origin.key}"
+    else:
+        mend = f"set {' '.join(size_flags(models, theirs))}"
     raise UserError(
         f"{origin.describe()}, is given as --config.init.{origin.key} and is not of the sizes of "
         f"the network of {name.split('/')[0]}: it has {words}; {mend}"
     )
+
+
+def decisive_sizes(network: Mapping[str, Any], *, with_sound: bool) -> dict[str, Any]:
+    """The sizes of given weights that a network has to have to take them, by dotted key.
+
+    Args:
+      network: as `Card.network`.
+      with_sound: whether the weights hold an audio encoder; otherwise its sizes are nobody's.
+    """
+    return {
+        key: value
+        for key, value in flat_sizes(network).items()
+        if key not in MAY_DIFFER and (with_sound or not key.startswith("audio."))
+    }
 
 
 def network_shapes(network: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -211,12 +248,3 @@ def _shapes(folder: Path, description: card.Card) -> dict[str, tuple[int, ...]]:
     # them in words.
     except Exception:
         return {path: value.shape for path, value in card.weights(folder)[0].items()}
-
-
-def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested sizes by dotted key; lists as tuples."""
-    return {key: _frozen(value) for key, value in flatten(values).items()}
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from data_pipelines.compositions import Composition
-from data_pipelines.errors import DataError
+from data_pipelines.errors import DataError, reason, remedy
 
 _PAPER, _INK, _FAINT = (250, 249, 246), (40, 40, 44), (214, 212, 206)
 _CELL = 132  # side of a frame on the sheet, in pixels; one second is as wide as one frame
@@ -65,8 +65,8 @@ def save(path: str | os.PathLike, blocks: Sequence[Image.Image]) -> None:
         sheet.save(path, format="PNG")
     except OSError as error:
         raise DataError(
-            f"Cannot write the contact sheet {path}: {error.strerror or error}; give --show "
-            "another place."
+            f"cannot write the contact sheet {path}: {reason(error)}; {remedy(error)}, or give "
+            "--show another place"
         ) from error
 
 

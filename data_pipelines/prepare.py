@@ -13,7 +13,7 @@ from typing import Any
 
 from data_pipelines.avs_clips.avs_clips_dataset_builder import Builder, is_complete
 from data_pipelines.avsbench.single_plus import single_plus as make_single_plus
-from data_pipelines.errors import DataError
+from data_pipelines.errors import DataError, reason, remedy, tidy_path
 from data_pipelines.layouts.raw import RawTable
 from data_pipelines.layouts.recognise import read_table
 from data_pipelines.media import printable
@@ -199,6 +199,10 @@ def _check_strictly(report: dict[str, Any]) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 0, 3 if clips were left out, 2 if nothing could be prepared."""
     options = _parser().parse_args(arguments)
+    for name in ("raw", "out", "json", "html", "sounds"):
+        given = getattr(options, name)
+        if given and given != "-":
+            setattr(options, name, os.fspath(tidy_path(given)))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # names in any alphabet, on any terminal
@@ -292,7 +296,10 @@ def _check_report(raw_dir: Path, path: str, option: str, out: str | None) -> Non
     if not file.parent.is_dir():
         raise DataError(f"cannot write the report: no folder {file.parent} for {option}: make it")
     if not os.access(file if file.exists() else file.parent, os.W_OK):
-        raise DataError(f"cannot write the report: {option} {path} may not be written")
+        raise DataError(
+            f"cannot write the report: {option} {path} may not be written: make it and its folder "
+            "writable, or name another file"
+        )
 
 
 def _show(report: dict[str, Any], options: argparse.Namespace, job: Job | None) -> None:
@@ -310,8 +317,10 @@ def _show(report: dict[str, Any], options: argparse.Namespace, job: Job | None) 
             samples = folder_page.samples(job.table, job.options) if job else []
             Path(options.html).write_text(folder_page.page(report, samples), encoding="utf-8")
     except OSError as fault:
+        place = f" ({fault.filename})" if fault.filename else ""
         raise DataError(
-            f"cannot write the report: {fault.strerror or fault} ({fault.filename})"
+            f"cannot write the report: {reason(fault)}{place}: {remedy(fault)}, or name another "
+            "file"
         ) from fault
 
 

@@ -318,9 +318,9 @@ def test_folders_that_hold_no_parameters_are_named(tmp_path, written):
 def test_a_file_in_the_way_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     threads = set(threading.enumerate())
-    with pytest.raises(UserError, match=r"Cannot write a checkpoint to .*/file"):
+    with pytest.raises(UserError, match=r"cannot write a checkpoint to .*/file"):
         PhaseCheckpoints(tmp_path / "file" / "phase")
-    with pytest.raises(UserError, match=r"Cannot write a checkpoint to .*/file"):
+    with pytest.raises(UserError, match=r"cannot write a checkpoint to .*/file"):
         save_parameters(tmp_path / "file" / "p", {"a": jnp.ones(2)})
     assert (tmp_path / "file").read_text() == ""
     # Orbax's own default leaves threads that keep the process from ending for 20 minutes.
@@ -350,7 +350,7 @@ def small_disk(folder, size: str):
 def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_stays(tmp_path):
     with small_disk(tmp_path / "disk", "400k") as disk:
         filler = disk / "filler"
-        with pytest.raises(UserError, match=r"Cannot write a checkpoint .*free some space"):
+        with pytest.raises(UserError, match=r"cannot write a checkpoint .*free some space"):
             with PhaseCheckpoints(disk / "phase") as checkpoints:
                 checkpoints.save(state_at(1), data_after(1), {SCORE: 0.1})
                 checkpoints.wait()

@@ -3,6 +3,7 @@ and so are those of the masks that it leaves; what does not fit is one sentence.
 
 import ast
 import json
+import shlex
 import shutil
 import types
 
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aavs_jax import card, evaluate, given_weights, metrics
+from aavs_jax import card, evaluate, given_weights, metrics, pretrained
 from aavs_jax.card import Card
 from aavs_jax.checkpoint import SCORE, PhaseCheckpoints, save_parameters
 from aavs_jax.errors import UserError
@@ -226,7 +227,7 @@ def test_an_aavs_file_takes_the_audio_encoder_beside_it(tiny_run, evaluated, con
         assert mine["value"] == pytest.approx(other["value"], abs=0.02)
 
 
-# ---- phases that are not whole, not ready, or old
+# ---- phases that are not whole or not ready
 
 
 def of_run(tiny_run, tmp_path, name="localise/all"):
@@ -235,26 +236,6 @@ def of_run(tiny_run, tmp_path, name="localise/all"):
     shutil.copytree(tiny_run[0] / name, run / name)
     shutil.copy(tiny_run[0] / "config.json", run)
     return run / name
-
-
-@pytest.mark.parametrize("name", ["localise/all", "understand/all"])
-def test_a_phase_of_a_time_before_cards(tiny_run, tmp_path, config, name, capsys):
-    phase, stage = of_run(tiny_run, tmp_path, name), name.split("/")[0]
-    whole = given_weights.read(config, "avss", str(phase))[stage]
-    assert f"the run of {phase} is not complete" in capsys.readouterr().out
-    (phase / "card.json").unlink()
-    shutil.copy(tiny_run[0] / stage / "results.json", phase.parent)
-    found = given_weights.read(config, "avss", str(phase))[stage]
-    assert "not complete" not in capsys.readouterr().out
-    assert found.digest == whole.digest and json.dumps(found.stage) == json.dumps(whole.stage)
-    same = ("kind", "image_size", "label_size", "origin")
-    assert all(getattr(found.card, key) == getattr(whole.card, key) for key in same)
-    assert json.loads(json.dumps(found.card.network)) == whole.card.network
-    assert not (phase / "card.json").exists()
-    (phase.parents[1] / "config.json").write_text("{}")
-    words = "was trained before folders of weights had a card.json, and .*config.json"
-    with pytest.raises(UserError, match=words):
-        given_weights.read(config, "avss", str(phase))
 
 
 def test_a_phase_without_its_audio_encoder_takes_no_other(tiny_run, converted, tmp_path, config):
@@ -419,15 +400,53 @@ def test_folders_that_hold_no_weights(tmp_path):
     refused(f"{tmp_path}/none", "there is no folder of weights at .*none")
     refused(str(tmp_path), "has no card.json, so it is no folder of weights")
     refused(" , ", "--evaluate names no folder")
+    (tmp_path / "all/checkpoints").mkdir(parents=True)
+    refused(f"{tmp_path}/all", "/all has lost its card.json, .*: put the file back")
     run = _folder(tmp_path / "run")
     record = {"config": {"schedule": ["a"], "stages": {"a": {"order": ["x", "y"]}}}}
     (run / "config.json").write_text(json.dumps(record))
     refused(str(run), "run holds no trained network: .* such as .*run/a/y")
     (run / "config.json").write_text("{")
     refused(str(run), "config.json is damaged")
+    (run / "config.json").write_text('{"model_type": "mask2former"}')  # its weights are elsewhere
+    refused(str(run), "config.json is not the record of a run: give --evaluate a folder that")
     for name in "bc":
         card.write(_folder(tmp_path / name), Card("aavs", BINARY))
     refused(f"{tmp_path}/b,{tmp_path}/c", "/b and .*/c are both for the stage localise")
+
+
+ZIP, SAFETENSORS = b"PK\3\4" + bytes(60), b"\x08" + bytes(7) + b"{}      "
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("s4.pth", {"": ZIP}),
+        ("pytorch_model.bin", {"": ZIP}),
+        ("model.safetensors", {"": SAFETENSORS}),
+        ("m2f", {"config.json": b'{"model_type": "x"}', "model.safetensors": SAFETENSORS}),
+        ("shards", {"model.safetensors.index.json": b"{}", "config.json": b"{}"}),
+        ("named", {"my weights": ZIP}),
+        ("with a card", {"card.json": b'{"title": "x"}', "pytorch_model.bin": ZIP}),
+    ],
+)
+def test_weights_of_others_are_to_be_converted_first(tmp_path, monkeypatch, name, content):
+    """Also where the path is written in a long way, and as the start of training."""
+    monkeypatch.chdir(tmp_path)
+    for inner, text in content.items():
+        path = tmp_path / name / inner if inner else tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(text)
+    config = s4.get_config("/no/data").to_dict()
+    convert = f"convert it first with python -m aavs_jax.convert {shlex.quote(name)} --out DIR"
+    with pytest.raises(UserError) as error:
+        given_weights.read(config, "s4", f"x/..//./{name}")
+    assert f"{convert}, then give --evaluate=DIR" in str(error.value)
+    for key in ("mask2former", "vggish"):
+        config["init"] = {"mask2former": "", "vggish": "", "allow": (), key: name}
+        with pytest.raises(UserError) as error:
+            pretrained.check_pretrained(config, "localise/a", {})
+        assert f"{convert}, then give --config.init.{key}=DIR" in str(error.value)
 
 
 def test_other_classes_than_the_datas(capsys):

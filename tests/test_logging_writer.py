@@ -145,7 +145,7 @@ def test_reserved_names_are_refused(tmp_path):
 
 def test_unwritable_workdir_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match="Cannot write .*metrics.jsonl.*--workdir"):
+    with pytest.raises(UserError, match="cannot write .*metrics.jsonl.*--workdir"):
         LoggingWriter(tmp_path / "file" / "run")
 
 

@@ -168,7 +168,7 @@ def test_the_paper_without_pretrained_weights(tmp_path, raw):
 def test_a_file_where_the_workdir_should_be(tmp_path):
     (tmp_path / "runs").write_text("a file")
     said = error_of(AVSS, cwd=tmp_path)
-    assert f"Cannot write {tmp_path}/runs/avss" in said and "--workdir" in said
+    assert f"cannot write {tmp_path}/runs/avss" in said and "--workdir" in said
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
     assert (tmp_path / "runs").read_text() == "a file"
 
@@ -340,5 +340,5 @@ def test_a_workdir_made_by_another_config(tmp_path, raw):
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="a folder that not even root can write")
 def test_an_unwritable_workdir(raw):
-    with pytest.raises(UserError, match=r"Cannot write /proc/runs/avss"):
+    with pytest.raises(UserError, match=r"cannot write /proc/runs/avss"):
         train_and_evaluate(small_config(raw), Path("/proc/runs/avss"), "avss")

@@ -258,7 +258,7 @@ def test_small_pictures_are_exact_and_large_ones_shrunk(tmp_path):
 
 def test_unwritable_place_is_one_sentence(tmp_path):
     (tmp_path / "report").write_text("in the way")
-    with pytest.raises(UserError, match="Cannot write .*index.html"):
+    with pytest.raises(UserError, match="cannot write .*index.html"):
         write(tmp_path)
 
 

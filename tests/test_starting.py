@@ -458,7 +458,11 @@ def test_a_swin_of_other_sizes_names_the_keys_for_every_stage(given, tmp_path):
     words = error_of(given, tmp_path)
     assert "m2f, a Mask2Former (150 classes, 100 queries), is given as --config.init.mask" in words
     assert "backbone.depths (2, 2, 6, 2) (here (2, 2, 18, 2))" in words
-    flags = shlex.split(words.split("; set ")[1])
+    assert words.endswith("; set --config.backbone=swin_t")
+    tiny["window_size"] = 8  # no published one has it
+    network["backbone"] = network["backbone"] | tiny
+    change_card(tmp_path / "m2f", network=network)
+    flags = shlex.split(error_of(given, tmp_path).split("; set ")[1])
     assert sorted(flags) == sorted(
         f"--config.stages.{stage}.model.backbone.{key}"
         for stage in ("localise", "understand")
@@ -466,7 +470,7 @@ def test_a_swin_of_other_sizes_names_the_keys_for_every_stage(given, tmp_path):
             "embed_dim=96",
             "depths=(2,2,6,2)",
             "num_heads=(3,6,12,24)",
-            "window_size=7",
+            "window_size=8",
         )
     )
     for stage in given["stages"].values():

@@ -179,7 +179,7 @@ def test_other_versions_are_said(tmp_path, capsys):
 def test_a_file_in_the_way_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     for root in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(UserError, match="Cannot write"):
+        with pytest.raises(UserError, match="cannot write"):
             take(root, CONFIG)
     assert (tmp_path / "file").read_text() == ""
 

@@ -9,6 +9,7 @@
     fitting.py      sources merged, windows resized, a whole network made of parts
     exporting.py    weights -> a file in somebody else's layout
     accounting.py   what became of each tensor, for people and programs
+    next_commands.py   what to type after that
     __main__.py     the command
 
 Adding a format is adding a table: `tables.py` is the file to read first.

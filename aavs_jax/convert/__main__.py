@@ -19,12 +19,13 @@ from typing import Any, NoReturn
 
 from aavs_jax import card as cards
 from aavs_jax.checkpoint import PARAMETERS
-from aavs_jax.convert import accounting, engine, exporting, fitting, importing
+from aavs_jax.convert import accounting, engine, exporting, fitting, importing, next_commands
 from aavs_jax.convert.engine import Fate
 from aavs_jax.convert.files.placing import cannot_write, staged
 from aavs_jax.convert.importing import Source, Weights
 from aavs_jax.errors import UserError
 from aavs_jax.progress import say
+from data_pipelines.errors import reason, remedy, tidy_path
 
 
 class _Parser(argparse.ArgumentParser):
@@ -64,8 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         what = "what is printed" if error.filename is None else os.fsdecode(error.filename)
         if error.filename is None:
             _let_go_of_stdout()
-        why = error.strerror or error
-        print(f"error: {what}: {why}: check the path, its rights and the space", file=sys.stderr)
+        # Who may not read something is not helped by what writing needs.
+        denied = isinstance(error, PermissionError)
+        advice = "check the path and its permissions" if denied else remedy(error)
+        print(f"error: {what}: {reason(error)}: {advice}", file=sys.stderr)
         return 2
     return 0
 
@@ -142,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> None:
-    out, paths = Path(options.out), [Path(source) for source in options.sources]
+    out, paths = tidy_path(options.out), [tidy_path(source) for source in options.sources]
     _check_options(options, out, paths)
     # Whoever reads JSON from stdout reads nothing else there.
     tell = say if options.report != "-" else functools.partial(print, file=sys.stderr)
@@ -171,7 +174,7 @@ def _run(options: argparse.Namespace) -> None:
         tell(line)
     tell(f"wrote       {' and '.join(map(str, places))}")
     if options.to == "orbax":
-        for line in (*accounting.training_draws(weights), *accounting.what_next(weights, out)):
+        for line in (*accounting.training_draws(weights), *next_commands.what_next(weights, out)):
             tell(line)
 
 

@@ -1,11 +1,9 @@
-"""What became of each tensor, and where to go from here, for people and for programs."""
+"""What became of each tensor, for people and for programs."""
 
 import collections
 import dataclasses
 import json
-import shlex
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from aavs_jax import tree
@@ -14,13 +12,12 @@ from aavs_jax.convert.engine import Fate
 from aavs_jax.convert.fitting import TASKS, missing_for
 from aavs_jax.convert.importing import Source, Weights
 from aavs_jax.errors import UserError
+from aavs_jax.models.config import BACKBONES
 
-# (embed_dim, depths) -> as everyone calls it.
+# (embed_dim, depths) -> as everyone calls it: "Swin-T".
 SWINS = {
-    (96, (2, 2, 6, 2)): "Swin-T",
-    (96, (2, 2, 18, 2)): "Swin-S",
-    (128, (2, 2, 18, 2)): "Swin-B",
-    (192, (2, 2, 18, 2)): "Swin-L",
+    (sizes["embed_dim"], sizes["depths"]): name.replace("_", "-").title()
+    for name, sizes in BACKBONES.items()
 }
 # The first that a path has decides.
 PARTS = (
@@ -40,8 +37,6 @@ PARTS = (
     ("decoder/", "decoder"),
 )
 SETS = {"binary": "S4 and MS3", "semantic": "AVSS"}
-CONFIGS = {"binary": "configs/s4.py", "semantic": "configs/avss.py"}
-ALSO = {"configs/s4.py": "  # or configs/ms3.py"}  # one network serves both
 
 
 def describe(card: Card) -> str:
@@ -158,26 +153,6 @@ def training_draws(weights: Weights) -> list[str]:
             + ", ".join(f"{part} ({number})" for part, number in parts.items())
         )
     return lines
-
-
-def what_next(weights: Weights, out: Path) -> list[str]:
-    """The commands that one may want to type now."""
-    card = weights.card
-    place = shlex.quote(str(out))
-    run = "python -m aavs_jax.main --config="
-    if card.kind == "aavs":
-        config = CONFIGS[card.network["task"]]
-        also = ALSO.get(config, "")
-        lines = [f"evaluate:  {run}{config}:/data/avsbench --evaluate={place}{also}"]
-        return [*lines, f"export:    python -m aavs_jax.convert {place} --to=aavs --out FILE.pth"]
-    if card.kind == "vggish":
-        vggish = f"--config.init.mask2former=DIR --config.init.vggish={place}"
-        return [f"train:     {run}{CONFIGS['binary']}:/data/avsbench {vggish}  # or another config"]
-    given = f"--config.init.mask2former={place} --config.init.vggish=DIR"
-    return [
-        f"train:     {run}{config}:/data/avsbench {given}{ALSO.get(config, '')}"
-        for config in CONFIGS.values()
-    ]
 
 
 def part_of(path: str) -> str:

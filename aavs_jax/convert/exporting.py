@@ -248,5 +248,5 @@ def _write_files(makers: Mapping[Path, Callable[[Path], None]]) -> None:
         for path in done:
             path.unlink()
         if isinstance(error, OSError):
-            raise cannot_write(next(iter(makers)), error.strerror or str(error)) from error
+            raise cannot_write(next(iter(makers)), error) from error
         raise

@@ -17,11 +17,12 @@ from aavs_jax.card import Card
 from aavs_jax.checkpoint import PARAMETERS, load_left_over, save_parameters
 from aavs_jax.convert import engine, files, recognising, sizes
 from aavs_jax.convert.engine import Fate
-from aavs_jax.convert.files.placing import reason, staged
+from aavs_jax.convert.files.placing import staged
 from aavs_jax.convert.naming import plan
 from aavs_jax.convert.tables import Format
 from aavs_jax.errors import UserError
 from aavs_jax.progress import progress_bar
+from data_pipelines.errors import reason, remedy
 
 CARD = "card"  # key of a safetensors file's metadata, where the file holds a folder of ours
 LEFT_OVER = "left_over/"  # before the names of what was left over, in such a file
@@ -259,8 +260,8 @@ def _refuse_folders_without_a_card(path: Path) -> None:
     for orbax in (path / "_CHECKPOINT_METADATA", path / "checkpoints"):
         if orbax.exists():
             raise UserError(
-                f"{path} holds an Orbax checkpoint without a {cards.FILE}, as earlier versions of "
-                "aavs_jax wrote them: convert the origin once more, or train once more"
+                f"{path} holds an Orbax checkpoint without a {cards.FILE}, which says what network "
+                "it is of: put the file back, convert the origin once more, or train once more"
             )
     phases = sorted(path.glob(f"*/*/{cards.FILE}")) or sorted(path.glob(f"*/{cards.FILE}"))
     if phases:
@@ -352,18 +353,18 @@ def appearing(out: Path) -> Iterator[Path]:
         with staged(out) as folder:
             yield folder
     except OSError as error:
-        raise cannot_write(out, reason(error)) from error
+        raise cannot_write(out, error) from error
     except UserError as error:
         # Those who wrote may have given advice for other commands, and the name of a part.
         cause = error.__cause__ or error.__context__
         if isinstance(cause, Exception):
-            raise cannot_write(out, reason(cause)) from error
+            raise cannot_write(out, cause) from error
         raise
 
 
-def cannot_write(out: Path, why: str) -> UserError:
+def cannot_write(out: Path, cause: BaseException) -> UserError:
     """Says that and why nothing was written."""
     return UserError(
-        f"cannot write {out} ({why}): nothing was written; free some space, make the folder "
-        "writable, or choose another with --out"
+        f"cannot write {out} ({reason(cause)}): nothing was written; {remedy(cause)}, or choose "
+        "another place with --out"
     )

@@ -9,6 +9,13 @@ LEVELS = 3  # feature levels of the pixel decoder and the decoder: strides 32, 1
 POINTS = 4  # sampling points per head and level
 GROUPS = 32  # of every GroupNorm
 ADAPTER_RATIO = 4  # an adapter's bottleneck is this much narrower
+# The published Swins by name, with the windows of the Mask2Formers that are published with them.
+BACKBONES = {
+    "swin_t": dict(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), window_size=7),
+    "swin_s": dict(embed_dim=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24), window_size=7),
+    "swin_b": dict(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), window_size=12),
+    "swin_l": dict(embed_dim=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48), window_size=12),
+}
 
 
 def _divides(name: str, divisor: int, of: str, value: int) -> None:

@@ -56,18 +56,18 @@ def find(packages: str | os.PathLike | None) -> tuple[Path, ...]:
     """
     if packages is None:
         places = (INSTALLED,)
-        where = f"The media are not in {INSTALLED / 'tuxpaint'}"
+        where = f"the media are not in {INSTALLED / 'tuxpaint'}"
     else:
         top = Path(packages)
         if not top.is_dir():
-            raise DataError(f"There is no folder {top}; give --packages another one.")
+            raise DataError(f"there is no folder {top}; give --packages another one.")
         places = tuple(
             share
             for folder in (top, *sorted(p for p in top.iterdir() if p.is_dir()))
             for share in (folder / "usr" / "share", folder)
             if (share / "tuxpaint").is_dir()
         )
-        where = f"The media are not in {top}"
+        where = f"the media are not in {top}"
     absent = [
         package
         for package, folder in zip(PACKAGES, (STAMPS, PICTURES[0]), strict=True)
@@ -112,7 +112,7 @@ def load(places: tuple[Path, ...], size: int) -> Media:
     classes = len({stamp.name for stamp in stamps})
     if classes < MIN_CLASSES or not paths:
         raise DataError(
-            f"Only {classes} classes of stamps and {len(paths)} backgrounds were found below "
+            f"only {classes} classes of stamps and {len(paths)} backgrounds were found below "
             f"{' and '.join(str(p) for p in places)}: are these whole copies of the packages "
             f"{' and '.join(PACKAGES)}?"
         )
@@ -137,7 +137,7 @@ def _open(path: Path, mode: str) -> Image.Image:
             return image.convert(mode)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as fault:
         raise DataError(
-            f"The picture {path} cannot be read ({fault}); install the packages anew."
+            f"the picture {path} cannot be read ({fault}); install the packages anew."
         ) from fault
 
 
@@ -146,7 +146,7 @@ def _cutout(path: Path, size: int) -> np.ndarray:
     image = _open(path, "RGBA")
     box = image.getchannel("A").point(lambda a: 255 * (a > 127)).getbbox()
     if box is None:
-        raise DataError(f"The picture {path} is transparent everywhere; install the packages anew.")
+        raise DataError(f"the picture {path} is transparent everywhere; install the packages anew.")
     image = image.crop(box)
     image.thumbnail((size, size), Image.Resampling.LANCZOS, reducing_gap=None)
     return np.pad(np.asarray(image), ((2, 2), (2, 2), (0, 0)))
@@ -180,7 +180,7 @@ def tidy(waveform: np.ndarray, path: Path) -> np.ndarray:
     power = np.convolve(waveform.astype(np.float64) ** 2, np.ones(_ENVELOPE) / _ENVELOPE, "same")
     level = np.sqrt(np.maximum(power, 0))
     if level.max() < 1e-3:
-        raise DataError(f"The recording {path} holds only silence; install the packages anew.")
+        raise DataError(f"the recording {path} holds only silence; install the packages anew.")
     quiet = level < _QUIET * level.max()
     keep = np.ones(len(waveform), bool)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], quiet, [False]]).astype(np.int8)))

@@ -90,7 +90,7 @@ def _written(todo: list[Plan], arguments: tuple, workers: int) -> Iterator[None]
         yield from pool.map(_write_in_worker, todo, chunksize=4)
     except BrokenProcessPool as fault:
         raise DataError(
-            "A process that draws clips was ended from outside, perhaps for want of memory; give "
+            "a process that draws clips was ended from outside, perhaps for want of memory; give "
             "fewer --workers."
         ) from fault
     finally:

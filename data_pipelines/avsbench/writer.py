@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines.avsbench import layout
-from data_pipelines.errors import DataError
+from data_pipelines.errors import DataError, reason, remedy, tidy_path
 
 MAX_CLIPS = 100_000  # the ids have five digits
 MIN_SIZE = 16
@@ -46,7 +46,7 @@ def check_free(out: Path) -> None:
     if out.is_dir():
         if any(out.iterdir()):
             raise DataError(
-                f"The folder {out} is not empty; name a new one with --out, or empty it first."
+                f"the folder {out} is not empty; name a new one with --out, or empty it first."
             )
     elif out.exists() or out.is_symlink():
         raise DataError(f"{out} is not a folder; name a new one with --out.")
@@ -66,7 +66,7 @@ def whole_folder(out: str | os.PathLike) -> Iterator[Path]:
     Raises:
       DataError: `out` is in use, or the body met an OSError (no space, no permission).
     """
-    out = Path(out).absolute()
+    out = tidy_path(Path(out).absolute())
     partial = out.parent / f".{out.name}.partial"
     try:
         check_free(out)
@@ -76,10 +76,9 @@ def whole_folder(out: str | os.PathLike) -> Iterator[Path]:
         yield partial
         os.replace(partial, out)
     except OSError as error:
-        reason = error.strerror or error
         raise DataError(
-            f"Cannot write the data set to {out}: {reason}; free some space or give --out another "
-            "folder."
+            f"cannot write the data set to {out}: {reason(error)}; {remedy(error)}, or give --out "
+            "another folder"
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -47,6 +47,9 @@ def compare(
     Raises:
         DataError: no data set there, none of its clips fit, or PyTorch is missing.
     """
+    if not alone:
+        # Asked for now: preparing, which comes first, can take minutes.
+        public_loader.import_torch()
     table = read_table(raw_dir)
     chosen = choose(table, clips)
     files = [files_of(clip) for clip in chosen]
@@ -212,7 +215,11 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="W",
         help="worker processes, each on a core of its own (default: 1, and one for each core)",
     )
-    parser.add_argument("--alone", action="store_true", help="without the public way")
+    parser.add_argument(
+        "--alone",
+        action="store_true",
+        help="measure this pipeline only: the public way needs PyTorch, this one does not",
+    )
     options = parser.parse_args(arguments)
     try:
         check_numbers(options.clips, options.rounds, options.workers)

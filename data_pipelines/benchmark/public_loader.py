@@ -59,14 +59,7 @@ def batches(
     Raises:
         DataError: PyTorch is not installed.
     """
-    try:
-        import torch
-        import torch.utils.data
-    except ImportError as fault:
-        raise DataError(
-            'the comparison needs PyTorch: pip install "aavs_jax[test]", or measure this pipeline '
-            "alone with --alone"
-        ) from fault
+    torch = import_torch()
     torch.set_num_threads(1)  # as a DataLoader's workers have it
     mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (MEAN, STD))
     vggish = _vggish(torch)
@@ -116,6 +109,24 @@ def batches(
         multiprocessing_context="fork" if num_workers else None,
     )
     return iter(loader)
+
+
+def import_torch():
+    """The module `torch`, with `torch.utils.data`.
+
+    Raises:
+        DataError: PyTorch is not installed, or does not start.
+    """
+    try:
+        import torch
+        import torch.utils.data
+    except (ImportError, OSError) as fault:  # OSError: one of its shared libraries is missing
+        raise DataError(
+            "the comparison with public loaders needs PyTorch, which cannot be imported "
+            f"({' '.join(str(fault).split())[:200]}): install it with "
+            'pip install -e ".[test]", or measure this pipeline alone with --alone'
+        ) from fault
+    return torch
 
 
 def _vggish(torch):

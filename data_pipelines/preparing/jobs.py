@@ -27,7 +27,7 @@ from data_pipelines.avs_clips.avs_clips_dataset_builder import (
     clear,
     is_complete,
 )
-from data_pipelines.errors import DataError
+from data_pipelines.errors import DataError, reason, remedy, tidy_path
 from data_pipelines.layouts.raw import RawClip, RawTable
 from data_pipelines.preparing.chunks import CLIPS, Chunk, Record, examples
 from data_pipelines.preparing.folder_report import gather
@@ -293,12 +293,16 @@ def _faults_of_writing(folder: Path, out: Path) -> Iterator[None]:
         yield
     except OSError as fault:
         raise DataError(
-            f"cannot prepare {folder} in {out}: {fault.strerror or fault}"
-            + (f" ({fault.filename})" if fault.filename else "")
+            f"cannot prepare {folder} in {out}: {reason(fault)}"
+            + (f" ({tidy_path(os.fsdecode(fault.filename))})" if fault.filename else "")
+            + f": {remedy(fault)}, or choose another folder for prepared data"
         ) from fault
     except RuntimeError as fault:
         # So array_record's writer reports a full disk and the like.
-        reason = re.search(r"write\(\) failed: ([^;]+)", str(fault))
-        if reason is None:
+        said = re.search(r"write\(\) failed: ([^;]+)", str(fault))
+        if said is None:
             raise
-        raise DataError(f"cannot prepare {folder} in {out}: {reason[1]}") from fault
+        raise DataError(
+            f"cannot prepare {folder} in {out}: {said[1]}: {remedy(fault)}, or choose another "
+            "folder for prepared data"
+        ) from fault

@@ -61,7 +61,8 @@ def test_what_is_said_of_aavs(published, convert, tmp_path):
     said = convert(published["aavs_s4_wrapped"], "--out", tmp_path / "out")
     assert "AAVS's binary network" in said.out and "5 queries, 2 classes" in said.out
     assert "'state_dict'" in said.out and "'module.'" in said.out and "epoch" in said.out
-    assert f"configs/s4.py:/data/avsbench --evaluate={tmp_path / 'out'}  # or" in said.out
+    given = f"--evaluate={tmp_path / 'out'} --config.init.vggish=DIR"
+    assert f"configs/s4.py:/data/avsbench {given}  # or" in said.out
     assert "configs/ms3.py" in said.out
     assert "without an audio encoder" in said.out
     assert "100%" in said.err  # the bar
@@ -498,6 +499,9 @@ def test_without_rights(published):
         said = [line for line in found.stderr.splitlines() if line.startswith("error: ")]
         for line, place in zip(said, cases.values(), strict=True):
             assert place in line and "Permission denied" in line and "--workdir" not in line
+            written = place.startswith("fixed/")  # closed is not even looked into
+            assert ("make the folder writable" in line) == written
+            assert "space" not in line and ("permissions" in line) != written
         assert sorted(os.listdir(folder)) == ["closed", "fixed", "v.pth"]
         assert os.listdir(folder / "fixed") == []
 

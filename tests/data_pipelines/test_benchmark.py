@@ -125,12 +125,35 @@ def test_wrong_requests_are_one_sentence(raw_shapes, tmp_path, capsys):
         assert words in output.err and output.err.count("\n") == 1 and not output.out
 
 
-def test_without_torch_it_says_what_to_do(chosen, monkeypatch):
+def test_without_torch_it_says_so_before_anything_is_read(raw_shapes, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(DataError, match=r"pip install \"aavs_jax\[test\]\".*--alone"):
-        public_loader.batches(
-            [benchmark.files_of(chosen[0])], image_size=8, label_size=8, num_workers=0
-        )
+    monkeypatch.setattr(benchmark, "read_table", lambda *_: pytest.fail("data was read first"))
+    assert benchmark.main([str(raw_shapes)]) == 2
+    output = capsys.readouterr()
+    assert output.err.startswith("error: ") and output.err.count("\n") == 1 and not output.out
+    assert 'pip install -e ".[test]"' in output.err and "--alone" in output.err
+
+
+def test_alone_needs_no_torch_and_measures_this_pipeline_only(raw_shapes, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    measured = []
+
+    def in_this_process(function, *arguments, **options):
+        if function is measuring.memory:
+            return [100.0] * (1 + measuring.EPOCHS)
+        way, clips, workers = arguments
+        # What is to be measured is there and can be read.
+        assert next(measuring.training_batches(way.data_dir))["frames"].shape[0] == 1
+        measured.append((way.name, workers))
+        return Seconds(None, 1.0, 1.0)
+
+    monkeypatch.setattr(measuring, "in_a_process", in_this_process)
+    flags = [str(raw_shapes), "--clips", "2", "--rounds", "1", "--workers", "1", "--alone"]
+    assert benchmark.main(flags) == 0
+    ways = ("this pipeline, frames as they came", "this pipeline, frames --size 384")
+    assert measured == [(way, 1) for way in ways]
+    said = capsys.readouterr().out
+    assert all(way in said for way in ways) and benchmark.PUBLIC not in said
 
 
 def test_figures_are_medians_and_ratios_of_the_same_number_of_workers():

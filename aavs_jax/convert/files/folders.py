@@ -45,7 +45,9 @@ def read_state_dict(path: Path) -> StateDict:
             raise UserError(f"there is nothing at {path}: check the path")
     except (OSError, ValueError) as error:
         reason = (error.strerror or error) if isinstance(error, OSError) else error
-        raise UserError(f"{path} can't be read ({reason}): check the path and its rights") from None
+        raise UserError(
+            f"{path} can't be read ({reason}): check the path and its permissions"
+        ) from None
     chosen = path if names is None else _in_folder(path, names)
     if chosen.name.endswith(INDEX):
         return _shards(chosen)
@@ -107,7 +109,9 @@ def _weight_map(index: Path) -> dict[str, str]:
         if not found or not all(type(name) is str for name in found.values()):
             raise ValueError("its weight_map is empty")
     except OSError as error:
-        raise UserError(f"{index} can't be read ({error.strerror}): check its rights") from None
+        raise UserError(
+            f"{index} can't be read ({error.strerror}): check its permissions"
+        ) from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(
             f"{index} is damaged (it maps no tensors to files): download it again"

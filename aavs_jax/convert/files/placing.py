@@ -3,13 +3,13 @@
 import contextlib
 import errno
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from aavs_jax.errors import UserError
+from data_pipelines.errors import reason, remedy
 
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR)
 
@@ -76,13 +76,6 @@ def _moved(made: Path, out: Path) -> bool:
 def cannot_write(path: Path, cause: Exception) -> UserError:
     """Says that and why a file is not there."""
     return UserError(
-        f"{path} can't be written ({reason(cause)}): check its folder, its rights and the space "
-        "left"
+        f"cannot write {path} ({reason(cause)}): nothing was written; {remedy(cause)}, or choose "
+        "another place"
     )
-
-
-def reason(cause: Exception) -> str:
-    """What the system said, also out of the words of TensorStore and of safetensors."""
-    said = re.search(r"([^:]+?) [\[(]os[_ ]error", str(cause))
-    words = getattr(cause, "strerror", None) or (said[1].strip() if said else str(cause))
-    return (words.splitlines() or [""])[0][:200]

@@ -94,7 +94,9 @@ def read_file(path: Path) -> Raw:
         raise UserError(f"{path} {error}") from None
     except (OSError, ValueError) as error:
         reason = (error.strerror or error) if isinstance(error, OSError) else error
-        raise UserError(f"{path} can't be read ({reason}): check the path and its rights") from None
+        raise UserError(
+            f"{path} can't be read ({reason}): check the path and its permissions"
+        ) from None
 
 
 def _open(path: str, flags: int) -> int:

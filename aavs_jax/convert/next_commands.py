@@ -1,0 +1,111 @@
+"""The commands that one may want to type after a conversion, such that they work as they stand.
+
+They name the paper's recipes, so the sizes of these stand here as they do in configs/.
+"""
+
+import dataclasses
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from aavs_jax import card as cards
+from aavs_jax.convert.importing import AUDIO_ENCODER, Weights
+from aavs_jax.errors import UserError
+from aavs_jax.models.config import AAVSConfig
+from aavs_jax.pretrained import MAKING, decisive_sizes
+from aavs_jax.size_keys import flat_sizes, size_flags, without_key
+
+RUN = "python -m aavs_jax.main --config="
+DATA = ":/data/avsbench"  # stands for the user's folder
+# (task, whether there are prior masks) -> the recipe that trains and evaluates such a network.
+RECIPES = {
+    ("binary", False): "configs/s4.py",
+    ("semantic", True): "configs/avss.py",
+    ("semantic", False): "configs/avss_end_to_end.py",
+}
+UNDERSTAND = "understand"
+STAGES = {
+    "configs/s4.py": ("localise",),
+    "configs/avss.py": ("localise", UNDERSTAND),
+    "configs/avss_end_to_end.py": (UNDERSTAND,),
+}
+QUERIES = 100  # of the stage `understand`
+STARTS = ("configs/s4.py", "configs/avss.py")  # for what can become any network
+ALSO = {"configs/s4.py": "  # or configs/ms3.py"}  # one network serves both
+# The networks of the recipes: all their sizes, and those that the configs have keys for.
+NETWORK = flat_sizes(dataclasses.asdict(AAVSConfig()))
+MODEL = {
+    key: value
+    for key, value in NETWORK.items()
+    if key not in ("backbone.patch_size", "backbone.mlp_ratio")
+}
+# The recipe trains adapters alone; a bare backbone needs all that is around it trained, too.
+TRAINS = "('(?!audio_encoder/).*',)"
+
+
+def what_next(weights: Weights, out: Path) -> list[str]:
+    """The commands that train with, evaluate or export what was converted, a line each.
+
+    Args:
+      weights: as converted.
+      out: the folder they were written to. An audio encoder in `vggish` beside it is named where
+        one is needed.
+    """
+    card, place = weights.card, shlex.quote(str(out))
+    if card.kind == "vggish":
+        given = f"--config.init.mask2former=DIR --config.init.vggish={place}"
+        sizes = decisive_sizes(card.network, with_sound=True)
+        lines = [_train(config, given, sizes, card) for config in STARTS]
+        return [*lines, _where_from("mask2former")]
+    held = [path for path in weights.parameters if path.startswith(AUDIO_ENCODER)]
+    # One that was drawn at random would never be trained: the recipe has it frozen.
+    sound = bool(held) and not any(path in card.new for path in held)
+    sizes = decisive_sizes(card.network, with_sound=bool(held))
+    beside = None if sound else _audio_encoder_beside(out)
+    if held and beside and any(sizes[key] != value for key, value in beside.items()):
+        beside = None  # another than the network is made for
+    folder = f"--config.init.vggish={shlex.quote(str(out.parent / 'vggish')) if beside else 'DIR'}"
+    made = [] if sound or beside else [_where_from("vggish")]
+    task, prior = card.network.get("task"), bool(card.network.get("prior"))
+    recipes = [RECIPES[task, prior]] if (task, prior) in RECIPES else []
+    if card.kind == "aavs" and not card.new:
+        export = f"export:    python -m aavs_jax.convert {place} --to=aavs --out FILE.pth"
+        # The folder `vggish` beside the weights is found without being named.
+        given = f"--evaluate={place}" + (f" {folder}" if made else "")
+        lines = [f"evaluate:  {RUN}{c}{DATA} {given}{ALSO.get(c, '')}" for c in recipes]
+        return [*lines, *made, export]
+    given = f"--config.init.mask2former={place}" + ("" if sound else f" {folder}")
+    sizes |= beside or {}
+    configs = recipes if card.kind == "aavs" else STARTS
+    return [*(_train(config, given, sizes, card) for config in configs), *made]
+
+
+def _train(config: str, given: str, sizes: Mapping[str, Any], card: cards.Card) -> str:
+    models = dict.fromkeys(STAGES[config], MODEL)
+    if lacking := without_key(models, NETWORK, sizes):
+        words = ", ".join(f"{key} {value}" for key, value in lacking.items())
+        return f"train:     not by {config}, which has no key for {words}"
+    flags = size_flags(models, sizes)
+    # The semantic recipe takes the queries' features as they are, and with them their number.
+    queries = card.network.get("num_queries", QUERIES)
+    if UNDERSTAND in models and queries != QUERIES:
+        flags.append(f"--config.stages.{UNDERSTAND}.model.num_queries={queries}")
+    if card.kind == "swin":
+        keys = [f"--config.stages.{stage}.phases.a.trains={TRAINS}" for stage in models]
+        flags += map(shlex.quote, keys)
+    return " ".join([f"train:     {RUN}{config}{DATA} {given}", *flags]) + ALSO.get(config, "")
+
+
+def _where_from(key: str) -> str:
+    file, command = MAKING[key]
+    return f"           DIR: of {file}, with {command}"
+
+
+def _audio_encoder_beside(out: Path) -> dict[str, Any] | None:
+    """The sizes of the audio encoder in the folder `vggish` beside; None if there is none."""
+    try:
+        found = cards.read(out.parent / "vggish")
+    except UserError:
+        return None
+    return decisive_sizes(found.network, with_sound=True) if found.kind == "vggish" else None

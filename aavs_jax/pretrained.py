@@ -17,7 +17,7 @@ from orbax.checkpoint import v1 as ocp
 from aavs_jax import card
 from aavs_jax.checkpoint import PARAMETERS
 from aavs_jax.errors import UserError
-from aavs_jax.models.config import AAVSConfig
+from aavs_jax.models.config import DROP_PATH_OPTIONS, AAVSConfig
 from aavs_jax.models.init import abstract_model
 from aavs_jax.tree import flatten
 
@@ -34,9 +34,11 @@ MAKING = {
         "python -m aavs_jax.convert vggish-10086976.pth --out weights/vggish",
     ),
 }
+# Of training alone.
+DROP_PATH = {"backbone.drop_path_rate", *(f"backbone.{key}" for key in DROP_PATH_OPTIONS)}
 # Two networks that differ in these can share parameters: classes and queries that do not fit are
-# drawn afresh, and the others are not in the parameters.
-MAY_DIFFER = {"task", "num_classes", "num_queries", "prior", "dtype", "backbone.drop_path_rate"}
+# initialised at random, and the others are not in the parameters.
+MAY_DIFFER = {"task", "num_classes", "num_queries", "prior", "dtype", *DROP_PATH}
 
 
 @dataclasses.dataclass(frozen=True)

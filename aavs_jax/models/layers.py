@@ -155,8 +155,9 @@ def resize_matrix(size: int, new_size: int) -> np.ndarray:
 
 
 def resize_bilinear(x: jax.Array, size: tuple[int, int], axes: tuple[int, int]) -> jax.Array:
-    """Resizes two axes, as torch's `interpolate` does with `align_corners=False`: to 5e-7 of
-    values up to 1.
+    """Resizes two axes, as torch's `interpolate` does with `align_corners=False`.
+
+    Values up to 1 agree to 5e-7.
 
     As two products with constant matrices: unlike gathers these differentiate fast everywhere. They
     ask for full precision, because thresholds lie behind them: masks hit exactly 0.5.

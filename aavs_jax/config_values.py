@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from aavs_jax.errors import UserError
-from aavs_jax.models.config import BACKBONES
+from aavs_jax.models.config import BACKBONES, DROP_PATH_OPTIONS
 from configs import base
 from data_pipelines.audible_shapes.plan import MIN_CLIPS
 from data_pipelines.augment import augmentations
@@ -106,6 +106,10 @@ RULES: dict[str, Rule] = {
         lambda value: 0 <= value < 1,
         "give 0, or a share below 1",
     ),
+    **{
+        f"stages.*.model.backbone.{key}": _one_of(*choices)
+        for key, choices in DROP_PATH_OPTIONS.items()
+    },
 }
 
 

@@ -17,10 +17,9 @@ from aavs_jax.card import Card
 from aavs_jax.checkpoint import PhaseCheckpoints
 from aavs_jax.errors import UserError
 from aavs_jax.method import Method, make_method
-from aavs_jax.pretrained import AUDIO_ENCODER, MAKING, check_converted
+from aavs_jax.pretrained import AUDIO_ENCODER, DROP_PATH, MAKING, check_converted
 from aavs_jax.progress import say
 from aavs_jax.starting import in_words
-from aavs_jax.stepping_stones import phase_card
 from configs import base
 from data_pipelines.errors import tidy_path
 from data_pipelines.source import ClipSource
@@ -298,8 +297,8 @@ def _say_sizes(stage_name: str, asked: Config, taken: Config, folder: Path) -> N
         differing += [
             f"{part}.{key} {now[key]} (not {before[key]})"
             for key in before
-            # Has no part in an evaluation.
-            if now[key] != before[key] and key != "backbone.drop_path_rate"
+            # Drop-path has no part in an evaluation.
+            if now[key] != before[key] and key not in DROP_PATH
         ]
     if differing:
         say(f"[{stage_name}] is of the sizes of {folder}: {', '.join(differing)}")

@@ -18,7 +18,7 @@ from aavs_jax import card
 from aavs_jax.checkpoint import PARAMETERS
 from aavs_jax.convert import files
 from aavs_jax.errors import UserError
-from aavs_jax.models.config import AAVSConfig
+from aavs_jax.models.config import DROP_PATH_OPTIONS, AAVSConfig
 from aavs_jax.models.init import abstract_model
 from aavs_jax.size_keys import flat_sizes, size_flags, without_key
 from data_pipelines.errors import tidy_path
@@ -36,9 +36,11 @@ MAKING = {
         "python -m aavs_jax.convert vggish-10086976.pth --out weights/vggish",
     ),
 }
+# Of training alone.
+DROP_PATH = {"backbone.drop_path_rate", *(f"backbone.{key}" for key in DROP_PATH_OPTIONS)}
 # Two networks that differ in these can share parameters: classes and queries that do not fit are
-# drawn afresh, and the others are not in the parameters.
-MAY_DIFFER = {"task", "num_classes", "num_queries", "prior", "dtype", "backbone.drop_path_rate"}
+# initialised at random, and the others are not in the parameters.
+MAY_DIFFER = {"task", "num_classes", "num_queries", "prior", "dtype", *DROP_PATH}
 
 
 @dataclasses.dataclass(frozen=True)

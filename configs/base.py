@@ -247,7 +247,10 @@ def paper_model(task: str) -> ConfigDict:
     model.backbone.depths = (2, 2, 18, 2)
     model.backbone.num_heads = (4, 8, 16, 32)
     model.backbone.window_size = 12
+    # Drop-path: the chance that a block's branch is left out for a frame in training.
     model.backbone.drop_path_rate = 0.3
+    model.backbone.drop_path_schedule = "constant"  # in every block; 'linear': rising from 0 to it
+    model.backbone.drop_path_branches = "attention"  # or 'both': the MLP's as well
     model.audio = ConfigDict()
     model.audio.channels = 1  # of sound; 2: left and right, which VPO-MSMI's positions need
     model.audio.blocks = ((64,), (128,), (256, 256), (512, 512))

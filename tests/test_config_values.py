@@ -110,6 +110,8 @@ IMPOSSIBLE = [
     (STAGE + "model.num_queries", 0),
     (STAGE + "model.backbone.depths", (1, 0, 1, 1)),
     (STAGE + "model.backbone.drop_path_rate", 1.0),
+    (STAGE + "model.backbone.drop_path_schedule", "rising"),
+    (STAGE + "model.backbone.drop_path_branches", "mlp"),
     (STAGE + "model.dtype", "int8"),
     (STAGE + "data.batch_size", 0),
     (STAGE + "data.image_size", 5000),

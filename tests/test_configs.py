@@ -150,7 +150,13 @@ def test_the_papers_recipe_that_all_share(name, stage_name):
     assert stage["model"]["audio"]["channels"] == 1
     assert (data["image_size"], data["label_size"]) == (384, 224)
     assert stage["model"]["num_queries"] == (30 if stage["task"] == "binary" else 100)
-    assert stage["model"]["backbone"]["drop_path_rate"] == 0.3
+    backbone = stage["model"]["backbone"]
+    drop_path = {key: value for key, value in backbone.items() if key.startswith("drop_path")}
+    assert drop_path == {
+        "drop_path_rate": 0.3,
+        "drop_path_schedule": "constant",
+        "drop_path_branches": "attention",
+    }
     assert stage["model"]["dtype"] == "float32"
 
 

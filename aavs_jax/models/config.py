@@ -16,6 +16,11 @@ BACKBONES = {
     "swin_b": dict(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), window_size=12),
     "swin_l": dict(embed_dim=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48), window_size=12),
 }
+# What the options of drop-path may be.
+DROP_PATH_OPTIONS = {
+    "drop_path_schedule": ("constant", "linear"),
+    "drop_path_branches": ("attention", "both"),
+}
 
 
 def _divides(name: str, divisor: int, of: str, value: int) -> None:
@@ -33,7 +38,11 @@ class SwinConfig:
     window_size: int = 12  # tokens per side of an attention window
     patch_size: int = 4  # pixels per side of a token
     mlp_ratio: float = 4.0
-    drop_path_rate: float = 0.3  # of the last block, rising linearly from 0 at the first
+    # Chance that a block's branch is left out for a frame in training.
+    drop_path_rate: float = 0.3
+    # 'constant': the same in every block; 'linear': rising from 0 at the first to the last block.
+    drop_path_schedule: str = "constant"
+    drop_path_branches: str = "attention"  # that may be left out; or 'both', the MLP's on its own
 
     def __post_init__(self):
         if len(self.depths) != 4 or len(self.num_heads) != 4:
@@ -46,18 +55,13 @@ class SwinConfig:
         # The pixel decoder and the readout count on strides 4, 8, 16 and 32.
         if self.patch_size != 4:
             raise ValueError(f"patch_size must be 4, not {self.patch_size}")
-
-
-# Sizes of the published Swin transformers; base and large as they were trained at 384 pixels.
-BACKBONES: dict[str, dict[str, Any]] = {
-    name: {"embed_dim": width, "depths": depths, "num_heads": heads, "window_size": window}
-    for name, width, depths, heads, window in (
-        ("swin_t", 96, (2, 2, 6, 2), (3, 6, 12, 24), 7),
-        ("swin_s", 96, (2, 2, 18, 2), (3, 6, 12, 24), 7),
-        ("swin_b", 128, (2, 2, 18, 2), (4, 8, 16, 32), 12),
-        ("swin_l", 192, (2, 2, 18, 2), (6, 12, 24, 48), 12),
-    )
-}
+        if not 0 <= self.drop_path_rate < 1:
+            raise ValueError(
+                f"drop_path_rate must be at least 0 and less than 1, not {self.drop_path_rate}"
+            )
+        for name, known in DROP_PATH_OPTIONS.items():
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"{name} must be {' or '.join(map(repr, known))}, not {value!r}")
 
 
 @dataclasses.dataclass(frozen=True)

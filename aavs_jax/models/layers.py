@@ -135,14 +135,19 @@ def gelu(x: jax.Array) -> jax.Array:
 def resize_matrix(size: int, new_size: int) -> np.ndarray:
     """The two-tap linear interpolation of one axis as a float32 matrix [new_size, size].
 
-    Half-pixel centres, edges repeated, no antialiasing when shrinking. Positions are exact
-    fractions, so that a tap weight of one half is one half.
+    Half-pixel centres, edges repeated, no antialiasing when shrinking. The arithmetic is torch's:
+    its scale, size / new_size, is a float32, which moves the taps of 384 -> 224 by 1.5e-5 of a
+    pixel. The position scale * (i + 1/2) - 1/2 is rounded to float32 once, as a fused
+    multiply-add does it; torch's builds for CPUs without that instruction round twice.
     """
-    step = 2 * new_size
-    position = np.maximum((2 * np.arange(new_size) + 1) * size - new_size, 0)  # in 1/step pixels
-    low = position // step
+    scale = np.float32(size) / np.float32(new_size)
+    centres = np.arange(new_size) + 0.5
+    # In float64 this product of two float32 numbers is exact.
+    position = np.maximum(np.float64(scale) * centres - 0.5, 0.0).astype(np.float32)
+    # A scale that was rounded up may point behind the last pixel.
+    low = np.minimum(position.astype(np.int64), size - 1)
     high = np.minimum(low + 1, size - 1)
-    upper = ((position % step) / step).astype(np.float32)
+    upper = np.clip(position - low.astype(np.float32), 0.0, 1.0)
     matrix = np.zeros((new_size, size), np.float32)
     np.add.at(matrix, (np.arange(new_size), low), 1 - upper)
     np.add.at(matrix, (np.arange(new_size), high), upper)
@@ -151,6 +156,8 @@ def resize_matrix(size: int, new_size: int) -> np.ndarray:
 
 def resize_bilinear(x: jax.Array, size: tuple[int, int], axes: tuple[int, int]) -> jax.Array:
     """Resizes two axes, as torch's `interpolate` does with `align_corners=False`.
+
+    Values up to 1 agree to 5e-7.
 
     As two products with constant matrices: unlike gathers these differentiate fast everywhere. They
     ask for full precision, because thresholds lie behind them: masks hit exactly 0.5.

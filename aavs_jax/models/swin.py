@@ -20,7 +20,8 @@ class Swin(nnx.Module):
 
     def __init__(self, config: SwinConfig, dtype: str):
         self.depths = config.depths
-        self.drop_path_rate = config.drop_path_rate
+        self.drop_path_rates = _drop_path_rates(config)
+        self.drop_path_branches = 2 if config.drop_path_branches == "both" else 1
         self.patch_embedding = PatchEmbedding(config.patch_size, config.embed_dim, dtype)
         self.patch_norm = LayerNorm(config.embed_dim)
         self.stages = nnx.List(
@@ -41,7 +42,8 @@ class Swin(nnx.Module):
           [N, ceil(H/4), ceil(W/4), E], [N, ., ., 2E], [N, ., ., 4E], [N, ., ., 8E].
         """
         x = self.patch_norm(self.patch_embedding(frames))
-        keep = None if rngs is None else self._branch_factors(rngs, frames.shape[0])
+        active = rngs is not None and any(self.drop_path_rates)
+        keep = self._branch_factors(rngs, frames.shape[0]) if active else None
         maps = []
         for index, stage in enumerate(self.stages):
             start = sum(self.depths[:index])
@@ -51,15 +53,23 @@ class Swin(nnx.Module):
         return maps
 
     def _branch_factors(self, rngs: nnx.Rngs, frames: int) -> jax.Array:
-        """Drop-path's factors [blocks,2,N,1,1,1]: 0, or 1 / (chance to be kept).
+        """Drop-path's factors [blocks,branches,N,1,1,1]: 0, or 1 / (chance to be kept).
 
         One draw for all blocks: a draw in every block would fill the program with key arithmetic.
         """
-        blocks = sum(self.depths)
-        kept = 1 - np.linspace(0, self.drop_path_rate, blocks, dtype=np.float32)
+        kept = 1 - np.asarray(self.drop_path_rates, np.float32)
+        shape = (len(kept), self.drop_path_branches, frames, 1, 1, 1)
         kept = kept[:, None, None, None, None, None]
-        uniform = jax.random.uniform(rngs.dropout(), (blocks, 2, frames, 1, 1, 1))
+        uniform = jax.random.uniform(rngs.dropout(), shape)
         return jnp.where(uniform < kept, 1 / kept, 0.0)
+
+
+def _drop_path_rates(config: SwinConfig) -> tuple[float, ...]:
+    """The chance to be left out, by block."""
+    blocks = sum(config.depths)
+    if config.drop_path_schedule == "linear":
+        return tuple(np.linspace(0, config.drop_path_rate, blocks).tolist())
+    return (config.drop_path_rate,) * blocks
 
 
 class PatchEmbedding(nnx.Module):
@@ -124,11 +134,14 @@ class Block(nnx.Module):
         self.mlp_adapter = ResidualAdapter(size, dtype)
 
     def __call__(self, x: jax.Array, factors: jax.Array | None) -> jax.Array:
-        """float32 [N,h,w,C] -> the same; `factors` [2,N,1,1,1] scale the two branches."""
+        """float32 [N,h,w,C] -> the same; `factors` [1 or 2,N,1,1,1] scale the attention's branch
+        and, where there are two, the MLP's.
+        """
         branch = self.attention_adapter(self.attention(self.attention_norm(x)))
         x = x + (branch if factors is None else branch * factors[0])
         branch = self.mlp_adapter(self.mlp_output(gelu(self.mlp_hidden(self.mlp_norm(x)))))
-        return x + (branch if factors is None else branch * factors[1])
+        scaled = factors is not None and factors.shape[0] == 2
+        return x + (branch * factors[1] if scaled else branch)
 
 
 class WindowAttention(nnx.Module):

@@ -1,5 +1,6 @@
 """The whole network at sizes of nothing; what it computes is checked in tests/parity."""
 
+import dataclasses
 import re
 
 import jax
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from aavs_jax.models import layers
 from aavs_jax.models.aavs import MEAN, STD
+from aavs_jax.models.swin import Swin
 
 OUTPUT_PROJECTIONS = "pixel_decoder/.*/attention/output/.*|decoder/.*/self_attention/output/.*"
 
@@ -89,14 +92,50 @@ def test_drop_path(network, inputs):
     assert largest(dropped[0]["mask_features"] - dropped[2]["mask_features"]) > 1e-3
 
 
-def test_drop_path_rates_rise_and_keep_the_mean(network):
-    backbone = nnx.merge(network().graphdef, network().values).backbone
-    factors = np.asarray(backbone._branch_factors(nnx.Rngs(dropout=jax.random.key(0)), 20000))
-    assert factors.shape == (5, 2, 20000, 1, 1, 1)
-    dropped = (factors == 0).mean((1, 2, 3, 4, 5))
+def drop_path_factors(network, **changes) -> np.ndarray:
+    """Of 5 blocks at the rate 0.5 and 20000 frames: [5, branches, 20000]."""
+    config = dataclasses.replace(network().config.backbone, **changes)
+    factors = Swin(config, "float32")._branch_factors(nnx.Rngs(dropout=jax.random.key(0)), 20000)
+    return np.asarray(factors)[..., 0, 0, 0]
+
+
+def test_drop_path_has_one_rate_in_every_block_and_keeps_the_mean(network):
+    factors = drop_path_factors(network)
+    assert factors.shape == (5, 1, 20000)
+    assert set(np.unique(factors)) == {0, 2}
+    np.testing.assert_allclose((factors == 0).mean((1, 2)), 0.5, atol=0.02)
+    np.testing.assert_allclose(factors.mean((1, 2)), 1, atol=0.04)
+    # Neither blocks nor frames fall together: coins of their own agree half of the time.
+    assert abs((factors[0] == factors[1]).mean() - 0.5) < 0.02
+    assert abs((factors[..., 1:] == factors[..., :-1]).mean() - 0.5) < 0.02
+
+
+def test_drop_path_of_rising_rates_and_of_both_branches(network):
+    factors = drop_path_factors(network, drop_path_schedule="linear", drop_path_branches="both")
+    assert factors.shape == (5, 2, 20000)
+    dropped = (factors == 0).mean((1, 2))
     np.testing.assert_allclose(dropped, [0, 0.125, 0.25, 0.375, 0.5], atol=0.01)
-    np.testing.assert_allclose(factors.mean((1, 2, 3, 4, 5)), 1, atol=0.02)
+    np.testing.assert_allclose(factors.mean((1, 2)), 1, atol=0.02)
     assert not np.array_equal(factors[4, 0], factors[4, 1]), "both branches fall together"
+
+
+@pytest.mark.parametrize("branches", ["attention", "both"])
+def test_drop_path_leaves_the_branches_out_that_it_names_frame_by_frame(network, branches):
+    net = network()
+    block = nnx.merge(net.graphdef, net.values).backbone.stages[0].blocks[0]
+    x = np.random.default_rng(0).normal(size=(2, 4, 4, 8)).astype(np.float32)
+    factors = np.asarray([[0, 2], [0, 2]], np.float32)[: 2 if branches == "both" else 1]
+    ours = block(x, jnp.asarray(factors)[..., None, None, None])
+
+    def mlp(x):
+        hidden = layers.gelu(block.mlp_hidden(block.mlp_norm(x)))
+        return block.mlp_adapter(block.mlp_output(hidden))
+
+    attention = block.attention_adapter(block.attention(block.attention_norm(x)))
+    mine = x + attention * np.asarray([0, 2], np.float32)[:, None, None, None]
+    both = branches == "both"
+    wanted = [mine[0] + (0 if both else 1) * mlp(mine)[0], mine[1] + (2 if both else 1) * mlp(mine)[1]]
+    assert_close([ours[0], ours[1]], wanted, 1e-5)
 
 
 def test_no_gradient_through_the_attention_mask(network):

@@ -24,6 +24,16 @@ def test_from_dict_nests_and_freezes():
         ({"num_heads": 7}, "7"),
         ({"backbone": {"embed_dim": 30}}, "30"),
         ({"backbone": {"depths": [2, 2]}}, "four"),
+        ({"backbone": {"drop_path_rate": 1.0}}, "drop_path_rate .* not 1.0"),
+        ({"backbone": {"drop_path_rate": -0.1}}, "drop_path_rate .* not -0.1"),
+        (
+            {"backbone": {"drop_path_schedule": "rising"}},
+            "drop_path_schedule must be 'constant' or 'linear', not 'rising'",
+        ),
+        (
+            {"backbone": {"drop_path_branches": "mlp"}},
+            "drop_path_branches must be 'attention' or 'both', not 'mlp'",
+        ),
     ],
 )
 def test_mistakes_are_named(values, named):

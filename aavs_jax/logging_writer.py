@@ -1,7 +1,7 @@
 """Scalars and pictures of a run: `metrics.jsonl` and TensorBoard events.
 
-`metrics.jsonl` is the record that the report reads and that two equal runs write bit for bit alike:
-it holds no times. TensorBoard's events carry the wall clock themselves.
+`metrics.jsonl` is the record that the report reads and that two equal runs on one CPU write bit for
+bit alike: it holds no times. TensorBoard's events carry the wall clock themselves.
 """
 
 import contextlib

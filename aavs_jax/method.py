@@ -26,9 +26,10 @@ class Method:
     Attributes:
       task: "binary" or "semantic".
       num_classes: K, background counted.
-      network: its sizes, nested plain values as `AAVSConfig.from_dict` takes them.
+      network: its sizes, nested plain values as `AAVSConfig.from_dict` takes them; {} where it is
+        no AAVS, and what it learns can then not be evaluated by its folder alone.
       shapes: path -> ShapeDtypeStruct of every parameter.
-      initial: seed -> parameters, as host arrays.
+      initial: (seed, only=None) -> parameters, as host arrays; only: the paths wanted, None: all.
       loss: (parameters, batch, key) -> (total, scalars); batch as in `data_pipelines.loader`,
         key for drop-path and for the points of the loss. To be jitted by the caller.
       predict: (parameters, frames [N,...], audio [N,...], prior [N,...] or None) ->
@@ -41,7 +42,7 @@ class Method:
     num_classes: int
     network: dict[str, Any]
     shapes: dict[str, jax.ShapeDtypeStruct]
-    initial: Callable[[int], dict[str, np.ndarray]]
+    initial: Callable[..., dict[str, np.ndarray]]
     loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
     predict: Callable[..., dict[str, jax.Array]]
 

@@ -181,7 +181,8 @@ def _run_phase(
         return kept | {SCORE: kept[SELECTED_BY[stage["task"]]]}
 
     directory = root / stage_name / phase_name
-    if jax.process_index() == 0 and not (directory / card.FILE).exists():
+    # A card tells the sizes of an AAVS; a network of another kind has none.
+    if method.network and jax.process_index() == 0 and not (directory / card.FILE).exists():
         origin = {"run": workdir.record["command"], "stage": stage_name, "phase": phase_name}
         card.write(directory, phase_card(stage, method, sources["train"].class_names, origin))
     steps_per_epoch = len(labelled_clips(sources["train"])) / data["batch_size"]

@@ -41,9 +41,10 @@ def train_phase(
 ) -> None:
     """Trains a phase to its end, from where it stopped if it was begun before.
 
-    Afterwards `PhaseCheckpoints(directory).best_parameters()` has what to hand over. Whether and
-    where the process was killed in between changes no figure (on CPU no bit of one; GPUs may sum
-    in another order from one start to the next).
+    Afterwards `PhaseCheckpoints(directory).best_parameters()` has what to hand over. A process that
+    was killed in between and resumes on the same CPU ends with the same parameters, to the last
+    bit. Another type of CPU, and a GPU from one start to the next, may sum in another order: last
+    bits then differ, and in a long training scores do, as they do between seeds.
 
     Args:
       name: "<stage>/<phase>".

@@ -120,16 +120,22 @@ def start(tmp_path_factory):
 
     All runs share a compilation cache. With die_at=(pattern, count) the process is killed at the
     count-th change to the file system that matches the pattern, "<event> <path> <second path>".
+    cwd is where it runs, with the packages found there.
     """
     cache = tmp_path_factory.mktemp("compilation_cache")
 
-    def make(*flags: str, die_at: tuple[str, int] | None = None, **environment: str):
+    def make(
+        *flags: str,
+        die_at: tuple[str, int] | None = None,
+        cwd: Path = REPOSITORY,
+        **environment: str,
+    ):
         program = ["-c", _FATAL] if die_at else ["-m", "aavs_jax.main"]
         if die_at:
             environment |= {"PATTERN": die_at[0], "COUNT": str(die_at[1])}
         return subprocess.Popen(
             [sys.executable, *program, *flags],
-            cwd=REPOSITORY,
+            cwd=cwd,
             env={
                 **os.environ,
                 "JAX_COMPILATION_CACHE_DIR": str(cache),

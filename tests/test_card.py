@@ -34,11 +34,11 @@ def values_of(kind="aavs", /, **changes):
 def refused(values, match=None) -> str:
     """What the error says of a card of these values, or of this text."""
     text = values if isinstance(values, str | bytes) else json.dumps(values)
-    before = time.perf_counter()
+    before = time.process_time()
     with pytest.raises(UserError, match=match) as error:
         card.from_json(text, "weights/x/card.json")
     words = str(error.value)
-    assert time.perf_counter() - before < 2
+    assert time.process_time() - before < 2
     assert words.startswith("weights/x/card.json ") and "\n" not in words and len(words) < 600
     return words
 
@@ -206,8 +206,8 @@ def test_the_unknown_size_is_named():
 
 
 def test_sizes_that_are_none_cost_nothing():
-    before = time.perf_counter()
+    before = time.process_time()
     assert card.fault_of({"backbone": {"depths": [10**7, 2, 2, 2]}})
     assert card.fault_of({"decoder_layers": 290}) == "it has 329 layers, and 300 are the most"
-    assert time.perf_counter() - before < 1
+    assert time.process_time() - before < 1
     assert all(card.fault_of(network) == "" for network in NETWORKS.values())

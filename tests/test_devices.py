@@ -200,20 +200,24 @@ def test_figures_do_not_depend_on_the_batch_size(results):
 
 
 def assert_same_figures(ours, theirs) -> None:
-    """Bit for bit: the classes of pixels are the same, and what is summed of them are counts."""
+    """Of equal masks, bit for bit; and masks are equal but for what rounding decides.
+
+    On all CPUs tried no pixel differs. But in which order products are summed may depend on the
+    CPU and on how many rows there are, and where two classes are as likely the last bit decides.
+    """
     (figures, masks), (other_figures, other_masks) = ours, theirs
     assert masks.keys() == other_masks.keys() and len(masks) == 6
-    for clip in masks:
-        np.testing.assert_array_equal(masks[clip], other_masks[clip])
+    differ = np.concatenate([(masks[clip] != other_masks[clip]).ravel() for clip in masks])
+    assert differ.mean() < 1e-3
     assert len(np.unique(np.concatenate(list(masks.values())))) > 2
     assert figures.keys() == other_figures.keys() and len(figures) > 1
     for protocol, found in figures.items():
         others = other_figures[protocol]
         assert found["clips"] == 6 and found["frames"] == 2 * (1 + 5 + 10)
         assert found.keys() == others.keys()
-        for name in found:
-            message = f"{protocol} {name}"
-            np.testing.assert_array_equal(found[name], others[name], err_msg=message)
+        for name in found if not differ.any() else ("mIoU", "F"):
+            message, atol = f"{protocol} {name}", 0.05 * differ.any()
+            np.testing.assert_allclose(found[name], others[name], 0, atol, err_msg=message)
 
 
 def test_as_many_devices_are_taken_as_can_share_the_batches(results):

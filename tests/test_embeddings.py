@@ -254,8 +254,16 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(data_dir, parameters, m
 def test_a_run_with_embeddings_goes_as_one_without(
     config, method, parameters, data_dir, tmp_path, monkeypatch
 ):
-    """Two phases, checkpoints, validation and all sounds."""
-    leave_folder(tmp_path / "mask2former", parameters, "aavs", method.network)
+    """Two phases, checkpoints, validation and all sounds.
+
+    The two differ in their last bits. Classes far apart and steps of next to nothing keep that from
+    growing, which it does otherwise, and differently on every CPU.
+    """
+    clear = {
+        path: value * (10 if path.startswith("decoder/class_predictor/") else 1)
+        for path, value in parameters.items()
+    }
+    leave_folder(tmp_path / "mask2former", clear, "aavs", method.network)
     config["init"]["mask2former"] = str(tmp_path / "mask2former")
     config["data"]["folder"] = str(data_dir)
     config["log_every"] = 1
@@ -263,6 +271,7 @@ def test_a_run_with_embeddings_goes_as_one_without(
     for phase in config["stages"]["localise"]["phases"].values():
         phase |= {"epochs": 4.0, "validate_every_epochs": 1.0}
         phase["optimizer"] |= {"schedule": "constant", "warmup_steps": 0, "no_decay": ()}
+        phase["optimizer"]["learning_rate"] = 1e-6
     rows, losses = {}, {}
     for used in (True, False):
         root = tmp_path / f"run-{used}"

@@ -500,9 +500,9 @@ BOMBS = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs(tmp_path, name):
-    started = time.perf_counter()
+    started = time.process_time()
     refused(tmp_path / "x", archive(BOMBS[name]))
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20
 
 
 CHILD = """

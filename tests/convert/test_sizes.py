@@ -207,10 +207,10 @@ def test_an_encoder_of_something_else():
     ],
 )
 def test_networks_that_cannot_be(network):
-    before = time.perf_counter()
+    before = time.process_time()
     with pytest.raises(UserError, match="cannot be"):
         sizes.wanted("mask2former", network)
-    assert time.perf_counter() - before < 5
+    assert time.process_time() - before < 5
 
 
 def test_the_largest_networks_can_be_asked_for():

@@ -42,6 +42,7 @@ from aavs_jax.tree import digest
 from aavs_jax.workdir import Workdir, read_rows, state_of_files
 from data_pipelines import embeddings as embedded
 from data_pipelines.embeddings import Embeddings
+from data_pipelines.errors import tidy_path
 from data_pipelines.source import ClipSource, open_source
 
 Config = Mapping[str, Any]
@@ -109,7 +110,7 @@ def evaluate_masks(config: Config, root: Path, name: str, folder: Path) -> Rows:
     Raises:
       UserError, DataError: whatever the user has to mend.
     """
-    stage_name, folder = config["schedule"][-1], Path(folder)
+    stage_name, folder = config["schedule"][-1], tidy_path(folder)
     check_evaluation(config, stage_name)
     if not folder.is_dir():
         raise UserError(f"there is no folder of masks at {folder}: check the path")

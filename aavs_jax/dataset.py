@@ -89,15 +89,26 @@ def _target(data: Mapping[str, Any], root: Path) -> Path:
     # Of one folder there is to be one data set, however its path is written.
     raw = tidy_path(Path(data["folder"]).absolute())
     if not raw.is_dir():
-        raise UserError(
-            f"there is no data folder {raw}: check the path behind the config's colon, or "
-            "leave it out to run on the built-in data set"
-        )
+        raise UserError(f"there is no data folder {raw}: {_where_to_look(raw)}")
     if is_complete(Builder(data_dir=raw)):
         return raw
     # Two folders of the same name must not share what is prepared from them.
     digest = hashlib.sha256(str(raw).encode("utf-8", "surrogateescape")).hexdigest()[:8]
     return shelf / f"{raw.name}-{digest}"
+
+
+def _where_to_look(raw: Path) -> str:
+    """What to do about a data folder that is not there."""
+    if raw.name == "small":
+        return (
+            "for the small network on a folder, write FOLDER,small behind the config's colon; on "
+            "the built-in data set it is the only one, so leave out the colon and 'small'"
+        )
+    if "," in raw.name:
+        return "check the path; ',small' is the only option that a folder can be followed by"
+    return (
+        "check the path behind the config's colon, or leave it out to run on the built-in data set"
+    )
 
 
 def _make_audible_shapes(raw: Path, data: Mapping[str, Any]) -> None:

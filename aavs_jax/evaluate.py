@@ -44,6 +44,7 @@ from aavs_jax.tree import digest
 from aavs_jax.workdir import Workdir, read_rows, state_of_files
 from data_pipelines import embeddings as embedded
 from data_pipelines.embeddings import Embeddings
+from data_pipelines.errors import tidy_path
 from data_pipelines.source import ClipSource, fingerprint
 
 Config = Mapping[str, Any]
@@ -116,7 +117,7 @@ def evaluate_masks(config: Config, root: Path, name: str, folder: Path) -> Rows:
       UserError, DataError: whatever the user has to mend.
     """
     config, root = checked(config), Path(root).absolute()
-    stage_name, folder = config["schedule"][-1], Path(folder)
+    stage_name, folder = config["schedule"][-1], tidy_path(folder)
     check_evaluation(config, stage_name)
     if not folder.is_dir():
         raise UserError(f"there is no folder of masks at {folder}: check the path")

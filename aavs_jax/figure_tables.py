@@ -16,35 +16,61 @@ SOUND_NAMES = {
     "given": "masks as given",
 }
 PRIOR_NAMES = {"predicted": "predicted masks", "true": "true masks", "none": "no prior"}
+WIDTH = 100  # characters of a line on the terminal
+KEYS = 2  # columns that say what a line is of: sound and prior
 STAGE_QUESTIONS = {"localise": "where does it sound?", "understand": "what is it?"}
 
 
 def format_table(rows: Sequence[Mapping]) -> str:
-    """The figures as plain text: a block per stage, split and protocol, a line per sound and prior.
+    """The scores as plain text: a block per stage, split and protocol, a line per sound and prior.
 
-    Metrics of single classes are left to the report.
+    Metrics of single classes are left to the report. No line is longer than WIDTH: the metrics that
+    do not fit follow below, with sound and prior again.
     """
     blocks = []
     for (stage, split, protocol), table in pivot(rows).items():
         names = _means(table)
-        lines = [["stage", "split", "sound", "prior", *names, "clips", "frames", "protocol"]]
-        for (sound, prior), cells in table.items():
-            first = next(iter(cells.values()))
+        counts = _counts(table)
+        common = [f"{c[0]} {name}" for name, c in counts.items() if len(set(c)) == 1]
+        varying = [name for name, c in counts.items() if len(set(c)) > 1]
+        head = f"stage {stage}, split {split}, protocol {protocol}"
+        lines = [["sound", "prior", *names, *varying]]
+        for index, ((sound, prior), cells) in enumerate(table.items()):
             figures = [figure(cells[n]["value"] if n in cells else None, "-") for n in names]
-            counts = [str(first.get(n, "")) for n in ("clips", "frames")]
-            lines.append([stage, split, sound, prior, *figures, *counts, protocol])
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        rights = range(4, len(widths) - 1)
-        blocks.append(
-            "\n".join(
-                "  ".join(
-                    cell.rjust(width) if i in rights else cell.ljust(width)
-                    for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-                ).rstrip()
-                for line in lines
-            )
-        )
+            lines.append([sound, prior, *figures, *(str(counts[n][index]) for n in varying)])
+        blocks.append("\n".join([": ".join(filter(None, (head, ", ".join(common)))), *_fit(lines)]))
     return "\n\n".join(blocks) or "no figures yet"
+
+
+def _fit(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of cells as text; where they are longer than WIDTH, in groups of columns.
+
+    Args:
+      lines: the first has the heads. The first KEYS columns are words and stand in every group; the
+        others are numbers.
+    """
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    groups: list[list[int]] = [[]]
+    for column in range(KEYS, len(widths)):
+        whole = [*range(KEYS), *groups[-1], column]
+        if groups[-1] and sum(widths[i] + 2 for i in whole) - 2 > WIDTH:
+            groups.append([])
+        groups[-1].append(column)
+    text = []
+    for group in groups:
+        for line in lines:
+            words = [line[i].ljust(widths[i]) for i in range(KEYS)]
+            text.append("  ".join([*words, *(line[i].rjust(widths[i]) for i in group)]).rstrip())
+    return text
+
+
+def _counts(table: Mapping[tuple, Mapping[str, Mapping]]) -> dict[str, list]:
+    """How many clips and frames each line of a table is of, where that is known of all."""
+    counts = {
+        name: [next(iter(cells.values())).get(name) for cells in table.values()]
+        for name in ("clips", "frames")
+    }
+    return {name: count for name, count in counts.items() if None not in count}
 
 
 def pivot(rows: Iterable[Mapping]) -> dict[tuple, dict[tuple, dict[str, Mapping]]]:
@@ -129,12 +155,9 @@ def _comparison(stage: str, split: str, by_protocol: Mapping[str, Mapping]) -> s
 
 def _table(stage: str, split: str, protocol: str, table: Mapping) -> str:
     names = _means(table)
-    counts = {
-        name: [next(iter(cells.values())).get(name) for cells in table.values()]
-        for name in ("clips", "frames")
-    }
+    counts = _counts(table)
     # A count that is the same everywhere is said once, over the table.
-    common = [f"{c[0]:,} {n}" for n, c in counts.items() if len(set(c)) == 1 and c[0] is not None]
+    common = [f"{c[0]:,} {n}" for n, c in counts.items() if len(set(c)) == 1]
     varying = [name for name, count in counts.items() if len(set(count)) > 1]
     with_prior = any(prior != "none" for _, prior in table)
     remarks = [f"{split} split", f"protocol {protocol}", *common]

@@ -149,7 +149,8 @@ def kind_of(paths: Iterable[Path], task: str, num_classes: int) -> str:
         if not here & possible:
             raise UserError(
                 f"the masks are of different kinds: {first} and those before {path} hold "
-                f"{' or '.join(sorted(possible))}, and that one {' or '.join(sorted(here))}"
+                f"{' or '.join(sorted(possible))}, and that one {' or '.join(sorted(here))}: write "
+                "all of them in one way"
             )
         if first is None:
             first = path
@@ -201,8 +202,8 @@ def read(path: Path, kind: str, task: str, size: int, num_classes: int) -> tuple
     picture = load(path)
     if kind not in kinds(picture, num_classes):
         raise UserError(
-            f"{_wrong(path, picture, task, num_classes, kind)}, though the masks before it hold "
-            f"{kind}"
+            f"the masks before {path} hold {kind}, but "
+            f"{_wrong(path, picture, task, num_classes, kind)}"
         )
     stray, colours = 0, picture.colours if kind == COLOURS else None  # black may have none
     if task == "semantic":
@@ -248,7 +249,11 @@ def _wrong(
     if task == "binary" and _too_dark(picture):
         return f"{path} has 16 bits and holds 0 and 255, but white is 65535 there"
     if task == "semantic" and _looks_hard(picture.grey):
-        return f"{path} holds 0 and {highest}, a mask of where it sounds, but classes are asked for"
+        return (
+            f"{path} holds 0 and {highest}, a mask of where it sounds, but classes are asked for: "
+            "score such masks with --config=configs/s4.py or configs/ms3.py, or with "
+            "--config=configs/avss.py and --config.schedule=\"('localise',)\""
+        )
     if task == "semantic" or kind == IDS:
         return (
             f"{path} holds class id {highest}, but the data has {num_classes} classes, ids from 0"

@@ -1,6 +1,7 @@
 """Who may import whom (the rules of the house), and what nobody may import."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,12 @@ def test_verbs_are_imported_late_by_main():
 def test_every_package_file_is_found_by_setup():
     for path in FILES:
         assert (path.parent / "__init__.py").exists(), path
+
+
+def test_what_the_readmes_commands_write_is_ignored_by_git():
+    """At the top of a checkout, and there only: folders of code may be called so as well."""
+    ignored = (ROOT / ".gitignore").read_text().split()
+    written = re.findall(r"--(?:out|workdir)[= ]([a-z]\w*)", (ROOT / "README.md").read_text())
+    assert {"weights", "stamps", "runs"} <= set(written)
+    for folder in {*written, "prepared"}:
+        assert f"/{folder}/" in ignored or (folder == "runs" and "runs/" in ignored)

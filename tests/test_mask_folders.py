@@ -1,5 +1,8 @@
 """Masks in the layouts and encodings of other tools."""
 
+import ast
+import importlib
+import re
 import types
 from pathlib import Path
 
@@ -287,7 +290,7 @@ def test_a_kind_is_that_of_the_whole_folder(tmp_path):
     coloured = save(tmp_path / "2.png", PALETTE[IDS])
     with pytest.raises(UserError, match="of different kinds: .*0.png and those before .*2.png"):
         mask_pictures.kind_of([faint, coloured], "binary", K)
-    with pytest.raises(UserError, match="2.png holds class colours, though the masks before it"):
+    with pytest.raises(UserError, match="masks before .*2.png hold .*, but .*2.png holds class"):
         mask_pictures.read(coloured, mask_pictures.GREY, "binary", 2, K)
 
 
@@ -366,6 +369,26 @@ def test_what_cannot_be_used_is_said(tmp_path, values, task, words):
     path = save(tmp_path / "0.png", values)
     with pytest.raises(UserError, match=f"{path} .*holds .*{words}"):
         mask_pictures.kind_of([path], task, K)
+
+
+def test_masks_of_where_it_sounds_are_answered_with_the_configs_that_ask_so(tmp_path):
+    path = save(tmp_path / "0.png", HARD * np.uint8(255))
+    with pytest.raises(UserError) as error:
+        mask_pictures.kind_of([path], "semantic", K)
+    named = re.findall(r"configs/(\w+)\.py", str(error.value))
+    assert named == ["s4", "ms3", "avss"]
+    for name in named[:2]:
+        assert mask_pictures.kind_of([path], task_of(name), K) == mask_pictures.GREY
+    schedule = re.search(r"--config.schedule=\"(.*)\"", str(error.value))[1]
+    assert mask_pictures.kind_of([path], task_of("avss", schedule), K) == mask_pictures.GREY
+
+
+def task_of(name: str, schedule: str = "") -> str:
+    """The task of the last stage of a config, which masks are scored for."""
+    config = importlib.import_module(f"configs.{name}").get_config("/data")
+    if schedule:
+        config.schedule = ast.literal_eval(schedule)
+    return config.stages[config.schedule[-1]].task
 
 
 def test_unreadable_pictures(tmp_path):

@@ -41,7 +41,7 @@ MODEL = {
     if key not in ("backbone.patch_size", "backbone.mlp_ratio")
 }
 # The recipe trains adapters alone; a bare backbone needs all that is around it trained, too.
-TRAINS = "('(?!audio_encoder/).*',)"
+TRAINS = '("(?!audio_encoder/).*",)'
 
 
 def what_next(weights: Weights, out: Path) -> list[str]:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from data_pipelines.benchmark import measuring, public_loader
 from data_pipelines.benchmark.measuring import IMAGE_SIZE, LABEL_SIZE, Seconds, Way
-from data_pipelines.errors import DataError
+from data_pipelines.errors import DataError, tidy_path
 from data_pipelines.layouts.raw import RawClip, RawTable
 from data_pipelines.layouts.recognise import read_table
 from data_pipelines.prepare import prepare_table
@@ -50,6 +50,7 @@ def compare(
     if not alone:
         # Asked for now: preparing, which comes first, can take minutes.
         public_loader.import_torch()
+    raw_dir = tidy_path(raw_dir)
     table = read_table(raw_dir)
     chosen = choose(table, clips)
     files = [files_of(clip) for clip in chosen]

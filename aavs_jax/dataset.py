@@ -11,7 +11,7 @@ from aavs_jax.errors import UserError
 from aavs_jax.progress import say
 from data_pipelines import audible_shapes
 from data_pipelines.errors import DataError
-from data_pipelines.prepare import Builder, ClipFault, is_complete, prepare
+from data_pipelines.prepare import Builder, ClipFault, check_form, is_complete, prepare
 
 
 def prepared(data: Mapping[str, Any], root: Path) -> Path:
@@ -30,7 +30,8 @@ def prepared(data: Mapping[str, Any], root: Path) -> Path:
 
     Raises:
       UserError: there is no such folder.
-      DataError: a fault in the data, or no room to prepare it.
+      DataError: a fault in the data, data prepared in the form of another version, or no room to
+        prepare it.
     """
     shelf = root.parent / "data"
     if data["folder"]:
@@ -40,8 +41,10 @@ def prepared(data: Mapping[str, Any], root: Path) -> Path:
                 f"there is no data folder {raw}: check the path behind the config's colon, or "
                 "leave it out to run on the embedded data set"
             )
-        if is_complete(Builder(data_dir=raw)):
+        builder = Builder(data_dir=raw)
+        if is_complete(builder):
             return raw
+        check_form(builder)
         # Two folders of the same name must not share what is prepared from them.
         digest = hashlib.sha256(str(raw).encode("utf-8", "surrogateescape")).hexdigest()[:8]
         target = shelf / f"{raw.name}-{digest}"

@@ -18,7 +18,9 @@ from data_pipelines.layouts.recognise import read_table
 from data_pipelines.loader import eval_loader, train_loader
 from data_pipelines.prepare import prepare
 from data_pipelines.preparing.read import ReadOptions, read_clip
+from data_pipelines.request import Request
 from data_pipelines.source import open_source
+from data_pipelines.transforms import ReadClip
 from data_pipelines.vpo import build, compose
 from data_pipelines.vpo.classes import CLASS_NAMES, COCO_IDS, PEOPLE
 from data_pipelines.vpo.coco import Object
@@ -709,6 +711,10 @@ def test_ignored_pixels_reach_the_batches(made, tmp_path):
     assert (labels[:, :20] == 255).all() and (labels[:, 20:] != 255).all()
     assert set(np.unique(labels)) == {0, 255, *clip.objects}
     np.testing.assert_array_equal(batch["prior_mask"][0], np.isin(labels, clip.objects))
+    whole = (0, 1, 2)
+    swapped = Request(0, whole, whole, (True,) * 3, 0, empty=True)  # another clip's sound
+    emptied = ReadClip(source, "semantic", 32, 40).map(swapped)["labels"]
+    np.testing.assert_array_equal(emptied, np.where(labels == 255, 255, 0))
     (batch,) = eval_loader(source, task="binary", nearest=True, **options)
     for name in ("labels", "labels_nearest"):
         assert (batch[name][0][:, :20] == 255).all()

@@ -71,14 +71,14 @@ def update(
         raise ValueError(f"protocols {', '.join(states)} need the map {missing.pop()!r}")
     check_length(valid)
     scores = {name: frames_of(found, jnp.float32) for name, found in maps.items()}
-    wanted = {rule: frames_of(found) for rule, found in labels.items()}
+    truth = {rule: frames_of(found) for rule, found in labels.items()}
     masks = {name: found > 0.5 for name, found in scores.items()}
     masks[""] = frames_of(prediction) != 0
     # What several protocols count is counted once.
     decided = {row.name: (row.map if row.decision == "map" else "", row.labels) for row in rows}
     laid = {(row.map, row.labels): None for row in rows if row.map}
-    regions = {key: count(masks[key[0]], wanted[key[1]]) for key in dict.fromkeys(decided.values())}
-    curves = {key: f_curves(scores[key[0]], wanted[key[1]]) for key in laid}
+    regions = {key: count(masks[key[0]], truth[key[1]]) for key in dict.fromkeys(decided.values())}
+    curves = {key: f_curves(scores[key[0]], truth[key[1]]) for key in laid}
     new = {}
     for row in rows:
         state, found = states[row.name], regions[decided[row.name]]

@@ -50,9 +50,9 @@ def binary_update(
     """
     valid = scored(labels, valid)
     binary.check_length(valid)
-    wanted = frames_of(labels)
-    regions = binary.count(frames_of(masks) != 0, wanted)
-    curves = binary.f_curves(frames_of(scores_fmap, jnp.float32), wanted)
+    truth = frames_of(labels)
+    regions = binary.count(frames_of(masks) != 0, truth)
+    curves = binary.f_curves(frames_of(scores_fmap, jnp.float32), truth)
     return binary.add_clips(state, regions, curves, valid)
 
 

@@ -1,5 +1,6 @@
 """What can be known to be wrong with a run before hours are spent on it."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from aavs_jax.scoring import protocols
 from aavs_jax.starting import check_start, plan_start
 from aavs_jax.train import count_steps
 from data_pipelines.avsbench import layout
-from data_pipelines.loader import labelled_clips
+from data_pipelines.loader import check_targets, labelled_clips
+from data_pipelines.request import seconds_shown
 from data_pipelines.source import ClipSource
 
 Config = Mapping[str, Any]
@@ -93,8 +95,9 @@ def check_data(config: Config, data_dir: Path, root: Path, mesh: Mesh) -> None:
 
     Raises:
       UserError, DataError: no clips to train on, or labels that tell no classes to a semantic
-        stage; sizes that do not fit the clips or the devices; augmentations that cannot be; more
-        warm-up than a phase has steps; no sound of other classes.
+        stage; label maps of more classes than data.max_targets; prior masks that are missing;
+        sizes that do not fit the clips or the devices; augmentations that cannot be; more warm-up
+        than a phase has steps; no sound of other classes.
     """
     # Nothing is read here, so nobody needs to be hired for it.
     config = {**config, "data": {**config["data"], "num_workers": 0}}
@@ -113,6 +116,8 @@ def check_data(config: Config, data_dir: Path, root: Path, mesh: Mesh) -> None:
         }
         shown = {split: source for split, source in sources.items() if taking[split]}
         check_prior_masks(stage_name, stage, shown, root)
+        most = f"--config.stages.{stage_name}.data.max_targets"
+        check_targets(sources["train"], stage["task"], stage["data"]["max_targets"], most)
         train_batches(config, stage, sources["train"], root, 0)
         if batch_size % mesh.size:
             raise UserError(
@@ -258,30 +263,62 @@ def check_evaluation(config: Config, stage_name: str) -> None:
 def check_prior_masks(
     stage_name: str, stage: Config, sources: Mapping[str, ClipSource], root: Path
 ) -> None:
-    """Whether a folder of prior masks that is not the run's own has some of every clip.
+    """Whether every predicted prior mask that will be asked for is there.
 
     Args:
       stage_name: named in errors.
-      stage: as in configs/base.py; nothing is looked for where it takes another stage's masks.
-      sources: of the splits that take masks, by their names.
+      stage: as in configs/base.py. Masks of another stage of the run are looked for once that
+        stage is complete.
+      sources: of the splits that take masks, by their names; of "train" those seconds are looked
+        for that training shows, of others all.
       root: the folder of the run.
 
     Raises:
-      UserError: it has not.
+      UserError: one is missing.
     """
     masks = stage["prior"]["masks"]
-    if "/" not in masks:
+    given = "/" in masks
+    if not masks or not (given or _finished(root, masks)):
         return
     folder = masks_folder(stage, root)
     for split, source in sources.items():
-        paths = [layout.mask_path(folder, clip.subset, clip.uid, 0) for clip in source.clips]
-        missing = [path for path in paths if not path.is_file()]
-        if missing:
+        missing, clips, wanted = [], set(), 0
+        for clip in source.clips:
+            seconds = tuple(range(clip.seconds))
+            if split == "train":
+                sampling = stage["data"]["sampling"]
+                seconds = seconds_shown(clip.labelled, clip.seconds, sampling)
+                seconds = seconds if clip.labelled else ()
+            paths = [layout.mask_path(folder, clip.subset, clip.uid, t) for t in seconds]
+            wanted += len(paths)
+            there = _names_in(paths[0].parent) if paths else set()
+            if lacking := [path for path in paths if path.name not in there]:
+                missing += lacking
+                clips.add(clip.name)
+        if not missing:
+            continue
+        lacks = (
+            f"lacks {len(missing)} of {wanted} masks of split {split}, in {len(clips)} of "
+            f"{len(source)} clips, such as {missing[0]}"
+        )
+        if given:
             raise UserError(
-                f"config.stages.{stage_name}.prior.masks is {masks!r}, which lacks the masks of "
-                f"{len(missing)} of {len(paths)} clips of split {split}, such as {missing[0]}: "
-                "name a folder <subset>/<uid>/<second>.png of all of them"
+                f"config.stages.{stage_name}.prior.masks is {masks!r}, which {lacks}: name a "
+                "folder <subset>/<uid>/<second>.png of all of them"
             )
+        raise UserError(
+            f"the stage {masks} is complete, but {folder}, from which {stage_name} takes its prior "
+            f"masks, {lacks}: delete this folder and results.json beside it, and start the command "
+            "again"
+        )
+
+
+def _names_in(folder: Path) -> set[str]:
+    """One listing for all seconds of a clip: over a network each look at a file takes its time."""
+    try:
+        return set(os.listdir(folder))
+    except OSError:
+        return set()
 
 
 def _check_empty_labels(stage_name: str, stage: Config) -> None:

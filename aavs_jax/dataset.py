@@ -13,7 +13,7 @@ from aavs_jax.progress import say
 from aavs_jax.stopping import what_is_next
 from data_pipelines import audible_shapes, source
 from data_pipelines.errors import DataError, reason, remedy, tidy_path
-from data_pipelines.prepare import Builder, ClipFault, is_complete, prepare
+from data_pipelines.prepare import Builder, ClipFault, check_form, is_complete, prepare
 
 
 def prepared(data: Mapping[str, Any], root: Path) -> Path:
@@ -32,7 +32,8 @@ def prepared(data: Mapping[str, Any], root: Path) -> Path:
 
     Raises:
       UserError: there is no such folder.
-      DataError: a fault in the data, or no room to prepare it.
+      DataError: a fault in the data, data prepared in the form of another version, or no room to
+        prepare it.
     """
     target = _target(data, root)
     if data["folder"]:
@@ -90,8 +91,10 @@ def _target(data: Mapping[str, Any], root: Path) -> Path:
     raw = tidy_path(Path(data["folder"]).absolute())
     if not raw.is_dir():
         raise UserError(f"there is no data folder {raw}: {_where_to_look(raw)}")
-    if is_complete(Builder(data_dir=raw)):
+    builder = Builder(data_dir=raw)
+    if is_complete(builder):
         return raw
+    check_form(builder)
     # Two folders of the same name must not share what is prepared from them.
     digest = hashlib.sha256(str(raw).encode("utf-8", "surrogateescape")).hexdigest()[:8]
     return shelf / f"{raw.name}-{digest}"

@@ -15,6 +15,8 @@ import numpy as np
 
 from aavs_jax import matching, point_sampling
 
+IGNORED = 255  # in label maps: a pixel that counts for nothing
+
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
@@ -29,6 +31,8 @@ class LossConfig:
         importance_ratio: share of the P points taken from the most uncertain candidates.
         grid: 0 for random points; otherwise grid x grid regular points replace all of them.
         max_targets: M, targets kept per frame.
+        ignores: whether label maps may have IGNORED pixels, which then take no part in mask and
+            dice terms and matching costs. Where there are none it changes nothing but the time.
     """
 
     class_weight: float = 2.0
@@ -40,6 +44,7 @@ class LossConfig:
     importance_ratio: float = 0.75
     grid: int = 0
     max_targets: int = 16
+    ignores: bool = False
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "LossConfig":
@@ -71,10 +76,11 @@ def make_targets(
     """Finds the classes present in each label map, background (class 0) included.
 
     Args:
-        labels: integer [N, G, G'], class ids. Ids of `num_classes` and above belong to no target.
+        labels: integer [N, G, G'], class ids. Ids of `num_classes` and above, among them IGNORED,
+            belong to no target.
         max_targets: M. A map with more classes keeps its M lowest ids: whoever makes the batch has
             to choose M large enough.
-        num_classes: K, counted with background.
+        num_classes: K, counted with background; at most IGNORED.
         size: (H, W) to which the maps are brought by nearest neighbour (pixel centres, as Pillow
             does), the size of the frames the network sees; None leaves them as they are.
 
@@ -106,19 +112,23 @@ def frame_weights(
 ) -> jax.Array:
     """Which frames count in the loss.
 
+    A frame of which every pixel is IGNORED does not.
+
     Args:
         labels: integer [B, T, H, W].
         labelled: bool [B, T], frames that have a label map.
         valid: bool [B, T], frames that exist (not padding).
-        drop_empty_clips: the MS3 rule: a clip that is background in all its counted frames
-            contributes nothing.
+        drop_empty_clips: the MS3 rule: a clip that is background, or IGNORED, in all its counted
+            frames contributes nothing.
 
     Returns:
         float32 [B, T], 1 or 0.
     """
-    counts = jnp.asarray(labelled, bool) & jnp.asarray(valid, bool)
+    labels = jnp.asarray(labels)
+    counted = labels != IGNORED
+    counts = jnp.asarray(labelled, bool) & jnp.asarray(valid, bool) & counted.any(axis=(2, 3))
     if drop_empty_clips:
-        sounding = (jnp.asarray(labels) != 0).any(axis=(2, 3)) & counts
+        sounding = ((labels != 0) & counted).any(axis=(2, 3)) & counts
         counts &= sounding.any(axis=1, keepdims=True)
     return counts.astype(jnp.float32)
 
@@ -150,8 +160,10 @@ def assignments(
     if config.grid:
         logits = point_sampling.to_grid(mask_logits, config.grid)
         truth = _targets_on_grid(targets, config.grid)
-        cost = jax.vmap(jax.vmap(matching.pairwise_cost), (0, 0, None, None))(
-            class_logits, logits, truth, targets.classes
+        share = _counted_on_grid(targets, config)
+        per_frame = jax.vmap(matching.pairwise_cost)
+        cost = jax.vmap(per_frame, (0, 0, None, None, None))(
+            class_logits, logits, truth, targets.classes, share
         )
     else:
 
@@ -159,7 +171,8 @@ def assignments(
             points = point_sampling.draw(source, "matching", (config.num_points, 2))
             logits = point_sampling.sample_maps(mask_logits, points)
             truth = point_sampling.sample_equal(labels, classes[:, None], points)
-            return matching.pairwise_cost(class_logits, logits, truth, classes)
+            share = _counted_at(labels, points, config)
+            return matching.pairwise_cost(class_logits, logits, truth, classes, share)
 
         source = point_sampling.random_source(class_logits.shape[:2], key, draws, ("matching",))
         # One prediction after the other: [N, Q, P] at full size is 50 MB for each of them.
@@ -224,7 +237,9 @@ def set_prediction_loss(
     matched = jnp.where((pair_weight > 0)[..., None, None], matched, 0.0)
     if config.grid:
         logits = point_sampling.to_grid(matched, config.grid)
-        cross_entropy, dice = _pair_losses(logits, _targets_on_grid(targets, config.grid))
+        share = _counted_on_grid(targets, config)
+        share = None if share is None else share[:, None]
+        cross_entropy, dice = _pair_losses(logits, _targets_on_grid(targets, config.grid), share)
     else:
         source = point_sampling.random_source(
             class_logits.shape[:2], key, draws, ("candidates", "fresh")
@@ -265,11 +280,22 @@ def _class_loss(
     return jnp.sum(loss * importance) / jnp.where(total > 0, total, 1.0)
 
 
-def _pair_losses(logits: jax.Array, truth: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean cross-entropy and dice over the last axis, P points; leading axes broadcast."""
-    cross_entropy = jnp.mean(jax.nn.softplus(logits) - logits * truth, axis=-1)
+def _pair_losses(
+    logits: jax.Array, truth: jax.Array, share: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """Mean cross-entropy and dice over the last axis, P points; leading axes broadcast.
+
+    `share` is how much of each point counts, None: all of it. What is left of a point that is
+    partly ignored has the target truth / share, so that only the softplus is to be weighted.
+    """
+    if share is None:
+        cross_entropy = jnp.mean(jax.nn.softplus(logits) - logits * truth, axis=-1)
+    else:
+        entropy = jax.nn.softplus(logits) * share - logits * truth
+        cross_entropy = jnp.sum(entropy, axis=-1) / matching.points_counted(share)
     inside = jax.nn.sigmoid(logits)
     overlap = jnp.sum(inside * truth, axis=-1)
+    inside = inside if share is None else inside * share
     sizes = jnp.sum(inside, axis=-1) + jnp.sum(truth, axis=-1)
     return cross_entropy, 1.0 - (2.0 * overlap + 1.0) / (sizes + 1.0)
 
@@ -281,12 +307,14 @@ def _losses_at_points(
     chosen = int(config.importance_ratio * config.num_points)
     slots = matched.shape[1]
 
-    def choose(logits, source):
+    def choose(logits, source, labels):
         candidates = point_sampling.draw(
             source, "candidates", (slots, int(config.oversample_ratio * config.num_points), 2)
         )
         fresh = point_sampling.draw(source, "fresh", (slots, config.num_points - chosen, 2))
         certainty = jnp.abs(jax.vmap(point_sampling.sample_map)(logits, candidates))
+        if (share := _counted_at(labels, candidates, config)) is not None:
+            certainty = jnp.where(share > 0, certainty, jnp.inf)  # taken last
         _, best = jax.lax.top_k(-certainty, chosen)
         kept = jnp.take_along_axis(candidates, best[..., None], axis=1)
         return jnp.concatenate([kept, fresh], axis=1)
@@ -296,9 +324,10 @@ def _losses_at_points(
         return _pair_losses(
             jax.vmap(point_sampling.sample_map)(logits, points),
             jax.vmap(point_sampling.sample_equal, (None, 0, 0))(labels, classes, points),
+            _counted_at(labels, points, config),
         )
 
-    points = jax.vmap(choose)(jax.lax.stop_gradient(matched), source)
+    points = jax.vmap(choose)(jax.lax.stop_gradient(matched), source, targets.labels)
     return jax.vmap(losses)(matched, points, targets.classes, targets.labels)
 
 
@@ -306,3 +335,19 @@ def _targets_on_grid(targets: Targets, grid: int) -> jax.Array:
     """Target masks [N, M, grid * grid] at the regular grid's points."""
     masks = targets.labels[:, None] == targets.classes[:, :, None, None]
     return point_sampling.to_grid(masks.astype(jnp.float32), grid)
+
+
+def _counted_at(labels: jax.Array, points: jax.Array, config: LossConfig) -> jax.Array | None:
+    """How much of each point [..., P, 2] of a label map [H, W] is not ignored, float32 [..., P]."""
+    if not config.ignores:
+        return None
+    return 1.0 - point_sampling.share_equal(labels, IGNORED, points)
+
+
+def _counted_on_grid(targets: Targets, config: LossConfig) -> jax.Array | None:
+    """The same of the regular grid's points, float32 [N, grid * grid]."""
+    if not config.ignores:
+        return None
+    ignored = (targets.labels == IGNORED).astype(jnp.float32)
+    inside = point_sampling.to_grid(jnp.ones_like(ignored[0]), config.grid)
+    return jnp.maximum(1.0 - point_sampling.to_grid(ignored, config.grid) / inside, 0.0)

@@ -19,7 +19,11 @@ LARGEST_COST = 1e6
 
 
 def pairwise_cost(
-    class_logits: jax.Array, mask_logits: jax.Array, truth: jax.Array, classes: jax.Array
+    class_logits: jax.Array,
+    mask_logits: jax.Array,
+    truth: jax.Array,
+    classes: jax.Array,
+    share: jax.Array | None = None,
 ) -> jax.Array:
     """Costs of giving each target of one frame to each query.
 
@@ -30,21 +34,32 @@ def pairwise_cost(
         mask_logits: float32 [Q, P], mask logits at the points.
         truth: float32 [M, P] in [0, 1], target masks at the points.
         classes: int32 [M].
+        share: float32 [P] in [0, 1], how much of each point counts: `truth` is at most that, and
+            the mean cross-entropy is over the points weighted so. None: all of them count.
 
     Returns:
         float32 [Q, M].
     """
     exact = jax.lax.Precision.HIGHEST
-    points = mask_logits.shape[-1]
+    points = mask_logits.shape[-1] if share is None else points_counted(share)
     probability = jax.nn.softmax(class_logits, axis=-1)[:, classes]
     # sum_p (softplus(x) - x t), split so that no [Q, M, P] array is ever needed
-    shared = jnp.sum(jax.nn.softplus(mask_logits), axis=-1, keepdims=True)
+    softplus = jax.nn.softplus(mask_logits)
+    softplus = softplus if share is None else softplus * share
+    shared = jnp.sum(softplus, axis=-1, keepdims=True)
     cross_entropy = (shared - jnp.dot(mask_logits, truth.T, precision=exact)) / points
     inside = jax.nn.sigmoid(mask_logits)
     overlap = jnp.dot(inside, truth.T, precision=exact)
+    inside = inside if share is None else inside * share
     sizes = jnp.sum(inside, axis=-1)[:, None] + jnp.sum(truth, axis=-1)[None, :]
     dice = 1.0 - (2.0 * overlap + 1.0) / (sizes + 1.0)
     return -CLASS_COST * probability + MASK_COST * cross_entropy + DICE_COST * dice
+
+
+def points_counted(share: jax.Array) -> jax.Array:
+    """Over the last axis the sum of the points' shares, to divide by; 1 where none counts."""
+    total = jnp.sum(share, axis=-1)
+    return jnp.where(total > 0, total, 1.0)
 
 
 def match(cost: jax.Array, present: jax.Array) -> jax.Array:

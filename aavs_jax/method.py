@@ -47,12 +47,14 @@ class Method:
     predict: Callable[..., dict[str, jax.Array]]
 
 
-def make_method(stage: Mapping[str, Any], num_classes: int) -> Method:
+def make_method(stage: Mapping[str, Any], num_classes: int, *, ignores: bool = False) -> Method:
     """The method that a stage's config asks for.
 
     Args:
       stage: `method`, `task`, `model`, `loss`, `prior`, `data` as in configs/base.py.
       num_classes: K of the data set, background counted; the binary task has 2.
+      ignores: whether the labels it is trained on may have ignored pixels, see
+        `losses.LossConfig`.
 
     Raises:
       UserError: no such method, or a model or loss that cannot be.
@@ -62,19 +64,22 @@ def make_method(stage: Mapping[str, Any], num_classes: int) -> Method:
             f"the method {stage['method']!r} is none of {', '.join(METHODS)}: correct the config"
         )
     try:
-        return METHODS[stage["method"]](stage, 2 if stage["task"] == "binary" else num_classes)
+        classes = 2 if stage["task"] == "binary" else num_classes
+        return METHODS[stage["method"]](stage, classes, ignores)
     # What sizes of 0 and empty lists run into is not only the ValueErrors of the configurations.
     except (ValueError, TypeError, IndexError, ArithmeticError) as error:
         raise UserError(f"the config's model or loss cannot be: {error}") from error
 
 
-def _aavs(stage: Mapping[str, Any], num_classes: int) -> Method:
+def _aavs(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
     task, data = stage["task"], stage["data"]
     has_prior = stage["prior"]["train"] != "none"
     config = AAVSConfig.from_dict(
         {**stage["model"], "task": task, "num_classes": num_classes, "prior": has_prior}
     )
-    loss_config = losses.LossConfig.from_dict({**stage["loss"], "max_targets": data["max_targets"]})
+    loss_config = losses.LossConfig.from_dict(
+        {**stage["loss"], "max_targets": data["max_targets"], "ignores": ignores}
+    )
     frame_size = (data["image_size"],) * 2
     label_size = (data["label_size"],) * 2
 
@@ -148,4 +153,4 @@ def _aavs(stage: Mapping[str, Any], num_classes: int) -> Method:
     )
 
 
-METHODS: dict[str, Callable[[Mapping[str, Any], int], Method]] = {"aavs": _aavs}
+METHODS: dict[str, Callable[[Mapping[str, Any], int, bool], Method]] = {"aavs": _aavs}

@@ -88,6 +88,18 @@ def sample_equal(labels: jax.Array, classes: jax.Array, points: jax.Array) -> ja
     return sum((flat[index] == classes) * weight for index, weight in corners)
 
 
+def share_equal(labels: jax.Array, value: int, points: jax.Array) -> jax.Array:
+    """How much of what each point shows of labels [H, W] is `value`, float32 [..., P] in [0, 1].
+
+    As `sample_equal`, but of a point at the border only what lies inside the image is looked at:
+    where all of that is `value`, the share is 1.
+    """
+    flat = labels.reshape(-1)
+    corners = _corners(points, *labels.shape)
+    inside = sum(weight for _, weight in corners)
+    return sum((flat[index] == value) * weight for index, weight in corners) / inside
+
+
 def _grid_weights(size: int, grid: int) -> np.ndarray:
     """float32 [grid, size]: linear interpolation at the grid's half-pixel centres, zeros outside.
 

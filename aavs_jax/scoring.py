@@ -205,7 +205,10 @@ def _defined(value: Any) -> float | None:
 
 
 class Showcase:
-    """Observer that keeps the predictions and labels of some clips, for the report."""
+    """Observer that keeps the predictions and labels of some clips, for the report.
+
+    Pictures show what is ignored as background: it has no colour, and belongs to no class.
+    """
 
     def __init__(self, names: Iterable[str]):
         self._names = set(names)
@@ -216,4 +219,5 @@ class Showcase:
         for row, clip in enumerate(batch["ids"]):
             if clip in self._names:
                 self.predictions[str(clip)] = predictions[row]
-                self.labels[str(clip)] = batch["labels"][row]
+                labels = batch["labels"][row]
+                self.labels[str(clip)] = np.where(labels == metrics.IGNORED, 0, labels)

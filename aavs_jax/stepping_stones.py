@@ -131,7 +131,8 @@ def run_stage(
     wanted = config["eval"]["sounds"]
     if "test" in sources and len(sounds_to_hear(config, sources["test"])) < len(wanted):
         say(f"[{stage_name}] {NO_OTHER}")
-    method = make_method(stage, sources["train"].num_classes)
+    train = sources["train"]
+    method = make_method(stage, train.num_classes, ignores=train.ignores)
     heard = _embeddings(config, stage_name, method, sources, data_dir, workdir)
     given = (method, sources, heard, workdir, mesh)
     with LoggingWriter(workdir.root, enabled=jax.process_index() == 0) as writer:

@@ -1,10 +1,11 @@
 """The two Grain chains: endless training batches, and one pass of evaluation batches.
 
 A batch is a dict of NumPy arrays: frames uint8 [B,T,S,S,3], audio float32 [B,T,96,64] (of two
-channels [B,T,96,64,2], left and right; as embeddings [B,T,E]), labels uint8 [B,T,G,G], labelled and
-valid bool [B,T], prior_mask float32 [B,T,G,G] where a prior is asked for, and ids (str [B],
-"subset/uid", "" for padding), which stays on the host. One of evaluation has position int32 [B],
-the clip's index in the source, too, and where they are asked for labels_nearest uint8 [B,T,G,G].
+channels [B,T,96,64,2], left and right; as embeddings [B,T,E]), labels uint8 [B,T,G,G] (255 where a
+pixel is ignored), labelled and valid bool [B,T], prior_mask float32 [B,T,G,G] where a prior is
+asked for, and ids (str [B], "subset/uid", "" for padding), which stays on the host. One of
+evaluation has position int32 [B], the clip's index in the source, too, and where they are asked for
+labels_nearest uint8 [B,T,G,G].
 """
 
 import dataclasses
@@ -31,6 +32,7 @@ from data_pipelines.transforms import ReadClip
 __all__ = [
     "ClipSource",
     "EvalLoader",
+    "check_targets",
     "eval_loader",
     "labelled_clips",
     "open_source",
@@ -93,7 +95,7 @@ def train_loader(
         prior_dir: folder of predicted masks, `<subset>/<uid>/<second>.png` beneath it; grey, see
             `transforms.predicted_mask`.
         mixture: share of predicted masks in the mixture.
-        max_targets: the most classes a label map may hold.
+        max_targets: the most classes that a label map may show, see `check_targets`.
         channels: of the sound, 1 or 2.
         embeddings: of the source's sounds, given instead of log-mel examples.
         seed: of the order and of all draws.
@@ -103,14 +105,15 @@ def train_loader(
         cache: keep decoded clips in memory (each worker its own).
 
     Raises:
-        DataError: sizes that do not fit each other or the clips; no clip with a label;
-            augmentations that cannot be; while iterating: a missing predicted mask, a label map
-            with too many classes.
+        DataError: sizes that do not fit each other or the clips; no clip with a label, or one
+            with too many classes; augmentations that cannot be; while iterating: a missing
+            predicted mask.
     """
     _check_choice("sampling", sampling, ("clip", "frame"))
     _check_task_and_prior(task, prior, prior_dir, PRIORS)
     _check_sound(channels, embeddings)
     members = labelled_clips(source)
+    check_targets(source, task, max_targets)
     longest = 1 if sampling == "frame" else max(source.clips[i].seconds for i in members)
     if seconds < longest or (sampling == "frame" and seconds != 1):
         raise DataError(
@@ -159,7 +162,6 @@ def train_loader(
         image_size,
         label_size,
         prior_dir=_path(prior_dir),
-        max_targets=max_targets,
         channels=channels,
         embeddings=embeddings,
         cache=cache,
@@ -180,6 +182,38 @@ def labelled_clips(source: ClipSource) -> list[int]:
     if not members:
         raise DataError("no clip of the training split has a label: nothing can be learnt from it")
     return members
+
+
+def check_targets(
+    source: ClipSource, task: str, max_targets: int, key: str = "max_targets"
+) -> None:
+    """Whether the label maps that are trained on show no more classes than there is room for.
+
+    They were counted when the data were prepared, at the maps' own size; where maps are made
+    smaller, fewer may be left, and so the check may ask for more room than is needed.
+
+    Args:
+        source: the clips.
+        task: "binary", which always has two, or "semantic".
+        max_targets: the most classes of one label map, background counted, ignored pixels not.
+        key: what to call it in the message.
+
+    Raises:
+        DataError: a label map shows more; no clip with a label.
+    """
+    counts = {
+        source.clips[i].name: 2 if task == "binary" else source.clips[i].classes
+        for i in labelled_clips(source)
+    }
+    name = max(counts, key=counts.__getitem__)
+    if counts[name] > max_targets:
+        others = sum(count > max_targets for count in counts.values()) - 1
+        raise DataError(
+            f"clip {name} shows up to {counts[name]} classes in one label map, background "
+            f"counted, which is more than {max_targets}"
+            + (f" (and {others} other clips show more, too)" if others else "")
+            + f": give {key}={counts[name]}"
+        )
 
 
 class EvalLoader:

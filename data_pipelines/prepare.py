@@ -11,7 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.avs_clips.avs_clips_dataset_builder import Builder, is_complete
+from data_pipelines.avs_clips.avs_clips_dataset_builder import (
+    Builder,
+    check_form,
+    is_complete,
+)
 from data_pipelines.avsbench.single_plus import single_plus as make_single_plus
 from data_pipelines.errors import DataError, reason, remedy, tidy_path
 from data_pipelines.layouts.raw import RawTable
@@ -21,7 +25,15 @@ from data_pipelines.preparing import folder_page, folder_report, jobs
 from data_pipelines.preparing.jobs import ClipFault, Job
 from data_pipelines.preparing.read import ReadOptions
 
-__all__ = ["Builder", "ClipFault", "is_complete", "main", "prepare", "prepare_table"]
+__all__ = [
+    "Builder",
+    "ClipFault",
+    "check_form",
+    "is_complete",
+    "main",
+    "prepare",
+    "prepare_table",
+]
 
 SIZES = (1, 8192)  # of stored frames, pixels
 

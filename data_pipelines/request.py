@@ -12,6 +12,7 @@ import numpy as np
 
 SILENCE = -1  # in place of the index of a clip: no sound at all
 NOTHING = -2  # in place of the index of a second clip: there is none
+FIRST_ONLY = (0,)  # labelled seconds of a clip that shows this frame with the sound of each second
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Draw(grain.transforms.RandomMap):
         else:
             sounds = tuple(min(t, length - 1) for t in range(seconds))
             # Where only the first frame is labelled it is shown with each second's sound.
-            frames = (0,) * seconds if labelled == (0,) else sounds
+            frames = (0,) * seconds if labelled == FIRST_ONLY else sounds
         prior = self.prior
         if prior == "mixture":
             prior = "predicted" if share < self.mixture else "true"
@@ -95,6 +96,19 @@ class Draw(grain.transforms.RandomMap):
             flip=bool(coin < self.flip),
             seed=seed,
         )
+
+
+def seconds_shown(labelled: tuple[int, ...], length: int, sampling: str) -> tuple[int, ...]:
+    """The seconds whose frames `Draw` may ask for, of a clip that has a label.
+
+    Args:
+        labelled: its labelled seconds.
+        length: of the clip, seconds.
+        sampling: "clip" or "frame".
+    """
+    if sampling == "frame" or labelled == FIRST_ONLY:
+        return labelled
+    return tuple(range(length))
 
 
 def generator(seed: int, transform: grain.transforms.Map) -> np.random.Generator:

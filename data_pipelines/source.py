@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 
 from data_pipelines.avs_clips.avs_clips_dataset_builder import (
     Builder,
+    check_form,
     damaged,
     is_complete,
 )
@@ -27,6 +28,8 @@ class Clip:
     labelled: tuple[int, ...]  # seconds that have a label
     objects: tuple[int, ...]  # class ids of what sounds in the picture
     still: bool = False  # whether one frame is stored, which is seen in every second
+    classes: int = 0  # the most that one label map shows, background counted, as it was prepared
+    ignored: int = 0  # pixels of its label maps that count for nothing
 
     @property
     def name(self) -> str:
@@ -51,6 +54,7 @@ class ClipSource:
         num_classes: K, background counted.
         binary_only: subsets whose labels tell foreground from background, but no classes.
         stereo: whether the sound of left and right was kept.
+        ignores: whether any label map of these clips has ignored pixels.
         fingerprint: of the data set, its tables and its sounds.
     """
 
@@ -74,6 +78,7 @@ class ClipSource:
         self.positions = tuple(position for position, _ in chosen)
         self._stored = tuple(row[5] for _, row in chosen)
         self.clips = tuple(_clip(row) for _, row in chosen)
+        self.ignores = any(clip.ignored for clip in self.clips)
         try:
             self._records = builder.as_data_source(
                 split,
@@ -123,7 +128,8 @@ def open_source(
         subsets: those wanted; None or none: all there are.
 
     Raises:
-        DataError: nothing prepared there, no such clips in it, or it is damaged.
+        DataError: nothing prepared there, or in the form of another version; no such clips in it;
+            it is damaged.
     """
     return ClipSource(os.fspath(data_dir), split, tuple(subsets or ()))
 
@@ -156,6 +162,7 @@ def fingerprint(data_dir: str | os.PathLike[str]) -> str:
 def _open(data_dir: str) -> Builder:
     builder = Builder(data_dir=data_dir)
     if not is_complete(builder):
+        check_form(builder)
         raise DataError(f"no prepared data set in {data_dir}: prepare the data folder first")
     return builder
 
@@ -178,6 +185,6 @@ def _why_none(
 
 def _clip(row: Sequence[Any]) -> Clip:
     """From a row of the metadata's `clips`."""
-    subset, uid, objects, seconds, labelled, stored = row
+    subset, uid, objects, seconds, labelled, stored, classes, ignored = row
     still = stored == 1 and seconds > 1
-    return Clip(subset, uid, seconds, tuple(labelled), tuple(objects), still)
+    return Clip(subset, uid, seconds, tuple(labelled), tuple(objects), still, classes, ignored)

@@ -14,7 +14,7 @@ from data_pipelines.audio import EXAMPLE_WINDOWS, silence_example
 from data_pipelines.augment import mix
 from data_pipelines.avsbench import layout
 from data_pipelines.errors import DataError
-from data_pipelines.media.labels import colours_to_ids
+from data_pipelines.media.labels import IGNORED, colours_to_ids
 from data_pipelines.request import NOTHING, SILENCE, Request
 
 # Grain and XLA share the cores; threads of OpenCV's own would only stand in their way.
@@ -46,42 +46,55 @@ def semantic_label(encoded: bytes, size: int) -> np.ndarray:
         size: G, pixels.
 
     Returns:
-        uint8 [G, G].
+        uint8 [G, G], IGNORED (255) where the label is ignored.
     """
     # Fewer pixels to convert; nearest takes whole pixels, so the order makes no difference.
     image = Image.open(io.BytesIO(encoded)).resize((size, size), Image.Resampling.NEAREST)
     return colours_to_ids(np.asarray(image.convert("RGB")))
 
 
-def binary_label(encoded: bytes, size: int) -> np.ndarray:
+def binary_label(encoded: bytes, size: int, ignores: bool = False) -> np.ndarray:
     """Foreground of a colour label: OpenCV's bilinear (no antialias), then grey > 0.
 
-    A pixel that the object only touches counts as foreground.
+    A pixel that the object only touches counts as foreground. Ignored pixels touch nothing, and
+    where the nearest one is ignored, so is the result.
 
     Args:
         encoded: PNG of class colours.
         size: G, pixels.
+        ignores: whether the label may have ignored pixels.
 
     Returns:
-        uint8 [G, G], 0 or 1.
+        uint8 [G, G], 0, 1 or, with `ignores`, IGNORED (255).
     """
     colours = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+    if ignores:
+        ignored = colours_to_ids(colours) == IGNORED
+        colours = np.where(ignored[..., None], np.uint8(0), colours)
     colours = cv2.resize(colours, (size, size), interpolation=cv2.INTER_LINEAR)
-    return (cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY) > 0).astype(np.uint8)
+    label = (cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY) > 0).astype(np.uint8)
+    return _with_ignored(label, encoded) if ignores else label
 
 
-def nearest_binary_label(encoded: bytes, size: int) -> np.ndarray:
+def nearest_binary_label(encoded: bytes, size: int, ignores: bool = False) -> np.ndarray:
     """Foreground of a colour label: the nearest pixel (Pillow's, at pixel centres) is not black.
 
-    Args:
-        encoded: PNG of class colours.
-        size: G, pixels.
-
-    Returns:
-        uint8 [G, G], 0 or 1.
+    Args and result are those of `binary_label`.
     """
     image = Image.open(io.BytesIO(encoded)).resize((size, size), Image.Resampling.NEAREST)
-    return np.asarray(image.convert("RGB")).any(axis=-1).astype(np.uint8)
+    label = np.asarray(image.convert("RGB")).any(axis=-1).astype(np.uint8)
+    return _with_ignored(label, encoded) if ignores else label
+
+
+def _with_ignored(label: np.ndarray, encoded: bytes) -> np.ndarray:
+    """A binary label [G, G], IGNORED where the nearest pixel of the label map is."""
+    ids = semantic_label(encoded, len(label))
+    return np.where(ids == IGNORED, np.uint8(IGNORED), label)
+
+
+def sounding(labels: np.ndarray) -> np.ndarray:
+    """Where labels show something that sounds, bool; an ignored pixel shows nothing."""
+    return (labels != 0) & (labels != IGNORED)
 
 
 def predicted_mask(path: Path, size: int) -> np.ndarray:
@@ -168,7 +181,6 @@ class ReadClip(grain.transforms.Map):
         image_size: S; None where only labels are wanted: neither frames nor sounds are read.
         label_size: G.
         prior_dir: the folder of stage one's masks.
-        max_targets: the most classes a label map may hold (background counted); None: any.
         channels: of the sound: 1, or 2 for left and right, which are alike where only a mono
             sound is known.
         embeddings: `embeddings.Embeddings` of the clips' sounds, read instead of log-mel examples.
@@ -181,7 +193,6 @@ class ReadClip(grain.transforms.Map):
     image_size: int | None
     label_size: int
     prior_dir: str | None = None
-    max_targets: int | None = None
     channels: int = 1
     embeddings: Any = None
     nearest: bool = False
@@ -202,8 +213,9 @@ class ReadClip(grain.transforms.Map):
             float32 [T,96,64], [T,96,64,2] of two channels or [T,E] of embeddings, ids str, if a
             prior is asked for prior_mask float32 [T,G,G], if nearest labels are labels_nearest
             uint8 [T,G,G]; and the request's flip and seed, and its index as position.
-            Labels are 0 where `labelled` is False, as it is in padding. The id of a request
-            that is padding from end to end is "".
+            Labels are 0 where `labelled` is False, as it is in padding, and IGNORED (255) in pixels
+            that count for nothing, which are background in prior masks made of labels. The id
+            of a request that is padding from end to end is "".
         """
         clip = self.source.clips[request.index]
         kept = self._kept if self.cache else {}
@@ -223,13 +235,13 @@ class ReadClip(grain.transforms.Map):
             labels = np.stack([kept[request.index, t, name] for t in stored])
             labels[~labelled] = 0
             if request.empty:
-                labels[:] = 0
+                labels[labels != IGNORED] = 0
             element[name] = labels
         if self.image_size is not None:
             element["frames"] = np.stack([kept[request.index, t, "frame"] for t in stored])
             element["audio"] = self._heard(request, kept)
         if request.prior == "true":
-            element["prior_mask"] = (element["labels"] != 0).astype(np.float32)
+            element["prior_mask"] = sounding(element["labels"]).astype(np.float32)
         elif request.prior == "predicted":
             masks = np.stack([kept[request.index, t, "predicted"] for t in request.frames])
             element["prior_mask"] = masks.astype(np.float32) / np.float32(255)
@@ -262,15 +274,11 @@ class ReadClip(grain.transforms.Map):
     def _label(self, decode, clip, record: dict[str, Any], second: int) -> np.ndarray:
         if second not in clip.labelled:
             return np.zeros((self.label_size, self.label_size), np.uint8)
-        label = decode(record["labels"][clip.labelled.index(second)], self.label_size)
-        if self.max_targets is not None:
-            classes = np.count_nonzero(np.bincount(label.ravel()))
-            if classes > self.max_targets:
-                raise DataError(
-                    f"clip {clip.name}, second {second}: {classes} classes in one label map, "
-                    f"more than max_targets ({self.max_targets}); raise it"
-                )
-        return label
+        encoded = record["labels"][clip.labelled.index(second)]
+        if decode is semantic_label:
+            return decode(encoded, self.label_size)
+        # To look for ignored pixels takes time, and few clips have any.
+        return decode(encoded, self.label_size, clip.ignored > 0)
 
     def _heard(self, request: Request, kept: dict) -> np.ndarray:
         """What the request says is heard, mixed."""

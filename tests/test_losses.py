@@ -1,5 +1,6 @@
 """The set-prediction loss against a slow implementation of AAVS.md section 2, and its promises."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,12 +9,14 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from aavs_jax import losses, point_sampling
+from aavs_jax import losses, metrics, point_sampling
+from data_pipelines.media import labels as stored_labels
 
 D, N, Q, K, M = 3, 4, 5, 6, 4
 SMALL, LARGE = (4, 6), (16, 24)
 CONFIG = losses.LossConfig(num_points=20, max_targets=M)
 GRID = losses.LossConfig(grid=8, max_targets=M)
+IGNORED = losses.IGNORED
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -59,33 +62,43 @@ def sample(image, points):
     return np.array(values)
 
 
-def entropy(x, t):
-    return np.mean(np.maximum(x, 0) - x * t + np.log1p(np.exp(-np.abs(x))))
+def counted(labels, points):
+    """How much of each point is not ignored, of what lies inside the image."""
+    return sample(labels != IGNORED, points) / sample(np.ones_like(labels), points)
 
 
-def dice(x, t):
+def entropy(x, t, w):
+    softplus = np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+    return (w * softplus - x * t).sum() / w.sum()
+
+
+def dice(x, t, w):
     p = 1 / (1 + np.exp(-x))
-    return 1 - (2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1)
+    return 1 - (2 * (p * t).sum() + 1) / ((w * p).sum() + t.sum() + 1)
 
 
 def slow_loss(class_logits, mask_logits, labels, weight, draws, chosen):
     """Terms "class", "mask", "dice", lists over predictions; matches[d][n] = {class: query}."""
     terms, matches = {"class": [], "mask": [], "dice": []}, []
-    counted = [n for n in range(len(labels)) if weight[n]]
-    masks = sum(len(np.unique(labels[n])) for n in counted)
+    frames = [n for n in range(len(labels)) if weight[n]]
+    shown = [np.unique(frame[frame != IGNORED]) for frame in labels]
+    masks = sum(len(shown[n]) for n in frames)
     for d in range(len(class_logits)):
         log_p = class_logits[d].astype(np.float64)
         log_p = log_p - np.log(np.exp(log_p).sum(-1, keepdims=True))
         nll = weights = mask_sum = dice_sum = 0.0
         matches.append({})
-        for n in counted:
-            classes = np.unique(labels[n])
+        for n in frames:
+            classes = shown[n]
             points = draws["matching"][d, n]
+            w = counted(labels[n], points)
             logits = [sample(mask, points) for mask in mask_logits[d, n]]
             truth = [sample(labels[n] == c, points) for c in classes]
             cost = [
                 [
-                    -np.exp(log_p[n, q, c]) + 5 * entropy(logits[q], t) + 5 * dice(logits[q], t)
+                    -np.exp(log_p[n, q, c])
+                    + 5 * entropy(logits[q], t, w)
+                    + 5 * dice(logits[q], t, w)
                     for c, t in zip(classes, truth, strict=True)
                 ]
                 for q in range(class_logits.shape[2])
@@ -96,12 +109,15 @@ def slow_loss(class_logits, mask_logits, labels, weight, draws, chosen):
             for q, m in zip(rows, columns, strict=True):
                 wanted[q] = classes[m]
                 candidates = draws["candidates"][d, n, m]
-                order = np.argsort(np.abs(sample(mask_logits[d, n, q], candidates)))
+                certainty = np.abs(sample(mask_logits[d, n, q], candidates))
+                certainty[counted(labels[n], candidates) == 0] = np.inf
+                order = np.argsort(certainty, kind="stable")
                 points = np.concatenate([candidates[order[:chosen]], draws["fresh"][d, n, m]])
                 x = sample(mask_logits[d, n, q], points)
                 t = sample(labels[n] == classes[m], points)
-                mask_sum += entropy(x, t)
-                dice_sum += dice(x, t)
+                w = counted(labels[n], points)
+                mask_sum += entropy(x, t, w)
+                dice_sum += dice(x, t, w)
             for q, c in enumerate(wanted):
                 importance = 0.1 if c == class_logits.shape[3] - 1 else 1.0
                 nll -= importance * log_p[n, q, c]
@@ -130,6 +146,52 @@ def test_equals_the_slow_implementation(problem):
             ours = zip(targets.classes[n][present], query[d, n][present], strict=True)
             assert {int(c): int(q) for c, q in ours} == by_class
             assert (np.asarray(query[d, n])[~present] == -1).all()
+
+
+def ignoring(config):
+    return dataclasses.replace(config, ignores=True)
+
+
+def test_ignored_pixels_take_no_part(problem):
+    """At the border, at edges between labels, and of a class that is seen nowhere else."""
+    problem["labels"][0, :8] = problem["labels"][3, 5:11, 7:] = IGNORED
+    problem["labels"][1, 3:, :20] = IGNORED
+    (total, terms), _ = loss_and_gradients(config=ignoring(CONFIG), **problem)
+    expected, _ = slow_loss(**problem, chosen=15)
+    for name, values in expected.items():
+        np.testing.assert_allclose(terms[name], values, rtol=2e-5, err_msg=name)
+    (without, _), _ = loss_and_gradients(config=CONFIG, **problem)
+    assert abs(total - without) > 0.01 * total
+
+
+@pytest.mark.parametrize("config", [CONFIG, GRID], ids=["random", "grid"])
+def test_without_ignored_pixels_looking_for_them_changes_nothing(problem, config):
+    if config.grid:
+        del problem["draws"]
+    (total, terms), gradients = loss_and_gradients(config=config, **problem)
+    (same, same_terms), others = loss_and_gradients(config=ignoring(config), **problem)
+    np.testing.assert_allclose(same, total, rtol=1e-6)
+    for name in terms:
+        np.testing.assert_allclose(same_terms[name], terms[name], rtol=1e-6)
+    for ours, theirs in zip(gradients, others, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+def test_no_gradient_comes_from_ignored_pixels(problem):
+    """The first row of mask logits is seen by points of the first seven rows of labels."""
+    problem["labels"][0, :7] = IGNORED
+    del problem["draws"]
+    config = ignoring(GRID)
+    _, (_, gradient) = loss_and_gradients(config=config, **problem)
+    seen = np.abs(np.asarray(gradient)).max(axis=(0, 2, 4))  # [N, rows]
+    assert seen[0, 0] == 0 and (seen[0, 1:] > 0).all() and (seen[[1, 3]] > 0).all()
+    problem["labels"][0] = IGNORED  # says nothing, whoever lets it count
+    (total, _), (_, gradient) = loss_and_gradients(config=config, **problem)
+    assert np.isfinite(total) and not np.asarray(gradient)[:, 0].any()
+
+
+def test_everyone_means_the_same_by_ignored():
+    assert IGNORED == metrics.IGNORED == stored_labels.IGNORED == 255
 
 
 def test_grid_equals_drawing_its_points_by_hand(problem):
@@ -288,6 +350,15 @@ def test_frame_weights():
     drop = losses.frame_weights(labels, labelled, valid, drop_empty_clips=True)
     np.testing.assert_array_equal(keep, valid.astype(np.float32))
     np.testing.assert_array_equal(drop, [[1, 1], [0, 0], [0, 0]])
+    ignored = np.where(labels == 0, IGNORED, labels)  # in place of background
+    everything = np.full_like(labels, IGNORED)
+    for rule, expected in ((False, [[0, 1], [0, 0], [0, 0]]), (True, [[0, 1], [0, 0], [0, 0]])):
+        found = losses.frame_weights(ignored, labelled, valid, drop_empty_clips=rule)
+        np.testing.assert_array_equal(found, expected)
+        assert not losses.frame_weights(everything, labelled, valid, rule).any()
+    half = np.where(np.arange(4) < 2, labels, IGNORED)  # empty clips stay empty
+    found = losses.frame_weights(half, labelled, valid, drop_empty_clips=True)
+    np.testing.assert_array_equal(found, drop)
     labelled[0] = [True, False]  # S4: the frame that sounds has no label here
     np.testing.assert_array_equal(
         losses.frame_weights(labels, labelled, valid, drop_empty_clips=False)[0], [1, 0]

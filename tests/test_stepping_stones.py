@@ -6,14 +6,18 @@ import types
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from aavs_jax import dataset, stepping_stones
 from aavs_jax.batches import eval_batches, evaluations, masks_folder, open_sources, sounds_to_hear
-from aavs_jax.checks import check_data, check_patterns, check_schedule
+from aavs_jax.checks import check_data, check_patterns, check_prior_masks, check_schedule
 from aavs_jax.errors import UserError
-from aavs_jax.method import Method
+from aavs_jax.losses import LossConfig
+from aavs_jax.method import Method, make_method
+from aavs_jax.scoring import Showcase
 from aavs_jax.sharding import make_mesh
-from aavs_jax.stepping_stones import train_and_evaluate
+from aavs_jax.stepping_stones import run_stage, train_and_evaluate
 from configs import avss, s4
 from data_pipelines import audible_shapes
 from data_pipelines.errors import DataError
@@ -344,30 +348,146 @@ def test_an_unknown_sound_or_prior(data_dir, tmp_path):
         check_data(edited(edit), data_dir, tmp_path, make_mesh())
 
 
+def with_masks_in(folder):
+    """A config whose second stage takes its prior masks from there."""
+
+    def edit(config):
+        fit_small_data(config)
+        config.schedule = ("understand",)
+        config.stages.understand.prior.masks = str(folder)
+
+    return edited(edit)
+
+
+def write_masks(folder, clips, last=None):
+    """Empty files for every second but those from `last` on."""
+    for clip in clips:
+        (folder / clip.name).mkdir(parents=True, exist_ok=True)
+        for second in range(clip.seconds)[:last]:
+            (folder / clip.name / f"{second}.png").write_bytes(b"")
+
+
 @pytest.mark.parametrize("lacking", [0, 1, -1])
 def test_a_folder_of_prior_masks_is_looked_into_before_anything_trains(data_dir, tmp_path, lacking):
     """None are there, the first clip's are, all but the last clip's are."""
     masks = tmp_path / "masks"
     masks.mkdir()
+    config = with_masks_in(masks)
+    for source in open_sources(data_dir, config["stages"]["understand"]).values():
+        write_masks(masks, source.clips[:lacking])
+    with pytest.raises(UserError, match=r"understand.prior.masks is .* lacks \d+ of \d+") as error:
+        check_data(config, data_dir, tmp_path, make_mesh())
+    train = open_sources(data_dir, config["stages"]["understand"])["train"].clips
+    assert f"such as {masks / train[lacking].name}/0.png" in str(error.value)
+    count = 1 if lacking < 0 else len(train) - lacking
+    assert f"masks of split train, in {count} of {len(train)} clips" in str(error.value)
+    assert "stage localise" not in str(error.value)
+
+
+def test_prior_masks_of_every_second_are_looked_for(data_dir, tmp_path):
+    """In training of those that are shown: a clip of which one second is labelled shows that."""
+    masks = tmp_path / "masks"
+    config = with_masks_in(masks)
+    stage = config["stages"]["understand"]
+    sources = open_sources(data_dir, stage)
+    for source in sources.values():
+        write_masks(masks, source.clips)
+    check_data(config, data_dir, tmp_path, make_mesh())
+    last = sources["test"].clips[-1]
+    (masks / last.name / f"{last.seconds - 1}.png").unlink()
+    total = sum(clip.seconds for clip in sources["test"].clips)
+    expected = f"lacks 1 of {total} masks of split test, .*{last.uid}/{last.seconds - 1}.png"
+    with pytest.raises(UserError, match=expected):
+        check_data(config, data_dir, tmp_path, make_mesh())
+    for sampling in ("frame", "clip"):
+        stage = {**stage, "data": {**stage["data"], "sampling": sampling}}
+        for clip in sources["train"].clips:
+            shown = clip.labelled if sampling == "frame" or clip.labelled == (0,) else None
+            for second in range(clip.seconds):
+                path = masks / clip.name / f"{second}.png"
+                if shown is not None and second not in shown:
+                    path.unlink(missing_ok=True)
+                else:
+                    path.write_bytes(b"")
+        check_prior_masks("understand", stage, {"train": sources["train"]}, tmp_path)
+        with pytest.raises(UserError, match="lacks .* masks of split val"):
+            check_prior_masks("understand", stage, {"val": sources["train"]}, tmp_path)
+
+
+def test_masks_that_a_complete_stage_has_lost_are_missed_at_once(data_dir, tmp_path):
+    config = edited(fit_small_data)
+    stage = config["stages"]["understand"]
+    test = {"test": open_sources(data_dir, stage)["test"]}
+    check_prior_masks("understand", stage, test, tmp_path)  # they will be written
+    (tmp_path / "localise").mkdir()
+    (tmp_path / "localise" / "results.json").write_text("[]")
+    with pytest.raises(UserError, match="localise is complete, but .*localise/masks, .* lacks"):
+        check_prior_masks("understand", stage, test, tmp_path)
+    write_masks(tmp_path / "localise" / "masks", test["test"].clips)
+    check_prior_masks("understand", stage, test, tmp_path)
+
+
+def test_a_stage_knows_whether_its_labels_have_ignored_pixels(data_dir, tmp_path, monkeypatch):
+    class Made(Exception):
+        pass
+
+    def make(stage, classes, *, ignores):
+        raise Made(ignores)
+
+    def opened(*arguments):
+        sources = open_sources(*arguments)
+        sources["train"].ignores = ignores
+        return sources
+
+    monkeypatch.setattr(stepping_stones, "make_method", make)
+    monkeypatch.setattr(stepping_stones, "open_sources", opened)
+    workdir = types.SimpleNamespace(root=tmp_path)
+    for ignores in (False, True):
+        with pytest.raises(Made, match=str(ignores)):
+            run_stage(edited(fit_small_data), "localise", data_dir, workdir, make_mesh())
+
+
+def test_a_method_ignores_what_it_is_told_to(monkeypatch):
+    seen = []
+    make = LossConfig.from_dict
+    monkeypatch.setattr(
+        LossConfig, "from_dict", lambda values: seen.append(make(values)) or seen[0]
+    )
+    stage = edited(fit_small_data)["stages"]["localise"]
+    make_method(stage, 9)
+    make_method(stage, 9, ignores=True)
+    assert [config.ignores for config in seen] == [False, True]
+
+
+def test_data_prepared_in_another_form_are_refused(tmp_path):
+    (tmp_path / "data" / "avs_clips" / "1.0.0").mkdir(parents=True)
+    with pytest.raises(DataError, match="has the form 1.0.0 .* prepare the data folder again"):
+        dataset.prepared({"folder": str(tmp_path / "data")}, tmp_path / "run")
+
+
+def test_pictures_show_what_is_ignored_as_background():
+    showcase = Showcase(["v1s/a"])
+    labels = np.array([[[[0, 1, 255]]]], np.uint8)
+    showcase({"ids": ["v1s/a"], "labels": labels}, np.zeros_like(labels))
+    assert showcase.labels["v1s/a"].tolist() == [[[0, 1, 0]]]
+
+
+def test_label_maps_of_more_classes_than_there_is_room_for(data_dir, tmp_path):
+    """Found before anything trains, with the key, and the room that is needed."""
 
     def edit(config):
         fit_small_data(config)
-        config.schedule = ("understand",)
-        config.stages.understand.prior.masks = str(masks)
+        config.stages.understand.data.max_targets = 2
 
     config = edited(edit)
-    for split in ("train", "val", "test"):
-        clips = open_sources(data_dir, config["stages"]["understand"])[split].clips
-        for clip in clips[:lacking]:
-            (masks / clip.name).mkdir(parents=True)
-            (masks / clip.name / "0.png").write_bytes(b"")
-    with pytest.raises(UserError, match="understand.prior.masks is .* lacks the masks") as error:
+    clips = open_sources(data_dir, config["stages"]["understand"])["train"].clips
+    most = max(clip.classes for clip in clips)
+    assert most > 2
+    with pytest.raises(DataError) as error:
         check_data(config, data_dir, tmp_path, make_mesh())
-    train = open_sources(data_dir, config["stages"]["understand"])["train"].clips
-    assert f"{masks / train[lacking].name}/0.png" in str(error.value)
-    count = 1 if lacking < 0 else len(train) - lacking
-    assert f"{count} of {len(train)} clips of split train" in str(error.value)
-    assert "stage localise" not in str(error.value)
+    name = next(clip.name for clip in clips if clip.classes == most)
+    assert f"clip {name} shows up to {most} classes in one label map" in str(error.value)
+    assert f"--config.stages.understand.data.max_targets={most}" in str(error.value)
 
 
 def test_a_mesh_that_the_devices_do_not_make(tmp_path):

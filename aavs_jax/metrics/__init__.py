@@ -26,7 +26,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from aavs_jax.metrics import binary, semantic
-from aavs_jax.metrics.counting import LARGEST_CLIP, LARGEST_COUNT, thresholds
+from aavs_jax.metrics.counting import (
+    IGNORED,
+    LARGEST_CLIP,
+    LARGEST_COUNT,
+    scored,
+    thresholds,
+)
 from aavs_jax.metrics.protocols import (
     PROTOCOLS,
     TASKS,
@@ -37,6 +43,7 @@ from aavs_jax.metrics.protocols import (
 from aavs_jax.metrics.stepping_stones import PROTOCOL
 
 __all__ = [
+    "IGNORED",
     "LARGEST_CLIP",
     "LARGEST_COUNT",
     "PROTOCOL",
@@ -97,9 +104,10 @@ def update(
       state: from `init`.
       prediction: integer or bool [B, T, G, G], the classes predicted: the argmax of the scores;
         binary: not 0 is foreground. Ids of K and above belong to no class.
-      labels: integer or bool [B, T, G, G]. Semantic: class ids, resized by nearest; ids of K and
-        above (255) belong to no class. Binary: not 0 is foreground, "touched" labels (AAVS.md
-        section 1).
+      labels: integer or bool [B, T, G, G]. Semantic: class ids, resized by nearest. Binary: not 0
+        is foreground, "touched" labels (AAVS.md section 1). Pixels of IGNORED (255; semantic: of
+        any id of K and above) are left out of all scores, and with them whatever is predicted
+        there; a frame of nothing else counts like one without a label.
       valid: bool [B, T], real frames that have a label. A clip without any is not counted.
       position: int32 [B], the clip's place in the split's list of clips, from 0: it decides with
         which clips it is averaged. Clips without valid frames may have any.
@@ -118,7 +126,7 @@ def update(
     """
     ((task, states),) = state.items()
     rows = [PROTOCOLS[name] for name in states]
-    valid = jnp.asarray(valid, bool)
+    valid = scored(labels, valid)
     if task == "semantic":
         return {task: semantic.update(states, rows, prediction, labels, valid)}
     by_rule = {

@@ -15,6 +15,7 @@ import numpy as np
 
 from aavs_jax.metrics import set_sums
 from aavs_jax.metrics.counting import (
+    IGNORED,
     LARGEST_CLIP,
     THRESHOLDS,
     add,
@@ -32,12 +33,13 @@ from aavs_jax.metrics.protocols import Protocol
 
 
 class Regions(NamedTuple):
-    """Pixels of each frame, int32 [N]: in both masks, in the predicted, in the wanted; and all."""
+    """Pixels of each frame, int32 [N]: in both masks, in the predicted, in the wanted; and all.
+    Ignored ones are in none of them."""
 
     overlap: jax.Array
     predicted: jax.Array
     wanted: jax.Array
-    pixels: int
+    pixels: jax.Array
 
 
 def init(rows: Sequence[Protocol], clips: int) -> dict[str, Any]:
@@ -69,14 +71,14 @@ def update(
         raise ValueError(f"protocols {', '.join(states)} need the map {missing.pop()!r}")
     check_length(valid)
     scores = {name: frames_of(found, jnp.float32) for name, found in maps.items()}
-    wanted = {rule: frames_of(found) != 0 for rule, found in labels.items()}
+    truth = {rule: frames_of(found) for rule, found in labels.items()}
     masks = {name: found > 0.5 for name, found in scores.items()}
     masks[""] = frames_of(prediction) != 0
     # What several protocols count is counted once.
     decided = {row.name: (row.map if row.decision == "map" else "", row.labels) for row in rows}
     laid = {(row.map, row.labels): None for row in rows if row.map}
-    regions = {key: count(masks[key[0]], wanted[key[1]]) for key in dict.fromkeys(decided.values())}
-    curves = {key: f_curves(scores[key[0]], wanted[key[1]]) for key in laid}
+    regions = {key: count(masks[key[0]], truth[key[1]]) for key in dict.fromkeys(decided.values())}
+    curves = {key: f_curves(scores[key[0]], truth[key[1]]) for key in laid}
     new = {}
     for row in rows:
         state, found = states[row.name], regions[decided[row.name]]
@@ -107,29 +109,34 @@ def check_length(valid: jax.Array) -> None:
         raise ValueError(f"a clip has {frames} frames; binary metrics take at most {LARGEST_CLIP}")
 
 
-def count(positive: jax.Array, wanted: jax.Array) -> Regions:
-    """Regions of masks, bool [N, P]."""
-    sums = (jnp.sum(x, axis=1, dtype=jnp.int32) for x in (positive & wanted, positive, wanted))
-    return Regions(*sums, wanted.shape[1])
+def count(positive: jax.Array, labels: jax.Array) -> Regions:
+    """Regions of masks, bool [N, P], and labels, integer or bool [N, P]."""
+    counted = labels != IGNORED
+    wanted = (labels != 0) & counted
+    masks = (positive & wanted, positive & counted, wanted, counted)
+    return Regions(*(jnp.sum(x, axis=1, dtype=jnp.int32) for x in masks))
 
 
 def j_units(regions: Regions) -> jax.Array:
     """J of each frame in units, int32 [N]: intersection / union; where the target is empty, the
     share of pixels that are rejected."""
     overlap, predicted, wanted, pixels = regions
-    return to_units(
-        jnp.where(wanted == 0, pixels - predicted, overlap)
-        / jnp.where(wanted == 0, pixels, predicted + wanted - overlap)
-    )
+    whole = jnp.where(wanted == 0, pixels, predicted + wanted - overlap)
+    # Nothing is left only of a frame that is ignored from edge to edge, which nobody counts.
+    return to_units(jnp.where(wanted == 0, pixels - predicted, overlap) / jnp.maximum(whole, 1))
 
 
-def f_curves(scores: jax.Array, wanted: jax.Array) -> jax.Array:
+def f_curves(scores: jax.Array, labels: jax.Array) -> jax.Array:
     """F of each frame at each threshold in units, int32 [N, 255], from scores float32 [N, P] and
-    targets bool [N, P]. Positive is what is not below the threshold; beta^2 = 0.3."""
-    # One histogram over the thresholds, target pixels apart, tells what all 255 comparisons would.
+    labels [N, P]. Positive is what is not below the threshold; beta^2 = 0.3."""
+    # One histogram over the thresholds, target pixels apart, tells what all 255 comparisons would;
+    # ignored pixels go into a bin of their own.
     levels = THRESHOLDS + 1
+    counted = labels != IGNORED
+    wanted = (labels != 0) & counted
     level = thresholds_reached(scores)
-    found = histogram(level + levels * wanted, 2 * levels).reshape(-1, 2, levels)
+    bins = jnp.where(counted, level + levels * wanted, 2 * levels)
+    found = histogram(bins, 2 * levels + 1)[:, : 2 * levels].reshape(-1, 2, levels)
     above = jnp.cumsum(found[..., ::-1], axis=-1)[..., ::-1][..., 1:]
     size = jnp.sum(wanted, axis=1)
     return to_units(f_score(above[:, 1], above.sum(axis=1), size[:, None]))

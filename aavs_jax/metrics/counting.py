@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+IGNORED = 255  # label of a pixel that no score looks at
 BETA_SQUARED_TENTHS = 3  # beta^2 = 0.3
 THRESHOLDS = 255
 
@@ -84,6 +85,12 @@ def frames_of(pictures: Any, dtype=None) -> jax.Array:
         raise ValueError(f"a frame has {pixels} pixels; metrics take at most {LARGEST_FRAME}")
     flat = pictures.reshape(clips * frames, pixels)
     return flat if dtype is None else flat.astype(dtype)
+
+
+def scored(labels: Any, valid: Any) -> jax.Array:
+    """Frames that are scored, bool [B, T]: the valid ones, without those of which every pixel
+    [B, T, G, G'] is ignored."""
+    return jnp.asarray(valid, bool) & (jnp.asarray(labels) != IGNORED).any(axis=(2, 3))
 
 
 def to_units(value: jax.Array) -> jax.Array:

@@ -30,14 +30,10 @@ _MULTI_SOURCE_IDS, _MULTI_SOURCE_PIXELS = 2, 100
 
 
 class Counts(NamedTuple):
-    """Pixels of each frame and class, int32 [N, K].
-
-    `predicted` has all pixels, `predicted_labelled` those whose label is a class.
-    """
+    """Pixels of each frame and class, int32 [N, K], of those whose label is a class."""
 
     overlap: jax.Array
     predicted: jax.Array
-    predicted_labelled: jax.Array
     wanted: jax.Array
 
 
@@ -89,7 +85,8 @@ def _num_classes(state: Mapping[str, Any]) -> int:
 
 
 def count(prediction: Any, labels: Any, classes: int) -> Counts:
-    """Counts from class ids, integer [B, T, G, G]; ids of `classes` and above belong to none."""
+    """Counts from class ids, integer [B, T, G, G]. Ids of `classes` and above belong to none:
+    labels of them, as 255, take a pixel out of all counts."""
     prediction, labels = (
         jnp.minimum(frames_of(ids, jnp.int32), classes) for ids in (prediction, labels)
     )
@@ -98,8 +95,7 @@ def count(prediction: Any, labels: Any, classes: int) -> Counts:
     pairs = histogram(labels * bins + prediction, bins * bins).reshape(-1, bins, bins)
     return Counts(
         overlap=jnp.diagonal(pairs, axis1=1, axis2=2)[:, :classes],
-        predicted=jnp.sum(pairs, axis=1)[:, :classes],
-        predicted_labelled=jnp.sum(pairs[:, :classes], axis=1)[:, :classes],
+        predicted=jnp.sum(pairs[:, :classes], axis=1)[:, :classes],
         wanted=jnp.sum(pairs, axis=2)[:, :classes],
     )
 
@@ -121,7 +117,7 @@ def add_frames(
 ) -> dict[str, jax.Array]:
     """Per frame and class: IoU and F (beta^2 = 0.3), summed over the frames in which the class
     occurs in prediction or label."""
-    overlap, predicted, _, wanted = counts
+    overlap, predicted, wanted = counts
     union = predicted + wanted - overlap
     seen = (union > 0) & valid.reshape(-1, 1)
     iou = to_units(overlap / jnp.maximum(union, 1))
@@ -176,16 +172,12 @@ def result_frames(state: Mapping[str, Any], no_background: int) -> dict[str, Any
 def _add_to_set(
     state: Mapping[str, Any], counts: Counts, valid: jax.Array, subsets: Sequence[str]
 ) -> dict[str, Any]:
-    """Pixels whose label is no class (255) are ignored."""
-    pixels = {
-        "overlap": counts.overlap,
-        "predicted": counts.predicted_labelled,
-        "wanted": counts.wanted,
-    }
     real = valid.reshape(-1)
     large = jnp.sum(counts.wanted > _MULTI_SOURCE_PIXELS, axis=1)
     chosen = {"all": real, "multi_source": real & (large > _MULTI_SOURCE_IDS)}
-    return set_sums.add_frames(state, pixels, valid, {name: chosen[name] for name in subsets})
+    return set_sums.add_frames(
+        state, counts._asdict(), valid, {name: chosen[name] for name in subsets}
+    )
 
 
 def _cavp(state: Mapping[str, Any]) -> dict[str, float | int]:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from aavs_jax.metrics import binary, semantic
-from aavs_jax.metrics.counting import frames_of
+from aavs_jax.metrics.counting import frames_of, scored
 
 PROTOCOL = "stepping_stones"
 
@@ -39,7 +39,7 @@ def binary_update(
         state: from `binary_init`, at most LARGEST_COUNT clips.
         scores_fmap: float [B, T, G, G], the map for F in [0, 1] (AAVS.md section 4).
         masks: integer or bool [B, T, G, G], the predicted mask.
-        labels: integer or bool [B, T, G, G], not 0 is foreground.
+        labels: integer or bool [B, T, G, G], not 0 is foreground, 255 is not looked at.
         valid: bool [B, T], real frames. A clip without any is not counted.
 
     Returns:
@@ -48,11 +48,11 @@ def binary_update(
     Raises:
         ValueError: clips of more than LARGEST_CLIP frames.
     """
-    valid = jnp.asarray(valid, bool)
+    valid = scored(labels, valid)
     binary.check_length(valid)
-    wanted = frames_of(labels) != 0
-    regions = binary.count(frames_of(masks) != 0, wanted)
-    curves = binary.f_curves(frames_of(scores_fmap, jnp.float32), wanted)
+    truth = frames_of(labels)
+    regions = binary.count(frames_of(masks) != 0, truth)
+    curves = binary.f_curves(frames_of(scores_fmap, jnp.float32), truth)
     return binary.add_clips(state, regions, curves, valid)
 
 
@@ -81,14 +81,14 @@ def semantic_update(
     Args:
         state: from `semantic_init`, at most LARGEST_COUNT frames.
         prediction: integer [B, T, G, G], class ids.
-        labels: integer [B, T, G, G], class ids. Ids of K and above belong to no class.
+        labels: integer [B, T, G, G], class ids. Pixels of K and above, as 255, are not looked at.
         valid: bool [B, T], real frames.
 
     Returns:
         The new state.
     """
     counts = semantic.count(prediction, labels, state["seen"].shape[0])
-    return semantic.add_frames(state, counts, jnp.asarray(valid, bool))
+    return semantic.add_frames(state, counts, scored(labels, valid))
 
 
 def semantic_result(state: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -68,17 +69,20 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     Splits are those of train, val and test that have clips. The data set's metadata says what is in
     it without a record being read: `class_names` (by class id), `clips` (split -> a list of
-    [subset, uid, class ids of the sounding objects, seconds, labelled seconds, stored frames] in
-    the order of the examples), `layout` (its name), `binary_only` (subsets whose labels tell no
+    [subset, uid, class ids of the sounding objects, seconds, labelled seconds, stored frames, the
+    most classes that one label map shows, ignored pixels of the label maps] in the order of the
+    examples), `layout` (its name), `binary_only` (subsets whose labels tell no
     classes), `stereo` (whether left and right were kept), `size` (of the frames, or None), the
     `fingerprint` of what it was made from and how, a digest of all `sounds`, and `files` (the name
     of each file of records -> its bytes).
     """
 
-    VERSION = tfds.core.Version("1.1.0")
+    VERSION = tfds.core.Version("1.2.0")
     RELEASE_NOTES = {
         "1.0.0": "Clips of every layout.",
         "1.1.0": "The metadata tells a digest of the sounds and the sizes of the files.",
+        "1.2.0": "Labels keep ignored pixels. The metadata tells of each clip the most classes in "
+        "one label map, and its ignored pixels.",
     }
 
     content: Content | None = None  # what `build` stores
@@ -163,6 +167,18 @@ def is_complete(builder: Builder) -> bool:
         if path.stat().st_size != size:
             raise damaged(folder, f"{name} has {path.stat().st_size} bytes instead of {size}")
     return True
+
+
+def check_form(builder: Builder) -> None:
+    """Raises DataError where the builder's data set is there in another form than it reads."""
+    wanted = str(builder.version)
+    for folder in sorted(Path(builder.data_path).parent.glob("*.*.*")):
+        if re.fullmatch(r"\d+\.\d+\.\d+", folder.name) and folder.name != wanted:
+            raise DataError(
+                f"the prepared data set {folder} has the form {folder.name} of another version, "
+                f"and this one reads {wanted}: delete it and prepare the data folder again with "
+                f"python -m data_pipelines.prepare FOLDER --out {folder.parents[1]}"
+            )
 
 
 def damaged(folder: str | os.PathLike[str], why: str) -> DataError:

@@ -37,8 +37,8 @@ class RawClip:
         labels: (second, picture) of the labelled seconds, ascending.
         label_encoding: "colours" (AVSBench's palette), "ids" (pixel values, see `label_ids`) or
             "foreground" (whatever is not black is `foreground`).
-        label_ids: pixel value -> class id, for "ids"; None: the values are class ids. Values
-            that are not named are faults.
+        label_ids: pixel value -> class id, or `media.labels.IGNORED`, for "ids"; None: the values
+            are class ids. Values that are not named are faults.
         foreground: class id of what is not black, for "foreground"; None: its class is not known
             (it is stored white, which is foreground but no class).
         video: a video file, of which the frame at the end of each second is taken.

@@ -21,7 +21,7 @@ MAX_LINE = 2**20  # bytes
 MAX_COLUMNS = 1000
 MAX_ROWS = 250_000  # twenty times AVSBench: all that is said about bad rows is kept in memory
 MAX_JSON = 4 * 2**20  # bytes
-MAX_CLASSES = 256  # what uint8 label maps and the palette can tell apart
+MAX_CLASSES = 255  # ids of uint8 label maps, of which 255 says that a pixel is ignored
 
 
 @dataclasses.dataclass(frozen=True)

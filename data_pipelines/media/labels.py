@@ -18,6 +18,10 @@ from data_pipelines.media import MediaError
 SQUARE_LABEL = (224, 224)
 STRIP_PIXELS = 2**20
 
+# In place of a class id: a pixel that counts for nothing, neither in the loss nor in scores. In the
+# palette it is the colour that Pascal VOC calls void.
+IGNORED = 255
+
 # Of a label map without any colour of the palette: above it this is no blur at some edge.
 MOST_STRAY = 0.001
 
@@ -33,9 +37,10 @@ class Label:
         encoded: a PNG that shows AVSBench's colours: with a palette, which takes a quarter of the
             time to decode; the file as it was, if it has other colours, too.
         size: width, height.
-        pixels: how many pixels have each class id, int64 [256]; not those of foreground whose
-            class is not known. Colours that are none of the palette's count as background.
-        foreground: pixels that are not black.
+        pixels: how many pixels have each class id, int64 [256], and at IGNORED how many are
+            ignored; not those of foreground whose class is not known. Colours that are none of the
+            palette's count as background.
+        foreground: pixels that are neither black nor ignored.
         stray: pixels whose colour is no class's.
     """
 
@@ -44,6 +49,18 @@ class Label:
     pixels: np.ndarray
     foreground: int
     stray: int = 0
+
+    @property
+    def classes(self) -> int:
+        """How many classes it shows, background counted and ignored pixels not; foreground whose
+        class is not known is one."""
+        known = np.count_nonzero(self.pixels[:IGNORED])
+        return int(known + (self.foreground > self.stray + self.pixels[1:IGNORED].sum()))
+
+    @property
+    def ignored(self) -> int:
+        """How many pixels count for nothing."""
+        return int(self.pixels[IGNORED])
 
 
 def read_label(
@@ -60,7 +77,8 @@ def read_label(
         path: of the picture.
         encoding: "colours", "ids" or "foreground", see `raw.RawClip`.
         class_count: K; class ids are 0 to K - 1.
-        label_ids: pixel value -> class id, for "ids"; None: the values are class ids.
+        label_ids: pixel value -> class id, or IGNORED, for "ids"; None: the values are class ids,
+            of which none is ignored.
         foreground: class id of what is not black, for "foreground"; None: not known.
 
     Returns:
@@ -187,12 +205,14 @@ def _ids(path, encoded: bytes, image: Image.Image, class_count: int, label_ids) 
                 "label value unknown",
                 f"label value unknown: {path} holds the value {value}, which stands for no class",
             )
-        if (highest := int(mapped.max())) >= class_count:
-            value = int(values[mapped == highest][0])
+        # Only a table can say that a value is ignored: in masks of one's own 255 may mean "object".
+        shown = mapped if label_ids is None else np.where(mapped == IGNORED, 0, mapped)
+        if (highest := int(shown.max())) >= class_count:
+            value = int(values[shown == highest][0])
             raise _above(path, f"it holds the value {value} of class id {highest}", class_count)
         ids[top : top + strip.height] = mapped
     pixels = np.bincount(ids.ravel(), minlength=256).astype(np.int64)
-    return Label(_encode_ids(ids), image.size, pixels, int(pixels[1:].sum()))
+    return Label(_encode_ids(ids), image.size, pixels, int(pixels[1:IGNORED].sum()))
 
 
 def _values(path, strip: Image.Image, bits: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from data_pipelines.layouts.raw import RawClip, RawTable
 from data_pipelines.media import printable
+from data_pipelines.media.labels import IGNORED, colours_to_ids
 from data_pipelines.preparing.folder_report import KINDS, completeness, in_bytes
 from data_pipelines.preparing.read import ReadOptions, read_clip
 
@@ -110,7 +111,9 @@ def _frame(encoded: bytes, label: bytes | None) -> np.ndarray:
     frame = np.asarray(image, np.float32)
     if label is not None:
         colours = Image.open(io.BytesIO(label)).convert("RGB").resize(image.size, Image.NEAREST)
-        colours = np.asarray(colours, np.float32)
+        colours = np.array(colours)
+        colours[colours_to_ids(colours) == IGNORED] = 0
+        colours = colours.astype(np.float32)
         mask = colours.any(axis=2)
         tint = TINT * mask[..., None]
         frame = frame * (1 - tint) + colours * tint
@@ -133,6 +136,8 @@ def _facts(report: dict[str, Any]) -> str:
         "without sound": f"{report['silent_seconds']:,} of {report['seconds']:,} seconds",
         "repaired": f"{report['repaired_seconds']:,} seconds",
     }
+    if report["ignored_pixels"]:
+        facts["ignored"] = f"{report['ignored_share']:.1%} of the pixels of the label maps"
     if report["written"]:
         files = report["written"]["files"]
         facts["written"] = f"{in_bytes(report['written']['bytes'])} in {files} files"

@@ -48,8 +48,9 @@ def gather(
         out, 2: all of them); clips (counts: found, usable, left_out, repaired); subsets (a row for
         each subset and split, UNKNOWN for clips that were at fault when listed: clips, frames,
         labelled, left_out, and published, the clips of a complete copy, or None); classes (id,
-        name, pixels, share of all label pixels, clips); label_maps, empty_masks, seconds,
-        silent_seconds, repaired_seconds; counts (kind -> code -> number) and all findings (kind,
+        name, pixels, share of the label pixels that are not ignored, clips); ignored_pixels and
+        ignored_share (of all label pixels); label_maps, empty_masks, seconds, silent_seconds,
+        repaired_seconds; counts (kind -> code -> number) and all findings (kind,
         clip, code, message); duplicates (what is the same: "sound", "frame" or "video"; clips as
         "split: subset/uid").
     """
@@ -66,6 +67,8 @@ def gather(
         any(f.kind == "repaired" for f in r.findings) and not r.left_out for _, r in clips
     )
     counts = {kind: Counter(f.code for f in findings if f.kind == kind) for kind in KINDS}
+    ignored = sum(facts["ignored_pixels"] for _, facts in usable)
+    pixels = sum(facts["label_pixels"] for _, facts in usable)
     return {
         "folder": printable(folder),
         "layout": printable(table.layout),
@@ -80,6 +83,8 @@ def gather(
         },
         "subsets": _subsets(table, clips),
         "classes": _classes(table, usable),
+        "ignored_pixels": ignored,
+        "ignored_share": ignored / pixels if pixels else 0.0,
         "label_maps": sum(len(clip.labels) for clip, _ in usable),
         "empty_masks": sum(facts["empty_masks"] for _, facts in usable),
         "seconds": sum(clip.seconds for clip, _ in usable),
@@ -144,7 +149,7 @@ def _classes(table: RawTable, usable: Sequence[tuple[RawClip, dict]]) -> list[di
     for _, facts in usable:
         pixels.update({int(index): count for index, count in facts["pixels"].items()})
         sounding.update(set(facts["objects"]))
-        total += facts["label_pixels"]
+        total += facts["label_pixels"] - facts["ignored_pixels"]
     return [
         {
             "id": index,
@@ -230,6 +235,7 @@ def table_lines(report: dict[str, Any]) -> list[str]:
 
 def _class_lines(report: dict[str, Any]) -> list[str]:
     seen = sorted((c for c in report["classes"] if c["pixels"]), key=lambda c: -c["pixels"])
+    ignored = bool(report["ignored_pixels"])
     if not seen:
         return ["no label tells classes"] if report["label_maps"] else ["no labels"]
     shares = [f"{c['name']} {c['share']:.1%}" for c in seen[:SHOWN_CLASSES]]
@@ -238,6 +244,7 @@ def _class_lines(report: dict[str, Any]) -> list[str]:
     return [
         f"classes by share of the label pixels: {', '.join(shares)}{more}"
         + (f"; {never} of {len(report['classes'])} in no label" if never else "")
+        + (f"; {report['ignored_share']:.1%} of the pixels are ignored" * ignored)
     ]
 
 

@@ -236,8 +236,11 @@ def _digest_of_sounds(records: Sequence[Record]) -> str:
 
 def _row(clip: RawClip, record: Record) -> list[Any]:
     labelled = [second for second, _ in clip.labels]
-    objects, stored = record.facts["objects"], record.facts["stored_frames"]
-    return [clip.subset, clip.uid, objects, clip.seconds, labelled, stored]
+    facts = record.facts
+    return [
+        *(clip.subset, clip.uid, facts["objects"], clip.seconds, labelled),
+        *(facts["stored_frames"], facts["classes"], facts["ignored_pixels"]),
+    ]
 
 
 def _examples(job: Job, records: Sequence[Record], work: Path, split: str) -> Iterator[Any]:

@@ -48,10 +48,12 @@ class ReadResult:
             stereo (float32 [T, 2, 96, 64], left and right; [0, 2, 96, 64] if not kept).
         findings: what was not as it should be.
         facts: what reports count, fit for JSON: pixels (class id -> pixels in label maps),
-            foreground_pixels (not black), label_pixels, empty_masks (label maps all black),
-            silent_seconds, seconds, repaired_seconds (whose frame or sound was repeated),
-            sound_digest (of the waveform; that of silent clips says nothing), frame_digests (of
-            the stored frames), objects. Empty for a clip that is left out.
+            foreground_pixels (neither black nor ignored), ignored_pixels, label_pixels (all),
+            empty_masks (label maps without foreground), classes (the most that one label map
+            shows, background counted; 0 without labels), silent_seconds, seconds,
+            repaired_seconds (whose frame or sound was repeated), sound_digest (of the waveform;
+            that of silent clips says nothing), frame_digests (of the stored frames), objects.
+            Empty for a clip that is left out.
     """
 
     example: dict[str, Any] | None
@@ -125,8 +127,9 @@ def read_clip(
         return ReadResult(None, tuple(reading.findings), {})
     pixels = sum((label.pixels for label in stored), np.zeros(256, np.int64))
     objects = clip.objects
+    counted = np.flatnonzero(pixels[: labels.IGNORED])
     if objects is None:
-        objects = tuple(int(i) for i in np.flatnonzero(pixels) if i)
+        objects = tuple(int(i) for i in counted if i)
     mono = examples[0]
     if not options.stereo:
         sides = np.zeros((0, 2, *mono.shape[1:]), np.float32)
@@ -145,10 +148,12 @@ def read_clip(
     }
     silent = np.abs(mono - audio.silence_example()).max(axis=(1, 2)) <= SILENCE_TOLERANCE
     facts = {
-        "pixels": {int(i): int(pixels[i]) for i in np.flatnonzero(pixels)},
+        "pixels": {int(i): int(pixels[i]) for i in counted},
         "foreground_pixels": sum(label.foreground for label in stored),
+        "ignored_pixels": sum(label.ignored for label in stored),
         "label_pixels": sum(label.size[0] * label.size[1] for label in stored),
         "empty_masks": sum(not label.foreground for label in stored),
+        "classes": max((label.classes for label in stored), default=0),
         "silent_seconds": int(silent.sum()),
         "seconds": clip.seconds,
         "repaired_seconds": len(reading.repaired),

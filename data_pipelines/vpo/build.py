@@ -2,11 +2,13 @@
 
 Command line: python -m data_pipelines.vpo.build --coco DIR --sounds DIR --out DIR.
 
-Writes the layout in which the authors of VPO publish it, with one mask per picture that shows all
-of its sources, and one row of the table for each source:
+Writes what the loaders of VPO's authors read, with one mask per picture that shows all of its
+sources, and one row of the table for each source:
 
-    VPO/VPO-SS/data/<picture>.jpg, mask/<picture>_<annotation>.png, vpo_ss_data_stereo.csv
-    VPO/VPO-MS, VPO/VPO-MSMI         likewise; MSMI's rows with multi_instance 0 use MS's files
+    VPO/VPO-SS/vpo_ss_data_stereo.csv, data/<class>/<picture>.jpg,
+               mask/<class>/<picture>_<annotation>.png
+    VPO/VPO-MS/vpo_ms_data_stereo.csv, data/<picture>.jpg, mask/<picture>.png
+    VPO/VPO-MSMI                     likewise; its rows with multi_instance 0 use MS's files
     VGGSound/audios/<vgg_file>.wav   16 kHz, mono, the middle 10 s at most
     VGGSound/recordings.csv          which recording each of them was
 

@@ -1,14 +1,18 @@
 """VPO (Chen et al., arXiv 2304.02970) in the two layouts in which it is passed on.
 
-As its authors publish it, with one row of the table for each source that sounds:
+As its authors' loaders read it (cyh-0/CAVP, dataset/vpo_stereo), with one row of the table for each
+source that sounds; picture and annotation are COCO's numbers, 12 digits, and masks have its ids:
 
-    VPO/VPO-SS|VPO-MS|VPO-MSMI/data/<picture>.jpg                     12 digits
-    VPO/VPO-SS|VPO-MS|VPO-MSMI/mask/<picture>_<annotation>.png        12 digits each; COCO's ids
+    VPO/VPO-SS/data/<class>/<picture>.jpg
+    VPO/VPO-SS/mask/<class>/<picture>_<annotation>.png
+    VPO/VPO-MS|VPO-MSMI/data/<picture>.jpg
+    VPO/VPO-MS|VPO-MSMI/mask/<picture>.png          one of a picture, with all of its sources
     VPO/VPO-SS|VPO-MS|VPO-MSMI/vpo_<ss|ms|msmi>_data_stereo.csv
     VGGSound/audios/<vgg_file>.wav           also vggsound_bench/VGGSound/audios, or audios
 
-Pictures of MSMI that show no class twice (multi_instance 0) lie in VPO-MS. And as DDESeg arranges
-it anew, with sounds mixed and class ids 0 to 21 in the masks:
+In SS each row is a clip. Pictures of MSMI that show no class twice (multi_instance 0) lie in VPO-MS
+with their masks. And as DDESeg arranges it anew, with sounds mixed and class ids 0 to 21 in the
+masks:
 
     VPO-SS|VPO-MS|VPO-MSMI/<uid>/{frames/<jpg>,labels_semantic/<png>,mono_audio.wav,stereo_audio.wav}
     vpo_data_clean.csv

@@ -1,5 +1,6 @@
 """VPO as its authors publish it (layout.py draws the tree)."""
 
+import itertools
 import math
 import os
 from pathlib import Path
@@ -8,6 +9,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.layouts import tables
 from data_pipelines.layouts.names import fault_of_name, shown
 from data_pipelines.layouts.raw import Finding, RawClip, Sound
+from data_pipelines.media.labels import IGNORED
 from data_pipelines.vpo.classes import (
     BACKGROUND_ID,
     CLASS_NAMES,
@@ -30,12 +32,11 @@ OPTIONAL = ("audio_pos", "multi_instance")
 # What the tables call "val" is what papers report as test.
 SPLITS = {"train": "train", "val": "test", "test": "test"}
 SOUND_SUFFIXES = (".wav", ".flac", ".ogg")
-# Ignored pixels are stored as background, as there is no "ignore" among the stored classes.
 LABEL_IDS = tuple(
     sorted(
         {
             BACKGROUND_ID: 0,
-            IGNORED_ID: 0,
+            IGNORED_ID: IGNORED,
             **{number: CLASS_NAMES.index(name) for name, number in COCO_IDS.items()},
         }.items()
     )
@@ -81,6 +82,8 @@ def read(home: Path, sounds: Path) -> tuple[list[RawClip], list[Finding]]:
             if fault:
                 findings.append(Finding("left out", "", "bad name", f"{where}: {fault}"))
                 continue
+            if name == "ss":
+                key = _unused(key, groups)
             groups.setdefault(key, []).append({**row.cells, "where": where})
         for key, rows in groups.items():
             try:
@@ -116,18 +119,25 @@ def _recordings(folder: Path) -> dict[str, str]:
 def _key(cells: dict[str, str], name: str) -> tuple[str, str | None]:
     """What the rows of one clip have in common, which becomes its uid, and what is wrong with it.
 
-    In SS every object is a clip of its own; in MS and MSMI all that sound in a picture are one.
+    In SS every row is a clip of its own; in MS and MSMI all that sound in a picture are one, and
+    their annotations, which may be different ones, name no file.
     """
-    for column in ("img_Id", "ann_Ids"):
+    for column in ("img_Id", "ann_Ids") if name == "ss" else ("img_Id",):
         if reason := fault_of_name(cells[column]):
             return "", f"{column} {shown(cells[column])} cannot be part of a file name: it {reason}"
     picture = cells["img_Id"].zfill(12)
     return (f"{picture}_{cells['ann_Ids'].zfill(12)}" if name == "ss" else picture), None
 
 
+def _unused(key: str, groups: dict[str, list[dict]]) -> str:
+    """A second row of an object is another clip, with a sound of its own."""
+    names = itertools.chain([key], (f"{key}_{number}" for number in itertools.count(2)))
+    return next(name for name in names if name not in groups)
+
+
 def _clip(home, name, key, rows, sounds, recordings) -> RawClip:
     first = rows[0]
-    for column in ("ann_Ids", "split", "multi_instance"):
+    for column in ("split", "multi_instance"):
         for row in rows:
             if row[column] != first[column]:
                 raise _Fault(
@@ -142,22 +152,45 @@ def _clip(home, name, key, rows, sounds, recordings) -> RawClip:
         )
     # Pictures that show no class twice are those of MS.
     of_ms = name == "msmi" and first["multi_instance"] in ("0", "0.0", "False")
-    folder = _folder(home, "ms" if of_ms else name)
-    picture, annotation = first["img_Id"].zfill(12), first["ann_Ids"].zfill(12)
-    mask = folder / "mask" / f"{picture}_{annotation}.png"
+    classes = tuple(sorted({index for row in rows for index in _classes(row)}))
+    frame, mask = files_of(
+        _folder(home, "ms" if of_ms else name),
+        first["img_Id"],
+        (first["cateName"], first["ann_Ids"]) if name == "ss" else None,
+    )
     return RawClip(
         subset=f"vpo_{name}",
         uid=key,
         split=SPLITS[first["split"]],
         seconds=SECONDS,
-        frames=(folder / "data" / f"{picture}.jpg",),
+        frames=(frame,),
         labels=tuple((second, mask) for second in range(SECONDS)),
         sounds=tuple(_sound(row, sounds, recordings) for row in rows),
         label_encoding="ids",
         label_ids=LABEL_IDS,
         centred=True,
-        objects=tuple(sorted({index for row in rows for index in _classes(row)})),
+        objects=classes,
     )
+
+
+def files_of(folder: Path, picture: str | int, source: tuple[str, str | int] | None):
+    """Picture and mask of a clip, as CAVP's loaders look for them.
+
+    Args:
+        folder: VPO-SS, VPO-MS or VPO-MSMI.
+        picture: COCO's number of it.
+        source: in VPO-SS class and annotation of what sounds; None in VPO-MS and VPO-MSMI, where a
+            picture has one mask.
+
+    Returns:
+        Two paths.
+    """
+    number = str(picture).zfill(12)
+    if source is None:
+        return folder / "data" / f"{number}.jpg", folder / "mask" / f"{number}.png"
+    name, annotation = source
+    mask = f"{number}_{str(annotation).zfill(12)}.png"
+    return folder / "data" / name / f"{number}.jpg", folder / "mask" / name / mask
 
 
 def _classes(row: dict[str, str]) -> list[int]:

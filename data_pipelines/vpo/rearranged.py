@@ -7,14 +7,14 @@ from pathlib import Path
 from data_pipelines.layouts import tables
 from data_pipelines.layouts.names import fault_of_name, shown
 from data_pipelines.layouts.raw import Finding, RawClip, Sound
+from data_pipelines.media.labels import IGNORED
 from data_pipelines.vpo.classes import CLASS_NAMES, IGNORED_ID, SECONDS, SUBSETS
 from data_pipelines.vpo.published import SPLITS
 
 TABLE = "vpo_data_clean.csv"
 # The names of its columns are not documented, their order is.
 COLUMNS = ("uid", "frame", "mask", "category", "split", "type")
-# Ignored pixels are stored as background, as there is no "ignore" among the stored classes.
-LABEL_IDS = (*((index, index) for index in range(len(CLASS_NAMES))), (IGNORED_ID, 0))
+LABEL_IDS = (*((index, index) for index in range(len(CLASS_NAMES))), (IGNORED_ID, IGNORED))
 
 
 def read(home: Path) -> tuple[list[RawClip], list[Finding]]:

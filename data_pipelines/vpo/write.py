@@ -14,6 +14,7 @@ from data_pipelines.layouts.raw import Finding
 from data_pipelines.vpo import coco, compose
 from data_pipelines.vpo.classes import COCO_IDS, SUBSETS
 from data_pipelines.vpo.outlines import OutlineError, rasterise
+from data_pipelines.vpo.published import files_of
 from data_pipelines.vpo.recordings import SPLITS, Recordings
 
 COLUMNS = (
@@ -97,21 +98,23 @@ class Maker:
         return [source for source in sources if source.class_name not in broken]
 
     def _write(self, setting, picture, data, mask, sources):
-        folder = folder_of(self._root, setting)
-        for name in ("data", "mask"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-        number = f"{picture.number:012d}"
-        # The first source names the mask; all rows of the picture point to it.
-        annotation = sources[0].annotation
-        (folder / "data" / f"{number}.jpg").write_bytes(data)
-        Image.fromarray(mask).save(folder / "mask" / f"{number}_{annotation:012d}.png")
+        first = sources[0]  # the only one in SS
+        frame_path, mask_path = files_of(
+            folder_of(self._root, setting),
+            picture.number,
+            (first.class_name, first.annotation) if setting == "ss" else None,
+        )
+        for path in (frame_path, mask_path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        frame_path.write_bytes(data)
+        Image.fromarray(mask).save(mask_path)
         for source in sources:
             self.rows[setting].append(
                 {
                     "cateName": source.class_name,
                     "cateId": COCO_IDS[source.class_name],
                     "img_Id": picture.number,
-                    "ann_Ids": annotation,
+                    "ann_Ids": source.annotation,
                     "vgg_file": self._recordings.take(source.class_name, picture.split),
                     "split": picture.split,
                     "audio_pos": source.position,

@@ -284,8 +284,9 @@ def test_training_faults(train, masks_dir, tmp_path):
         by_frame(train, task="binary", prior="true")
     with pytest.raises(DataError, match="sampling 'shot' is none of clip, frame"):
         by_frame(train, sampling="shot")
-    with pytest.raises(DataError, match=r"clip v\w+/\w+, second \d: 2 classes .*targets \(1\)"):
-        next(by_frame(train, max_targets=1))
+    for task in ("semantic", "binary"):
+        with pytest.raises(DataError, match="shows up to 2 classes in .*: give max_targets=2"):
+            by_frame(train, task=task, max_targets=1)
     with pytest.raises(DataError, match=r"predicted mask missing: .*\.png; a stage of the run"):
         next(by_frame(train, prior="predicted", prior_dir=tmp_path))
 

@@ -20,10 +20,14 @@ from PIL import Image
 from data_pipelines import audio
 from data_pipelines.avsbench import layout
 from data_pipelines.errors import DataError
+from data_pipelines.layouts.recognise import read_table
 from data_pipelines.loader import open_source
 from data_pipelines.prepare import Builder, prepare
+from data_pipelines.preparing import chunks
+from data_pipelines.preparing.read import ReadOptions
 
 ROOT = Path(__file__).parents[2]
+FORM = str(Builder.VERSION)  # in which data are stored
 
 
 def run_python(code, *arguments):
@@ -105,10 +109,31 @@ def test_a_damaged_data_set_is_one_sentence(small_raw_dir, tmp_path, name, damag
     assert len(open_source(data, "train")[0]["frames"]) == 5
 
 
+def test_chunks_that_another_version_kept_are_read_again(small_raw_dir, tmp_path, monkeypatch):
+    table = read_table(small_raw_dir)
+    chunk = chunks.Chunk(table.clips, ReadOptions(), 5, table.roots, tmp_path / "0.npz")
+    told = []
+    for form, expected in ((1, [0, 1, 2]), (1, []), (2, [0, 1, 2])):
+        monkeypatch.setattr(chunks, "FORM", form)
+        chunks.read_chunk(chunk, told.append)
+        assert told == expected
+        told.clear()
+
+
+def test_what_is_known_of_labels_without_reading_them(data_dir, clips):
+    source = open_source(data_dir, "train")
+    shown = {uid: 1 + (objects != "off-the-screen") for _, uid, _, objects in clips}
+    assert {clip.uid: clip.classes for clip in source.clips} == {
+        clip.uid: shown[clip.uid] for clip in source.clips
+    }
+    assert not source.ignores and not any(clip.ignored for clip in source.clips)
+
+
 def test_data_of_an_older_version_are_prepared_anew(small_raw_dir, tmp_path):
     data = tmp_path / "data"
     prepare(small_raw_dir, data, progress=False).rename(data / "avs_clips" / "1.0.0")
-    with pytest.raises(DataError, match="no prepared data set in"):
+    message = r"avs_clips/1\.0\.0 has the form 1\.0\.0 .* reads .*: delete it and .* FOLDER --out "
+    with pytest.raises(DataError, match=message + str(data)):
         open_source(data, "train")
     prepare(small_raw_dir, data, progress=False)
     assert len(open_source(data, "train")) == 2
@@ -141,7 +166,7 @@ def test_prepared_once_and_the_same_each_time(raw_dir, data_dir, tmp_path):
     assert before and {p: p.stat().st_mtime_ns for p in data_dir.rglob("*.array_record*")} == before
     again = prepare(raw_dir, tmp_path / "again", progress=False)
     records = {k: v for k, v in contents(again).items() if "array_record" in k.name}
-    first = contents(data_dir / "avs_clips" / "1.1.0")
+    first = contents(data_dir / "avs_clips" / FORM)
     assert len(records) == 3 and all(first[name] == value for name, value in records.items())
 
 
@@ -163,7 +188,7 @@ def test_plain_tfds_reads_it(data_dir):
         for name in ("tensorflow", "torch", "jax", "data_pipelines"):
             assert name not in sys.modules, name
         """,
-        data_dir / "avs_clips" / "1.1.0",
+        data_dir / "avs_clips" / FORM,
     )
     assert done.returncode == 0, done.stderr
 
@@ -413,7 +438,7 @@ def test_killed_while_preparing(small_raw_dir, tmp_path, moment):
     prepare(small_raw_dir, data, progress=False)
     assert len(open_source(data, "train")) == 2 and len(open_source(data, "test")) == 1
     assert set(os.listdir(data)) == {"avs_clips", "avs_clips.lock", "report.json"}
-    assert os.listdir(data / "avs_clips") == ["1.1.0"]
+    assert os.listdir(data / "avs_clips") == [FORM]
     assert contents(data) == contents(prepare(small_raw_dir, tmp_path / "other").parents[1])
 
 
@@ -436,7 +461,7 @@ def test_killed_while_array_record_is_written(small_raw_dir, tmp_path):
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert list((data / "avs_clips").glob("incomplete.*"))
     prepare(small_raw_dir, data, progress=False)
-    assert os.listdir(data / "avs_clips") == ["1.1.0"]
+    assert os.listdir(data / "avs_clips") == [FORM]
 
 
 def test_no_tensorflow_no_torch_no_jax(small_raw_dir, tmp_path):

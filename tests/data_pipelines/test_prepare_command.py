@@ -395,6 +395,8 @@ def a_record(sound, frames=("f",), silent=0, pixels=None, objects=(1,), findings
         "pixels": pixels or {"0": 90, "1": 10},
         "foreground_pixels": 10,
         "label_pixels": 100,
+        "ignored_pixels": 100 - sum((pixels or {"0": 100}).values()),
+        "classes": 2,
         "empty_masks": 0,
         "silent_seconds": silent,
         "seconds": 5,
@@ -477,6 +479,18 @@ def test_counts_and_shares():
     assert folder_report.table_lines(report)[-1].split() == ["all", "2", "10", "3", "2"]
     assert "<td>not known</td>" in folder_page.page(report, ())
     assert json.loads(json.dumps(report)) == report
+
+
+def test_ignored_pixels_are_told_apart():
+    clips = [a_clip("vpo_ss/a", "train"), a_clip("vpo_ss/b", "train")]
+    report = report_of(clips, [a_record("1", pixels={"0": 30, "1": 10}), a_record("2")])
+    assert (report["ignored_pixels"], report["ignored_share"]) == (60, 0.3)
+    shares = [c["share"] for c in report["classes"]]
+    assert shares == [120 / 140, 20 / 140, 0]
+    assert "; 30.0% of the pixels are ignored" in folder_report.text(report, "there")
+    assert "<dd>30.0% of the pixels" in folder_page.page(report, ())
+    none = report_of(clips, [a_record("1"), a_record("2")])
+    assert "ignored" not in folder_report.text(none, "") + folder_page.page(none, ())
 
 
 def test_what_was_mended_in_vain_is_not_told():

@@ -257,6 +257,36 @@ def test_ids_by_a_table(clip):
     assert "the value 300 of class id 4" in message and message.endswith("only ids 0 to 3")
 
 
+def test_ignored_pixels_are_kept_and_not_counted(clip):
+    pixels = np.zeros((20, 30), np.uint8)
+    pixels[:, :10], pixels[0, 20:] = 30, 255
+    table = ((0, 0), (255, labels.IGNORED), (30, 4))
+    one = change(write_label(clip, pixels), label_encoding="ids", label_ids=table)
+    result = read(one)
+    expected = np.where(pixels == 30, 4, pixels)
+    np.testing.assert_array_equal(ids_of(result.example["labels"][0]), expected)
+    maps = len(one.labels)
+    assert result.facts["pixels"] == {0: 390 * maps, 4: 200 * maps}
+    assert result.facts["ignored_pixels"] == 10 * maps and result.facts["classes"] == 2
+    assert result.facts["foreground_pixels"] == 200 * maps and result.facts["objects"] == [4]
+    write_label(clip, np.full_like(pixels, 255))
+    facts = read(one).facts
+    assert (facts["pixels"], facts["objects"], facts["classes"]) == ({}, [], 0)
+    assert facts["empty_masks"] == maps
+    # Who has no table may mean an object by it.
+    message = only(read(change(one, label_ids=None)), "left out", "label above 4")
+    assert "the value 255 of class id 255" in message
+
+
+def test_the_most_classes_of_one_label_map_are_counted(clip):
+    assert read(clip).facts["classes"] == 3
+    white = change(clip, label_encoding="foreground")
+    assert read(white).facts["classes"] == 2  # of which one is not known
+    one = change(clip, label_encoding="foreground", foreground=4)
+    assert read(one).facts["classes"] == 2
+    assert read(change(clip, labels=())).facts["classes"] == 0
+
+
 def test_ids_must_not_be_colours(clip):
     assert "0.png" in only(read(change(clip, label_encoding="ids")), "left out", "label of colours")
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from data_pipelines.avsbench import layout
 from data_pipelines.errors import DataError
-from data_pipelines.media.labels import colours_to_ids
+from data_pipelines.media.labels import IGNORED, colours_to_ids
 from data_pipelines.request import Draw
 from data_pipelines.transforms import (
     binary_label,
@@ -16,6 +16,7 @@ from data_pipelines.transforms import (
     nearest_binary_label,
     predicted_mask,
     semantic_label,
+    sounding,
 )
 
 
@@ -88,6 +89,37 @@ def test_every_class_colour_is_foreground():
         assert (label == (class_id > 0)).all()
         nearest = nearest_binary_label(png(np.full((4, 4, 3), colour, np.uint8)), 4)
         np.testing.assert_array_equal(nearest, label)
+
+
+def ignored_png():
+    """6 x 6: an object above, what is ignored below, on the left; background on the right."""
+    ids = np.zeros((6, 6), np.uint8)
+    ids[:3, :4], ids[3:, :4] = 7, IGNORED
+    return png(layout.palette(256)[ids])
+
+
+def test_ignored_pixels_stay_where_they_are():
+    expected = [[7, 7, 0], [IGNORED, IGNORED, 0], [IGNORED, IGNORED, 0]]
+    np.testing.assert_array_equal(semantic_label(ignored_png(), 3), expected)
+    expected = [[1, 1, 0], [IGNORED, IGNORED, 0], [IGNORED, IGNORED, 0]]
+    for decode in (binary_label, nearest_binary_label):
+        found = decode(ignored_png(), 3, ignores=True)
+        assert found.dtype == np.uint8
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(decode(ignored_png(), 3), np.minimum(expected, 1))
+
+
+def test_ignored_pixels_touch_nothing():
+    """Enlarged, borders are mixed: the object reaches out, what is ignored does not."""
+    ids = np.zeros((4, 4), np.uint8)
+    ids[0, 0], ids[3, 3] = 7, IGNORED
+    found = binary_label(png(layout.palette(256)[ids]), 8, ignores=True)
+    assert found[:3, :3].sum() == 9 and (found[6:, 6:] == IGNORED).all()
+    assert (found == IGNORED).sum() == 4 and (found == 1).sum() == 9
+
+
+def test_what_sounds_is_neither_background_nor_ignored():
+    assert sounding(np.array([0, 1, 254, 255], np.uint8)).tolist() == [False, True, True, False]
 
 
 def test_predicted_masks(tmp_path):

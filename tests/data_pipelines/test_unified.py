@@ -238,7 +238,7 @@ def test_giant_tables_are_refused_before_they_are_read(small, monkeypatch):
         ('{"background": 1, "cat": true}', "whole numbers"),
         ('{"cat": 1, "dog": 2}', "should be 'background', it is 'cat'"),
         ("[]", "should map class names"),
-        (json.dumps({str(i): i for i in range(1, 400)}), "256 at most"),
+        (json.dumps({str(i): i for i in range(1, 400)}), "255 at most"),
     ],
 )
 def test_class_tables_that_cannot_be_used(small, content, message):

@@ -5,6 +5,7 @@ import csv
 import filecmp
 import json
 import os
+import shutil
 
 import av
 import numpy as np
@@ -17,7 +18,9 @@ from data_pipelines.layouts.recognise import read_table
 from data_pipelines.loader import eval_loader, train_loader
 from data_pipelines.prepare import prepare
 from data_pipelines.preparing.read import ReadOptions, read_clip
+from data_pipelines.request import Request
 from data_pipelines.source import open_source
+from data_pipelines.transforms import ReadClip
 from data_pipelines.vpo import build, compose
 from data_pipelines.vpo.classes import CLASS_NAMES, COCO_IDS, PEOPLE
 from data_pipelines.vpo.coco import Object
@@ -184,8 +187,18 @@ def pictures_of(out, setting):
 def mask_of(out, setting, row):
     if setting == "msmi" and row["multi_instance"] == "0":
         setting = "ms"
-    name = f"{int(row['img_Id']):012d}_{int(row['ann_Ids']):012d}.png"
-    return np.asarray(Image.open(out / "VPO" / f"VPO-{setting.upper()}" / "mask" / name))
+    return np.asarray(Image.open(files_read_by_cavp(out, setting, row)[1]))
+
+
+def files_read_by_cavp(out, setting, row):
+    """Picture and mask of a row of a table, as the loaders of VPO's authors name them."""
+    picture = str(int(row["img_Id"])).zfill(12)
+    folder = out / "VPO" / f"VPO-{setting.upper()}"
+    if setting == "ss":
+        mask = f"{picture}_{str(int(row['ann_Ids'])).zfill(12)}.png"
+        data = folder / "data" / row["cateName"] / f"{picture}.jpg"
+        return data, folder / "mask" / row["cateName"] / mask
+    return folder / "data" / f"{picture}.jpg", folder / "mask" / f"{picture}.png"
 
 
 def test_the_facts_fit_together():
@@ -214,6 +227,7 @@ def test_each_setting_has_the_pictures_that_its_rule_allows(made):
 
 def test_the_table_has_the_published_columns_and_files(made):
     out, _ = made
+    named = set()
     for setting in ("ss", "ms", "msmi"):
         for row in rows_of(out, setting):
             assert list(
@@ -223,9 +237,10 @@ def test_the_table_has_the_published_columns_and_files(made):
             ]
             assert row["multi_instance"] == str(int(int(row["img_Id"]) in GOOD_MSMI))
             own = "ms" if setting == "msmi" and row["multi_instance"] == "0" else setting
-            name = f"{int(row['img_Id']):012d}.jpg"
-            assert (out / "VPO" / f"VPO-{own.upper()}" / "data" / name).is_file()
+            named |= set(files_read_by_cavp(out, own, row))
             assert (out / "VGGSound" / "audios" / f"{row['vgg_file']}.wav").is_file()
+    written = {path for path in (out / "VPO").rglob("*") if path.suffix in (".jpg", ".png")}
+    assert named == written
     own = {p.name for p in (out / "VPO" / "VPO-MSMI" / "data").iterdir()}
     assert own == {f"{number:012d}.jpg" for number in GOOD_MSMI}
 
@@ -233,7 +248,7 @@ def test_the_table_has_the_published_columns_and_files(made):
 def test_pictures_come_as_they_were(made, raw):
     out, _ = made
     name = f"{1:012d}.jpg"
-    copy = out / "VPO" / "VPO-SS" / "data" / name
+    copy = out / "VPO" / "VPO-SS" / "data" / "dog" / name
     assert filecmp.cmp(copy, raw[0] / "train2017" / name, shallow=False)
 
 
@@ -259,7 +274,7 @@ def test_the_mask_shows_the_sources_and_nothing_else(made):
                 )
                 expected[box_mask(centre)] = COCO_IDS[row["cateName"]]
             mask = mask_of(out, setting, own[0])
-            assert len({row["ann_Ids"] for row in own}) == 1
+            assert len({row["ann_Ids"] for row in own}) == len(own)  # each source has its own
             # Outlines may differ by the pixels they run through.
             assert np.mean(mask != expected) < 0.01
             assert set(np.unique(mask)) == set(np.unique(expected))
@@ -674,6 +689,36 @@ def test_every_clip_that_is_made_can_be_read_and_is_heard_where_it_is(made):
             (sound,) = clip.sounds
             left, right = result.example["stereo"].mean(axis=(0, 2, 3))
             assert (left > right) == (sound.position < 0.5)
+
+
+def test_ignored_pixels_reach_the_batches(made, tmp_path):
+    """As masks of VPO's authors have them; of the picture with one source."""
+    shutil.copytree(made[0], tmp_path / "set")
+    row = next(row for row in rows_of(made[0], "ss") if row["split"] == "val")
+    path = files_read_by_cavp(tmp_path / "set", "ss", row)[1]
+    mask = np.array(Image.open(path))
+    assert mask.any()
+    mask[: HEIGHT // 2] = 255
+    Image.fromarray(mask).save(path)
+    prepare(tmp_path / "set", tmp_path / "out", subsets=["vpo_ss"], progress=False, workers=1)
+    assert not open_source(tmp_path / "out", "train").ignores
+    source = open_source(tmp_path / "out", "test")
+    (clip,) = source.clips
+    assert source.ignores and clip.ignored == 3 * (mask == 255).sum() and clip.classes == 2
+    options = {"image_size": 32, "label_size": 40, "frames_per_batch": 3}
+    (batch,) = eval_loader(source, task="semantic", prior="true", **options)
+    labels = batch["labels"][0]
+    assert (labels[:, :20] == 255).all() and (labels[:, 20:] != 255).all()
+    assert set(np.unique(labels)) == {0, 255, *clip.objects}
+    np.testing.assert_array_equal(batch["prior_mask"][0], np.isin(labels, clip.objects))
+    whole = (0, 1, 2)
+    swapped = Request(0, whole, whole, (True,) * 3, 0, empty=True)  # another clip's sound
+    emptied = ReadClip(source, "semantic", 32, 40).map(swapped)["labels"]
+    np.testing.assert_array_equal(emptied, np.where(labels == 255, 255, 0))
+    (batch,) = eval_loader(source, task="binary", nearest=True, **options)
+    for name in ("labels", "labels_nearest"):
+        assert (batch[name][0][:, :20] == 255).all()
+        assert set(np.unique(batch[name][0][:, 20:])) == {0, 1}
 
 
 def test_the_sound_of_a_source_follows_it_when_the_picture_is_flipped(made, tmp_path):

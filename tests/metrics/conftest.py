@@ -28,9 +28,14 @@ def binary_clip(rng, frames, kind):
         nearest[1] = False  # touched by an object that no nearest pixel is of
     if kind == "silent":
         sounding[:] = 0
+    touched, nearest = touched.astype(np.uint8), nearest.astype(np.uint8)
+    if kind in ("random", "nan", "silent", "some empty"):
+        for labels in (touched, nearest):
+            labels[:, -5:, 2:9] = metrics.IGNORED
+            labels[4] = metrics.IGNORED if kind == "some empty" else labels[4]
     clip = {
         "prediction": (sounding > background).astype(np.uint8),
-        "labels": touched.astype(np.uint8) * 255,
+        "labels": touched,
         "labels_nearest": nearest,
         "stepping_stones": sigmoid(2 * sounding - background),
         "softmax": sigmoid(sounding - background),

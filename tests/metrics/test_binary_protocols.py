@@ -45,12 +45,16 @@ def slow_groups(split, clips, soft, hard, truth):
         j, curves = [], []
         for clip in split[start : start + clips]:
             for frame in range(len(clip["labels"])):
-                decided = clip[hard][frame]
+                counted = clip[truth][frame] != metrics.IGNORED
+                if not counted.any():
+                    continue
+                decided = clip[hard][frame][counted]
                 mask = decided > 0.5 if decided.dtype == np.float32 else decided != 0
-                target = clip[truth][frame] != 0
+                target = clip[truth][frame][counted] != 0
                 j.append(slow_frame_j(mask, target))
                 if target.any():
-                    curves.append(slow_frame_curve(clip[soft][frame].tobytes(), target.tobytes()))
+                    scores = clip[soft][frame][counted]
+                    curves.append(slow_frame_curve(scores.tobytes(), target.tobytes()))
         js.append(sum(j) / len(j))
         fs.append(np.mean(curves, axis=0).max() if curves else 0.0)
     return np.mean(js), np.mean(fs)
@@ -60,7 +64,8 @@ def slow_set(split):
     """Confusion matrix of background and foreground, rows the target, pixel by pixel of the set."""
     matrix = np.zeros((2, 2), np.int64)
     for clip in split:
-        for mask, target in zip(clip["prediction"] != 0, clip["labels_nearest"] != 0, strict=True):
+        counted = clip["labels_nearest"] != metrics.IGNORED
+        for mask, target in [(clip["prediction"][counted] != 0, clip["labels_nearest"][counted])]:
             for wanted in (0, 1):
                 for predicted in (0, 1):
                     matrix[wanted, predicted] += ((target == wanted) & (mask == predicted)).sum()
@@ -148,7 +153,9 @@ def test_the_split_is_as_hard_as_it_should_be(split, figures):
 
 
 def test_every_result_names_its_figures_and_counts(figures, split):
-    frames = sum(len(clip["labels"]) for clip in split)
+    counted = [clip["labels"] != metrics.IGNORED for clip in split]
+    frames = sum(found.any(axis=(1, 2)).sum() for found in counted)
+    assert frames < sum(map(len, counted))
     assert tuple(figures) == tuple(PROTOCOLS)
     for name, found in figures.items():
         assert tuple(found) == (*PROTOCOLS[name].figures["binary"], "clips", "frames"), name
@@ -203,6 +210,25 @@ def test_grey_masks_are_maps_and_decisions():
     for found in maps.values():
         np.testing.assert_array_equal(found, grey.astype(np.float32) / np.float32(255))
         assert found[-1] == 1  # reaches the last threshold
+
+
+def test_no_protocol_looks_at_ignored_pixels(splits):
+    """Whatever is predicted there; where a frame has no others it is not there at all."""
+    split = splits.binary(5, ["some empty", "random", "hard"])
+    rng = np.random.default_rng(0)
+    other = [dict(clip) for clip in split]
+    for clip in other:
+        ignored = clip["labels"] == metrics.IGNORED
+        for name in ("prediction", "stepping_stones", "softmax"):
+            noise = rng.permutation(clip[name].ravel()).reshape(clip[name].shape)
+            clip[name] = np.where(ignored, noise, clip[name])
+    assert any((a["softmax"] != b["softmax"]).any() for a, b in zip(split, other, strict=True))
+    figures = splits.figures("binary", split)
+    assert figures == splits.figures("binary", other)
+    for clip in split:
+        seen = (clip["labels"] != metrics.IGNORED).any(axis=(1, 2))
+        clip.update({name: part[seen] for name, part in clip.items()})
+    assert figures == splits.figures("binary", split)
 
 
 def test_nothing_seen_is_no_number(splits, split):

@@ -27,6 +27,7 @@ from data_pipelines.source import ClipSource
 
 Config = Mapping[str, Any]
 TASKS = ("binary", "semantic")
+BEST_OVER_PHASES = ("last", "all")
 MOST_PIXELS = 4096  # of a side of what is seen, or scored
 CLASSES = "decoder/class_predictor/"  # beginning of the paths whose shapes depend on the data
 
@@ -59,6 +60,7 @@ def check_schedule(config: Config, root: Path) -> None:
             # No pattern depends on the number of classes, which only the data knows.
             methods[stage_name] = make_method(stage, 2)
             check_patterns(stage_name, stage, methods[stage_name])
+            _check_choice(stage_name, stage)
             _check_lengths(stage_name, stage)
             check_evaluation(config, stage_name)
             _check_empty_labels(stage_name, stage)
@@ -250,6 +252,14 @@ def _check_lengths(stage_name: str, stage: Config) -> None:
         ):
             if not value > 0:
                 raise UserError(f"{where}.{key} is {value}: give more than 0")
+
+
+def _check_choice(stage_name: str, stage: Config) -> None:
+    if stage["best_over_phases"] not in BEST_OVER_PHASES:
+        raise UserError(
+            f"config.stages.{stage_name}.best_over_phases is {stage['best_over_phases']!r}: give "
+            f"{' or '.join(map(repr, BEST_OVER_PHASES))}"
+        )
 
 
 def _check_empty_labels(stage_name: str, stage: Config) -> None:

@@ -32,6 +32,13 @@ BEGINNINGS = {".lock", "config.json", ".config.json.partial", "times.jsonl"}
 FREE_KEYS = ("data.cache", "checkpoint_every")
 # What keys stood for before there were any of that name: runs of then go on.
 DEFAULTS = {"eval.protocols": "stepping_stones", "eval.save_masks": False, "init.allow": []}
+# The same of every stage's keys.
+RATE = "drop_path_rate"
+STAGE_DEFAULTS = {
+    "best_over_phases": "last",
+    "model.backbone.drop_path_schedule": "linear",
+    "model.backbone.drop_path_branches": "both",
+}
 ROW_KEYS = {"stage", "split", "protocol", "metric", "value"}  # of every row of figures
 
 
@@ -216,10 +223,22 @@ def _pictures(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[tupl
             continue
 
 
+def _before_there_were_keys(new: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run did that knows none of the later keys, of those that a config has."""
+    then = {key: value for key, value in DEFAULTS.items() if key in new}
+    for key in new:
+        stage, _, inner = key.removeprefix("stages.").partition(".")
+        if key.startswith("stages.") and inner in STAGE_DEFAULTS:
+            # Without drop-path its kind makes no difference.
+            never = "drop_path" in inner and not new.get(f"stages.{stage}.model.backbone.{RATE}")
+            then[key] = new[key] if never else STAGE_DEFAULTS[inner]
+    return then
+
+
 def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Says where two configs differ; '' if nowhere that matters."""
     new = tree.flatten(now)
-    old = {key: value for key, value in DEFAULTS.items() if key in new} | tree.flatten(before)
+    old = _before_there_were_keys(new) | tree.flatten(before)
     keys = [
         key
         for key in sorted(old.keys() | new.keys())

@@ -16,9 +16,9 @@ CONFIG = {
 }
 
 
-def begin(root):
+def begin(root, config=CONFIG):
     """A run that has trained something, and has ended."""
-    Workdir(root, CONFIG, "avss")
+    Workdir(root, config, "avss")
     (root / "metrics.jsonl").write_text("")
 
 
@@ -35,7 +35,7 @@ def with_value(key, value):
 
 def test_it_records_what_was_run(tmp_path):
     root = tmp_path / "new" / "run"
-    Workdir(root, CONFIG, "avss")
+    Workdir(root, config, "avss")
     record = json.loads((root / "config.json").read_text())
     assert record["config"] == json.loads(json.dumps(CONFIG))
     assert record["config_name"] == "avss"
@@ -206,6 +206,30 @@ def test_a_run_made_before_a_key_goes_on_with_its_default(tmp_path):
     newer["eval"]["protocols"] = "cavp"
     with pytest.raises(UserError, match="eval.protocols was 'stepping_stones', is 'cavp'"):
         Workdir(tmp_path, CONFIG | newer, "avss")
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_a_run_made_before_a_stages_key_goes_on_with_what_it_did(tmp_path, rate):
+    """Rising drop-path rates of both branches: of no matter where the rate is 0."""
+
+    def config(**keys):
+        backbone = {"drop_path_rate": rate}
+        stage = {"model": {"backbone": backbone}}
+        for key, value in keys.items():
+            (backbone if key.startswith("drop") else stage)[key] = value
+        return CONFIG | {"stages": {"understand": stage}}
+
+    begin(tmp_path, config())
+    then = {"drop_path_schedule": "linear", "drop_path_branches": "both"}
+    now = {"drop_path_schedule": "constant", "drop_path_branches": "attention"}
+    Workdir(tmp_path, config(**then, best_over_phases="last"), "avss")
+    with pytest.raises(UserError, match="understand.best_over_phases was 'last', is 'all'"):
+        Workdir(tmp_path, config(**then, best_over_phases="all"), "avss")
+    if rate:
+        with pytest.raises(UserError, match="drop_path_branches was 'both', is 'attention'"):
+            Workdir(tmp_path, config(**now, best_over_phases="last"), "avss")
+    else:
+        Workdir(tmp_path, config(**now, best_over_phases="last"), "avss")
 
 
 def test_every_picture_that_changes_is_noticed(tmp_path):

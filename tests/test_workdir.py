@@ -35,7 +35,7 @@ def with_value(key, value):
 
 def test_it_records_what_was_run(tmp_path):
     root = tmp_path / "new" / "run"
-    Workdir(root, config, "avss")
+    Workdir(root, CONFIG, "avss")
     record = json.loads((root / "config.json").read_text())
     assert record["config"] == json.loads(json.dumps(CONFIG))
     assert record["config_name"] == "avss"

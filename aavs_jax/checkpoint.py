@@ -3,16 +3,17 @@
     <phase>/checkpoints/<step>   trainable parameters, optimiser state, data iterator, figures
     <phase>/frozen               the parameters that the phase never changes, if any, written once
 
-Kept are the two newest, to continue from, and the best by validation figure, to hand over.
+Kept are the two newest, to continue from, and the best by its validation's score, to hand over.
 """
 
 import contextlib
 import json
 import logging
+import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
@@ -26,20 +27,40 @@ from data_pipelines.errors import reason, remedy
 PARAMETERS = "parameters"  # the item of a checkpoint that `save_parameters` always writes
 LEFT_OVER = "left_over"  # the item beside it: tensors of the origin without a place in the network
 _SYSTEM = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "[os_error_code=")
-SCORE = "score"  # the figure by which the best checkpoint is chosen; larger is better
+# What the best checkpoint is chosen by; larger is better. NaN: it was not, or cannot be, scored.
+SCORE = "score"
 
 
-def _rank(checkpoint: Any) -> tuple[float, int]:
-    """Sorts what was validated: the largest score is best, of equals the earliest."""
-    return checkpoint.metrics[SCORE], -checkpoint.step
+def rank(score: float, place: Any) -> tuple:
+    """Sorts what was validated: the largest score is best, of equals the earliest.
+
+    A score that is not a number is worse than all others; where there are no others, the latest
+    is best.
+
+    Args:
+      score: of the validation, NaN where there is none.
+      place: when it was, an integer.
+    """
+    return (True, score, -place) if math.isfinite(score) else (False, 0.0, place)
+
+
+def _rank(checkpoint: Any) -> tuple:
+    return rank(checkpoint.metrics[SCORE], checkpoint.step)
 
 
 class _KeepBest:
-    """Orbax's preservation policy BestN keeps the latest of equals; this one the earliest."""
+    """Orbax's preservation policy BestN keeps the latest of equals, and knows no NaN."""
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         best = max((c for c in checkpoints if c.metrics), key=_rank, default=None)
         return [c is best for c in checkpoints]
+
+
+class Best(NamedTuple):
+    """A checkpoint that was validated."""
+
+    step: int
+    score: float  # NaN: it was not, or cannot be, scored
 
 
 class PhaseCheckpoints:
@@ -93,7 +114,8 @@ class PhaseCheckpoints:
         Args:
           state: after some step; must not hold NaN.
           data: the Grain iterator, having given the batches of the steps done.
-          figures: of the validation at this step, SCORE among them, if there was one.
+          figures: of the validation at this step, SCORE among them, if there was one. Where a
+            phase has no validation, its last checkpoint comes with the SCORE NaN.
         """
         with _writing(self._directory):
             self._orbax.wait()
@@ -151,10 +173,13 @@ class PhaseCheckpoints:
             f"{self._anew}"
         )
 
-    def best_step(self) -> int:
-        """Of the checkpoints that were validated the best one's step, the earliest of equals."""
+    def best(self) -> Best | None:
+        """Of the checkpoints that were validated the best; None if there is none."""
         scored = [c for c in self._orbax.checkpoints if c.metrics]
-        return max(scored, key=_rank).step
+        if not scored:
+            return None
+        best = max(scored, key=_rank)
+        return Best(best.step, best.metrics[SCORE])
 
     def best_parameters(self) -> dict[str, np.ndarray]:
         """All parameters of the best checkpoint, as host arrays by path.
@@ -164,15 +189,29 @@ class PhaseCheckpoints:
         Raises:
           UserError: none can be read, or the frozen parameters cannot.
         """
-        while any(c.metrics for c in self._orbax.checkpoints):
-            step = self.best_step()
-            try:
-                loaded = _load_on_host(self._root / str(step), "state")
-            except Exception as error:  # as in restore_latest
-                self._put_aside(step, error)
-                self._orbax.reload()
-                continue
-            return loaded["trainable"] | self.load_frozen()
+        while best := self.best():
+            if (parameters := self.load(best)) is not None:
+                return parameters
+        self.raise_none()
+
+    def load(self, best: Best) -> dict[str, np.ndarray] | None:
+        """What `best_parameters` gives, of one checkpoint; None if it is damaged, and then it is
+        moved out of the way, said so.
+
+        Raises:
+          UserError: the frozen parameters cannot be read; the phase is only read from, and the
+            checkpoint is damaged.
+        """
+        try:
+            loaded = _load_on_host(self._root / str(best.step), "state")
+        except Exception as error:  # as in restore_latest
+            self._put_aside(best.step, error)
+            self._orbax.reload()
+            return None
+        return loaded["trainable"] | self.load_frozen()
+
+    def raise_none(self) -> NoReturn:
+        """Raises the UserError that says that there is no checkpoint to hand over."""
         if self._reading:
             raise UserError(
                 f"no checkpoint of {self._directory} has been validated yet: wait for its first "

@@ -74,6 +74,7 @@ RULES: dict[str, Rule] = {
     "eval.examples": _least(0),
     "schedule": (lambda values: values and NAMES[0](values), "name the stages to run, each once"),
     "stages.*.task": _one_of("binary", "semantic"),
+    "stages.*.best_over_phases": _one_of("last", "all"),
     "stages.*.order": (lambda values: values and NAMES[0](values), "name its phases, each once"),
     "stages.*.loss.*_weight": _least(0),
     "stages.*.loss.num_points": _least(1),

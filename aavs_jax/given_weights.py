@@ -19,7 +19,8 @@ from aavs_jax.errors import UserError
 from aavs_jax.method import Method, make_method
 from aavs_jax.pretrained import AUDIO_ENCODER, DROP_PATH, MAKING, check_converted
 from aavs_jax.progress import say
-from aavs_jax.starting import in_words
+from aavs_jax.starting import choose, in_words
+from aavs_jax.stepping_stones import SELECTED_BY
 from configs import base
 from data_pipelines.errors import tidy_path
 from data_pipelines.source import ClipSource
@@ -62,8 +63,8 @@ def read(config: Config, name: str, folders: str) -> dict[str, Given]:
     Args:
       config: as in configs/base.py.
       name: of the config, such as "s4".
-      folders: separated by commas: `<run>/<stage>/<phase>`, a whole run, whose stages' last phases
-        are taken, or what `aavs_jax.convert` wrote.
+      folders: separated by commas: `<run>/<stage>/<phase>`, of which the best checkpoint is taken;
+        a whole run, of which what its stages keep is taken; or what `aavs_jax.convert` wrote.
 
     Raises:
       UserError: no weights there; not of a network that can be evaluated, or of none that the
@@ -171,14 +172,14 @@ def _folders(folders: str) -> list[Path]:
     for text in filter(None, (part.strip() for part in folders.split(","))):
         folder = tidy_path(text)
         check_converted(folder, "--evaluate")
-        found += _last_phases(folder) if (folder / "config.json").exists() else [folder]
+        found += _kept_phases(folder) if (folder / "config.json").exists() else [folder]
     if not found:
         raise UserError("--evaluate names no folder of weights: give --evaluate=DIR")
     return found
 
 
-def _last_phases(run: Path) -> list[Path]:
-    """The folders of a run's stages' last phases, of those that have been trained."""
+def _kept_phases(run: Path) -> list[Path]:
+    """The folders of the phases whose best a run's stages keep, of those that have been trained."""
     path = run / "config.json"
     try:
         record = json.loads(path.read_bytes())
@@ -188,16 +189,24 @@ def _last_phases(run: Path) -> list[Path]:
                 "aavs_jax.convert wrote, a run, or <run>/<stage>/<phase>"
             )
         config = record["config"]
-        phases = [run / s / config["stages"][s]["order"][-1] for s in config["schedule"]]
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        stages = {name: config["stages"][name] for name in config["schedule"]}
+        last = {name: run / name / stage["order"][-1] for name, stage in stages.items()}
+        scores = {name: SELECTED_BY.get(s.get("task"), "score") for name, s in stages.items()}
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise UserError(f"{path} is damaged: name <run>/<stage>/<phase> instead of it") from error
-    trained = [phase for phase in phases if any((phase / "checkpoints").glob("[0-9]*"))]
-    if not trained:
+    kept = []
+    for name, stage in stages.items():
+        if (chosen := choose(run / name, stage, reading=True)) is not None:
+            say(f"of {run / name} is taken {chosen.describe(scores[name])}")
+            kept.append(run / name / chosen.phase)
+        elif any((last[name] / "checkpoints").glob("[0-9]*")):
+            kept.append(last[name])
+    if not kept:
         raise UserError(
             f"{run} holds no trained network: none of its stages has reached its last phase, such "
-            f"as {phases[0]}"
+            f"as {next(iter(last.values()))}"
         )
-    return trained
+    return kept
 
 
 def _is_phase(folder: Path) -> bool:

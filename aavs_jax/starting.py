@@ -5,6 +5,7 @@ be trained by the phase, or be allowed by name.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from aavs_jax import card, pretrained, tree
-from aavs_jax.checkpoint import PhaseCheckpoints
+from aavs_jax.checkpoint import Best, PhaseCheckpoints, rank
 from aavs_jax.errors import UserError
 from aavs_jax.method import Method
 from aavs_jax.progress import say
@@ -185,6 +186,87 @@ def starting_parameters(
     return parameters
 
 
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """The checkpoint that a stage keeps: its masks and scores are of it.
+
+    Attributes:
+      phase: its name.
+      among: the phases whose checkpoints it was chosen from.
+      best: its step, and the score of its validation, NaN where no checkpoint has one.
+    """
+
+    phase: str
+    among: tuple[str, ...]
+    best: Best
+
+    def describe(self, score: str) -> str:
+        """'the best of phases a and b: step 30 of phase a, J 0.812', where the score is 'J'."""
+        here = f"step {self.best.step} of phase {self.phase}"
+        if not math.isfinite(self.best.score):
+            return f"the last checkpoint, as none has a score: {here}"
+        phases = "phases" if len(self.among) > 1 else "phase"
+        names = " and ".join(self.among)
+        return f"the best of {phases} {names}: {here}, {score} {self.best.score:.3f}"
+
+
+def choose(folder: Path, stage: Mapping[str, Any], *, reading: bool = False) -> Chosen | None:
+    """Which checkpoint a stage keeps: the best of its last phase, or of all its phases.
+
+    Of equal scores the earlier one is kept.
+
+    Args:
+      folder: of the stage.
+      stage: `order` and `best_over_phases` as in configs/base.py; runs from before there was that
+        key have none.
+      reading: see `PhaseCheckpoints`; phases without a checkpoint to choose are left out.
+
+    Returns:
+      None, when only reading, if there is nothing to choose from.
+
+    Raises:
+      UserError: a phase has no checkpoint that can be read.
+    """
+    everything = stage.get("best_over_phases", "last") == "all"
+    among = tuple(stage["order"] if everything else stage["order"][-1:])
+    found: dict[int, Best] = {}
+    for place, phase in enumerate(among):
+        if reading and not (folder / phase / "checkpoints").is_dir():
+            continue
+        with PhaseCheckpoints(folder / phase, reading=reading) as checkpoints:
+            if (best := checkpoints.best()) is not None:
+                found[place] = best
+            elif not reading:
+                checkpoints.raise_none()
+    if not found:
+        return None
+    place = max(found, key=lambda place: rank(found[place].score, place))
+    return Chosen(among[place], among, found[place])
+
+
+def chosen_parameters(
+    folder: Path, stage: Mapping[str, Any]
+) -> tuple[dict[str, np.ndarray], Chosen]:
+    """The parameters that a trained stage keeps, by path, and where they are from.
+
+    A damaged checkpoint is moved out of the way, said so, and the next best is taken.
+
+    Args:
+      folder: of the stage.
+      stage: as in `choose`.
+
+    Raises:
+      UserError: none can be read, or some parameters are not there.
+    """
+    while True:
+        chosen = choose(folder, stage)
+        with PhaseCheckpoints(folder / chosen.phase) as checkpoints:
+            parameters = checkpoints.load(chosen.best)
+        if parameters is not None:
+            _check_nothing_lacks(folder / chosen.phase, parameters)
+            return parameters, chosen
+
+
 def best_parameters(directory: Path) -> dict[str, np.ndarray]:
     """The parameters that a trained phase hands over.
 
@@ -193,11 +275,15 @@ def best_parameters(directory: Path) -> dict[str, np.ndarray]:
     """
     with PhaseCheckpoints(directory) as checkpoints:
         parameters = checkpoints.best_parameters()
+    _check_nothing_lacks(directory, parameters)
+    return parameters
+
+
+def _check_nothing_lacks(directory: Path, parameters: Mapping[str, np.ndarray]) -> None:
     if (directory / card.FILE).exists():
         wanted = pretrained.network_shapes(card.read(directory).network)
         if lacking := dict.fromkeys(wanted.keys() - parameters.keys(), ""):
             raise UserError(f"{directory} lacks {in_words(lacking)}: {_put_back(directory)}")
-    return parameters
 
 
 def check_begun(directory: Path, frozen: Collection[str], total: int) -> None:

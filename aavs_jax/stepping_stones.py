@@ -42,17 +42,21 @@ from aavs_jax.logging_writer import LoggingWriter
 from aavs_jax.method import Method, make_method
 from aavs_jax.progress import say
 from aavs_jax.sharding import everyone_is_here, make_mesh
-from aavs_jax.starting import best_parameters, check_begun, starting_parameters
+from aavs_jax.starting import check_begun, chosen_parameters, starting_parameters
 from aavs_jax.train import count_steps, train_phase
 from aavs_jax.workdir import Workdir, read_rows
 from data_pipelines.embeddings import Embeddings
 from data_pipelines.loader import labelled_clips
-from data_pipelines.source import fingerprint
+from data_pipelines.source import ClipSource, fingerprint
 
 SELECTED_BY = {"binary": "J", "semantic": "mIoU"}  # the figure that chooses checkpoints
 BINARY_CLASSES = ("background", "sounding")
 MISSING = {
     "val": "the data has no split val: each phase hands over its last checkpoint, not its best",
+    "val labels": (
+        "no clip of the split val has a label: each phase hands over its last checkpoint, not its "
+        "best"
+    ),
     "test": "the data has no split test: there are no figures and pictures of it",
 }
 # What a run leaves besides its report and figures.
@@ -128,6 +132,8 @@ def run_stage(
             say(f"[{stage_name}] {MISSING[split]}")
     for remark in remarks(stage, sources["train"]):
         say(f"[{stage_name}] {remark}")
+    if "val" in sources and not _has_labels(sources["val"]):
+        say(f"[{stage_name}] {MISSING['val labels']}")
     wanted = config["eval"]["sounds"]
     if "test" in sources and len(sounds_to_hear(config, sources["test"])) < len(wanted):
         say(f"[{stage_name}] {NO_OTHER}")
@@ -139,11 +145,11 @@ def run_stage(
         for phase_name in stage["order"]:
             with workdir.timed(f"{stage_name}/{phase_name}"):
                 _run_phase(config, stage_name, phase_name, *given, writer)
-    best = "best" if "val" in sources else "last"
-    does = "keeps" if stage_name == config["schedule"][-1] else "hands over"
-    say(f"[{stage_name}] {does} the {best} of phase {stage['order'][-1]}; figures follow")
     with workdir.timed(f"{stage_name} figures"):
-        parameters = best_parameters(folder / stage["order"][-1])
+        parameters, chosen = chosen_parameters(folder, stage)
+        does = "keeps" if stage_name == config["schedule"][-1] else "hands over"
+        best = chosen.describe(SELECTED_BY[stage["task"]])
+        say(f"[{stage_name}] {does} {best}; scores follow")
         rows = figures.stage_figures(config, stage_name, parameters, *given)
     workdir.write_rows(folder / "results.json", rows)
     everyone_is_here(f"{stage_name} complete")
@@ -169,7 +175,7 @@ def _run_phase(
     root = workdir.root
     batches = train_batches(config, stage, sources["train"], root, seed, heard.get("train"))
     validation = None
-    if "val" in sources:
+    if "val" in sources and _has_labels(sources["val"]):
         kind = {"prior": stage["prior"]["evaluate"][0], "embeddings": heard.get("val")}
         validation = eval_batches(config, stage, sources["val"], root, mesh, **kind)
 
@@ -204,6 +210,10 @@ def _run_phase(
         log_every=config["log_every"],
         checkpoint_every=config["checkpoint_every"],
     )
+
+
+def _has_labels(source: ClipSource) -> bool:
+    return any(clip.labelled for clip in source.clips)
 
 
 def phase_card(

@@ -54,7 +54,7 @@ def train_phase(
       batches: Grain iterator of this process's share of the training batches, which may be of
         several shapes; the step is compiled once for each.
       steps_per_epoch: clips that are trained on over clips in a batch.
-      validate: parameters -> figures, SCORE among them; None: the last checkpoint is the best.
+      validate: parameters -> figures, SCORE among them; None: the last checkpoint is handed over.
       mesh: of the devices.
       directory: where checkpoints go.
       writer: of scalars.
@@ -134,13 +134,15 @@ def train_phase(
                 pending.append((step, ids, scalars))
                 if validate is None and step == total:
                     settle()
-                    checkpoints.save(state, batches, {SCORE: 0.0})
+                    checkpoints.save(state, batches, {SCORE: math.nan})
                 elif validate is not None and (step % validate_every == 0 or step == total):
                     settle()
                     figures = validate(state.parameters)
                     shown = {key: value for key, value in figures.items() if key != SCORE}
                     writer.write_scalars(stage_name, phase_name, step, shown, kind="val")
                     say(f"[{name}] step {step}: validation {_in_words(shown)}")
+                    if not math.isfinite(figures[SCORE]):
+                        say(f"[{name}] step {step} has no score, so it cannot be the best")
                     checkpoints.save(state, batches, figures)
                 elif step % checkpoint_every == 0:
                     settle()

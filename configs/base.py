@@ -134,6 +134,10 @@ def stage(task: str, small: bool) -> ConfigDict:
     stage.prior.masks = ""
 
     stage.writes_masks = False  # of all clips, when trained
+    # Whose best checkpoint by validation the stage keeps: that of the 'last' phase, or of 'all'
+    # together, as in the paper's code. It writes the masks and gets the scores; a phase that starts
+    # from another takes that one's best all the same.
+    stage.best_over_phases = "last"
     stage.order = ()  # of the phases
     stage.phases = ConfigDict()
     return stage
@@ -316,6 +320,7 @@ def add_paper_phases(
     b.fresh = (BACKBONE_ADAPTERS,)
     for each in (a, b):
         each.optimizer.clip_norm = clip_norm
+    stage.best_over_phases = "all"
     add_phases(stage, a=a, b=b)
 
 

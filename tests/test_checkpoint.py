@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import logging
+import math
 import shutil
 import subprocess
 import threading
@@ -96,10 +97,37 @@ def test_the_newest_comes_back_exactly_and_so_does_the_iterator(phase):
 
 def test_the_best_is_the_earliest_of_equals_and_all_its_parameters_are_handed_over(phase):
     with PhaseCheckpoints(phase) as checkpoints:
-        assert checkpoints.best_step() == 2
+        assert checkpoints.best().step == 2
         parameters = checkpoints.best_parameters()
     assert_same(parameters, jax.tree.map(np.asarray, state_at(2).parameters))
     assert all(isinstance(value, np.ndarray) for value in parameters.values())
+
+
+@pytest.mark.parametrize(
+    ("scores", "kept", "best"),
+    [
+        # Not first, not in the middle, and not last.
+        ({1: math.nan, 2: 0.3, 3: 0.1, 4: 0.1}, [2, 3, 4], 2),
+        ({1: 0.3, 2: math.nan, 3: 0.1, 4: 0.1}, [1, 3, 4], 1),
+        ({1: 0.3, 2: 0.1, 3: 0.1, 4: math.nan}, [1, 3, 4], 1),
+        ({1: math.nan, 2: 0.0, 3: math.inf, 4: math.nan}, [2, 3, 4], 2),
+        # The last that was validated, where none has a score.
+        ({1: math.nan, 2: math.nan, 3: math.nan, 4: math.nan}, [3, 4], 4),
+        ({1: math.nan, 2: math.nan, 3: None, 4: None}, [2, 3, 4], 2),
+    ],
+)
+def test_a_score_that_is_not_a_number_is_never_the_best(tmp_path, scores, kept, best):
+    with PhaseCheckpoints(tmp_path) as checkpoints:
+        for step, score in scores.items():
+            figures = None if score is None else {SCORE: score, "J": score}
+            checkpoints.save(state_at(step), data_after(step), figures)
+    assert steps_in(tmp_path / "checkpoints") == kept
+    with PhaseCheckpoints(tmp_path) as checkpoints:  # as the next start reads them
+        found = checkpoints.best()
+        assert found.step == best
+        assert found.score == scores[best] or math.isnan(scores[best])
+        parameters = checkpoints.best_parameters()
+    assert_same(parameters, jax.tree.map(np.asarray, state_at(best).trainable))
 
 
 def test_nothing_there_is_nothing_to_continue_from(tmp_path):
@@ -230,7 +258,7 @@ def test_a_damaged_best_falls_back_to_the_next_best(phase, damage, caplog):
     damage(phase / "checkpoints" / "2")
     with caplog.at_level(logging.WARNING), PhaseCheckpoints(phase) as checkpoints:
         parameters = checkpoints.best_parameters()
-        assert checkpoints.best_step() == 6
+        assert checkpoints.best().step == 6
     assert_same(parameters, jax.tree.map(np.asarray, state_at(6).parameters))
     assert steps_in(phase / "damaged") == [2]
     assert "cannot be read" in caplog.text

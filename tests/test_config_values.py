@@ -102,6 +102,7 @@ IMPOSSIBLE = [
     ("epochs", math.inf),
     (STAGE + "task", "both"),
     (STAGE + "order", ()),
+    (STAGE + "best_over_phases", "both"),
     (STAGE + "loss.mask_weight", -5.0),
     (STAGE + "loss.no_object_weight", math.nan),
     (STAGE + "loss.num_points", 0),

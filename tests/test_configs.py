@@ -118,6 +118,7 @@ def test_the_papers_recipe_that_all_share(name, stage_name):
     assert stage["order"] == ("a", "b")
     a, b = stage["phases"]["a"], stage["phases"]["b"]
     assert (a["start"], b["start"]) == ("pretrained", f"{stage_name}/a")
+    assert stage["best_over_phases"] == "all"
     assert a["epochs"] + b["epochs"] == 60
     assert a["epochs"] == (30 if stage["task"] == "binary" else 20)
     clipping = 0.01 if stage["task"] == "binary" else 0.0
@@ -185,6 +186,7 @@ def test_what_the_papers_recipes_differ_in():
 @every_config
 def test_the_small_network_flips_and_all_else_can_be_turned_on(name):
     for stage in CONFIGS[name].get_config("").to_dict()["stages"].values():
+        assert stage["best_over_phases"] == "last"
         options = stage["data"]["augment"]
         chosen = augmentations(options, ())
         assert (chosen.flip, chosen.requests, chosen.elements) == (0.5, (), (Flip(),))

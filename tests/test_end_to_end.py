@@ -147,7 +147,7 @@ def test_curves_and_checkpoints(tiny_run):
         with PhaseCheckpoints(run / stage / "all") as checkpoints:
             assert checkpoints.latest_step == 36
             best = max(val, key=lambda line: line[figure])
-            assert checkpoints.best_step() == best["step"]
+            assert checkpoints.best().step == best["step"]
         assert list((run / "tensorboard" / stage / "all").glob("events.out.tfevents.*"))
 
 

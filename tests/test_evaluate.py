@@ -270,8 +270,14 @@ def test_a_phase_that_cannot_be_read_yet(tiny_run, tmp_path, config, left):
 
 def test_another_size_of_labels_is_said(tiny_run, tmp_path, config, capsys):
     config["stages"]["localise"]["data"]["label_size"] = 48
+    config["stages"]["localise"]["model"]["backbone"] |= {
+        "drop_path_rate": 0.5,
+        "drop_path_schedule": "linear",
+        "drop_path_branches": "both",
+    }
     given_weights.read(config, "avss", str(tiny_run[0] / "localise/all"))
     said = capsys.readouterr().out
+    assert "is of the sizes" not in said  # no drop-path in an evaluation
     assert "[localise] is scored at 48 pixels; it was trained and judged at 32" in said
     config["stages"]["localise"]["data"]["label_size"] = 32
     given_weights.read(config, "avss", str(tiny_run[0] / "localise/all"))

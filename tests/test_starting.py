@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 import shlex
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aavs_jax import card, pretrained
+from aavs_jax import card, given_weights, pretrained
 from aavs_jax.checkpoint import SCORE, PhaseCheckpoints, save_parameters
 from aavs_jax.checks import check_schedule
 from aavs_jax.errors import UserError
@@ -19,6 +20,8 @@ from aavs_jax.starting import (
     best_parameters,
     check_begun,
     check_start,
+    choose,
+    chosen_parameters,
     in_words,
     plan_start,
     starting_parameters,
@@ -91,13 +94,13 @@ def leave_sound(folder, value=2.0):
     return leave_folder(folder, {"audio_encoder/kernel": np.full(3, value)}, "vggish", SOUND)
 
 
-def leave_phase(directory, parameters):
-    """Two validated checkpoints, the first of which is better."""
+def leave_phase(directory, parameters, scores=(0.8, 0.3)):
+    """Validated checkpoints, by default two, the first of which is better."""
     import grain
 
     data = iter(grain.MapDataset.range(3).to_iter_dataset())
     with PhaseCheckpoints(directory) as checkpoints:
-        for step, score in ((1, 0.8), (2, 0.3)):
+        for step, score in enumerate(scores, 1):
             values = {path: jnp.asarray(value) * step for path, value in parameters.items()}
             checkpoints.save(TrainState(jnp.asarray(step), values, {}, ()), data, {SCORE: score})
 
@@ -178,6 +181,102 @@ def test_a_phase_hands_over_its_best_not_its_last(tmp_path, capsys):
     leave_phase(tmp_path / "localise" / "a", SEVENS)
     assert_same(start_of(tmp_path, "localise/a"), SEVENS)
     assert capsys.readouterr().out == "[localise/b] takes 6 of 6 arrays from 'localise/a'\n"
+
+
+NAN = math.nan
+BOTH = {"order": ("a", "b"), "best_over_phases": "all"}
+
+
+@pytest.mark.parametrize(
+    ("of_a", "of_b", "last", "overall"),
+    [
+        ((0.2, 0.6, 0.1), (0.3, 0.5), ("b", 2), ("a", 2)),
+        ((0.2, 0.6, 0.1), (0.3, 0.7), ("b", 2), ("b", 2)),
+        ((0.2, 0.6, 0.6), (0.6, 0.6), ("b", 1), ("a", 2)),  # of equals the earlier
+        ((0.2, 0.1), (NAN, NAN), ("b", 2), ("a", 1)),
+        ((NAN, NAN), (0.0, NAN), ("b", 1), ("b", 1)),
+        ((NAN, NAN), (NAN, NAN), ("b", 2), ("b", 2)),  # the last, where none has a score
+    ],
+)
+def test_a_stage_keeps_the_best_of_its_last_phase_or_of_all(tmp_path, of_a, of_b, last, overall):
+    scores = {"a": of_a, "b": of_b}
+    for place, phase in enumerate("ab"):
+        leave_phase(tmp_path / phase, {"x": np.ones(1) + 10 * place}, scores[phase])
+    for over, (phase, step) in (("last", last), ("all", overall)):
+        stage = BOTH | {"best_over_phases": over}
+        parameters, chosen = chosen_parameters(tmp_path, stage)
+        assert (chosen.phase, chosen.best.step) == (phase, step)
+        assert parameters["x"] == (1 + 10 * (phase == "b")) * step
+        assert choose(tmp_path, stage, reading=True) == chosen or math.isnan(chosen.best.score)
+        words, score = chosen.describe("mIoU"), scores[phase][step - 1]
+        if math.isnan(score):
+            start = "the last checkpoint, as none has a score"
+            assert words == f"{start}: step {step} of phase {phase}"
+        else:
+            phases = "phases a and b" if over == "all" else "phase b"
+            here = f"step {step} of phase {phase}"
+            assert words == f"the best of {phases}: {here}, mIoU {score:.3f}"
+
+
+def test_a_run_of_before_the_key_keeps_the_best_of_its_last_phase(tmp_path):
+    for phase, scores in (("a", (0.9,)), ("b", (0.1,))):
+        leave_phase(tmp_path / phase, SEVENS, scores)
+    assert choose(tmp_path, {"order": ["a", "b"]}).phase == "b"
+
+
+def test_while_the_second_phase_has_nothing_the_best_so_far_is_the_firsts(tmp_path):
+    assert choose(tmp_path, BOTH, reading=True) is None
+    leave_phase(tmp_path / "a", SEVENS)
+    assert choose(tmp_path, BOTH, reading=True).phase == "a"
+    assert not (tmp_path / "b").exists()
+    # But to be kept it has to be compared with all.
+    with pytest.raises(UserError, match="no readable checkpoint in .*/b/checkpoints: delete"):
+        chosen_parameters(tmp_path, BOTH)
+
+
+@pytest.mark.parametrize(
+    ("over", "of_b", "kept", "words"),
+    [
+        ({}, (0.5,), "b", "the best of phase b: step 1 of phase b, J 0.500"),
+        (
+            {"best_over_phases": "all"},
+            (0.5,),
+            "a",
+            "the best of phases a and b: step 1 of phase a, J 0.800",
+        ),
+        # While it trains: b has no checkpoint, or none that was validated.
+        (
+            {"best_over_phases": "all"},
+            (),
+            "a",
+            "the best of phases a and b: step 1 of phase a, J 0.800",
+        ),
+        ({"best_over_phases": "last"}, (), None, ""),
+    ],
+)
+def test_a_whole_run_stands_for_what_its_stages_keep(tmp_path, capsys, over, of_b, kept, words):
+    stage = {"task": "binary", "order": ["a", "b"], **over}
+    record = {"config": {"schedule": ["localise"], "stages": {"localise": stage}}}
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    leave_phase(tmp_path / "localise/a", SEVENS)
+    leave_phase(tmp_path / "localise/b", SEVENS, of_b)
+    if kept is None:
+        with pytest.raises(UserError, match="none of its stages has reached its last phase"):
+            given_weights._folders(str(tmp_path))
+        return
+    assert given_weights._folders(str(tmp_path)) == [tmp_path / "localise" / kept]
+    assert capsys.readouterr().out == f"of {tmp_path}/localise is taken {words}\n"
+
+
+def test_a_damaged_best_gives_way_to_the_next_of_all_phases(tmp_path, caplog):
+    leave_phase(tmp_path / "a", SEVENS, (0.8, 0.3))
+    leave_phase(tmp_path / "b", SEVENS, (0.5, 0.7))
+    for file in (tmp_path / "a/checkpoints/1/state").rglob("d/*"):
+        file.write_bytes(b"")
+    _, chosen = chosen_parameters(tmp_path, BOTH)
+    assert (chosen.phase, chosen.best.step) == ("b", 2)
+    assert "a/checkpoints/1 cannot be read" in caplog.text
+    assert (tmp_path / "a/damaged/1").is_dir()
 
 
 def test_a_phase_without_what_it_never_changes_hands_nothing_over(tmp_path, tiny_stage):
@@ -477,6 +576,20 @@ def test_a_swin_of_other_sizes_names_the_keys_for_every_stage(given, tmp_path):
         stage["model"]["backbone"] |= {
             key: tuple(v) if isinstance(v, list) else v for key, v in tiny.items()
         }
+    assert "not of the sizes" not in error_of(given, tmp_path)
+
+
+@pytest.mark.parametrize("then", [None, ("linear", "both", 0.2)])
+def test_drop_path_is_no_size(given, tmp_path, then):
+    """Weights may come from another drop-path, or from before its kinds were told apart."""
+    network = json.loads(json.dumps(card.read(tmp_path / "m2f").network))
+    keys = ("drop_path_schedule", "drop_path_branches", "drop_path_rate")
+    for key in keys if then is None else ():
+        del network["backbone"][key]
+    if then:
+        network["backbone"] |= dict(zip(keys, then, strict=True))
+    change_card(tmp_path / "m2f", network=network)
+    assert card.read(tmp_path / "m2f").network == network
     assert "not of the sizes" not in error_of(given, tmp_path)
 
 

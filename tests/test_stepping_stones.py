@@ -4,6 +4,7 @@ import dataclasses
 import math
 import types
 
+import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from aavs_jax import dataset, stepping_stones
 from aavs_jax.batches import eval_batches, evaluations, masks_folder, open_sources, sounds_to_hear
+from aavs_jax.checkpoint import SCORE, PhaseCheckpoints
 from aavs_jax.checks import check_data, check_patterns, check_prior_masks, check_schedule
 from aavs_jax.errors import UserError
 from aavs_jax.losses import LossConfig
@@ -18,6 +20,8 @@ from aavs_jax.method import Method, make_method
 from aavs_jax.scoring import Showcase
 from aavs_jax.sharding import make_mesh
 from aavs_jax.stepping_stones import run_stage, train_and_evaluate
+from aavs_jax.train_state import TrainState
+from aavs_jax.workdir import Workdir
 from configs import avss, s4
 from data_pipelines import audible_shapes
 from data_pipelines.errors import DataError
@@ -312,6 +316,69 @@ def test_splits_that_are_not_there_are_not_asked_for(data_dir, tmp_path, monkeyp
     stage["data"]["subsets"] = ("vpo_ss",)
     with pytest.raises(DataError, match="no clips of vpo_ss in split 'train'"):
         check_data(config, data_dir, tmp_path, make_mesh())
+
+
+@pytest.fixture
+def staged(data_dir, tmp_path, monkeypatch):
+    """A function: scores by phase, changes of the sources -> runs a stage whose training only
+    leaves checkpoints; returns the phases that had a validation, and what the scores are of."""
+
+    def run(scores, change=lambda sources: sources):
+        config = edited(fit_small_data)
+        stage = config["stages"]["localise"]
+        stage |= {"order": ("a", "b"), "best_over_phases": "all"}
+        stage["phases"] = {"a": stage["phases"]["all"], "b": stage["phases"]["all"]}
+        validated, scored = [], []
+
+        def train_phase(name, phase, *, directory, validate, **_):
+            mine = scores[name[-1]] if validate else (math.nan,)
+            validated.extend([name] * (validate is not None))
+            data = iter(grain.MapDataset.range(3).to_iter_dataset())
+            (directory / "card.json").unlink()  # the network is of one number
+            with PhaseCheckpoints(directory) as checkpoints:
+                for step, score in enumerate(mine, 1):
+                    value = jnp.asarray(step + 10.0 * (name[-1] == "b"))
+                    state = TrainState(jnp.asarray(step), {"x": value}, {}, ())
+                    checkpoints.save(state, data, {SCORE: score})
+
+        def stage_figures(config, stage_name, parameters, *_):
+            scored.append(float(parameters["x"]))
+            return []
+
+        monkeypatch.setattr(stepping_stones, "train_phase", train_phase)
+        monkeypatch.setattr(stepping_stones.figures, "stage_figures", stage_figures)
+        opened = stepping_stones.open_sources
+        monkeypatch.setattr(
+            stepping_stones, "open_sources", lambda *arguments: change(opened(*arguments))
+        )
+        with Workdir(tmp_path / "run", config, "avss") as workdir:
+            stepping_stones.run_stage(config, "localise", data_dir, workdir, make_mesh())
+        return validated, scored
+
+    return run
+
+
+def test_a_stage_hands_over_the_best_of_its_phases_and_says_which(staged, capsys):
+    validated, scored = staged({"a": (0.2, 0.6, 0.1), "b": (0.6, 0.5)})
+    assert validated == ["localise/a", "localise/b"]
+    assert scored == [2]
+    said = capsys.readouterr().out
+    words = "hands over the best of phases a and b: step 2 of phase a, J 0.600; scores follow"
+    assert f"[localise] {words}\n" in said
+
+
+def test_a_validation_split_without_labels_is_as_good_as_none(staged, capsys):
+    def without_labels(sources):
+        val = sources["val"]
+        val.clips = [dataclasses.replace(clip, labelled=()) for clip in val.clips]
+        return sources
+
+    validated, scored = staged({}, without_labels)
+    assert (validated, scored) == ([], [11])  # the last of phase b
+    said = capsys.readouterr().out
+    words = "no clip of the split val has a label: each phase hands over its last checkpoint"
+    assert f"[localise] {words}" in said
+    assert "the last checkpoint, as none has a score: step 1 of phase b; scores follow" in said
 
 
 def test_clips_longer_than_a_batchs_seconds(data_dir, tmp_path):

@@ -1,6 +1,7 @@
 """One phase, with a network of three numbers: exact resumption, and losses that are not finite."""
 
 import json
+import math
 
 import grain
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aavs_jax.checkpoint import SCORE, PhaseCheckpoints
+from aavs_jax.checkpoint import SCORE, PhaseCheckpoints, _load_on_host
 from aavs_jax.errors import UserError
 from aavs_jax.logging_writer import LoggingWriter, read_metrics
 from aavs_jax.method import Method
@@ -133,14 +134,13 @@ def train(
 
 
 def parameters_at_the_end(root) -> dict[str, np.ndarray]:
-    from aavs_jax.checkpoint import _load_on_host  # also of those that are not the best
-
+    # Also of those that are not the best.
     return _load_on_host(root / "localise" / "a" / "checkpoints" / str(STEPS), "state")
 
 
 def best(root):
     with PhaseCheckpoints(root / "localise" / "a") as checkpoints:
-        return checkpoints.best_step(), checkpoints.best_parameters()
+        return checkpoints.best().step, checkpoints.best_parameters()
 
 
 def assert_same(one, other):
@@ -179,8 +179,30 @@ def test_without_validation_the_last_is_the_best(straight, tmp_path):
     assert_same(parameters_at_the_end(tmp_path), parameters_at_the_end(straight))
     step, parameters = best(tmp_path)
     assert step == STEPS
+    with PhaseCheckpoints(tmp_path / "localise" / "a") as checkpoints:
+        assert math.isnan(checkpoints.best().score)  # so no other phase is worse
     last = parameters_at_the_end(tmp_path)["trainable"]["head/kernel"]
     np.testing.assert_array_equal(parameters["head/kernel"], last)
+
+
+def test_scores_that_are_not_numbers(tmp_path, capsys):
+    """They are logged and said, and are never the best."""
+
+    def validate(parameters):
+        seen.append(norm(parameters))
+        return seen[-1] if len(seen) == 2 else {"J": math.nan, SCORE: math.nan}
+
+    seen: list[dict] = []
+    train(tmp_path, Batches(), validate=validate)
+    assert best(tmp_path)[0] == 10
+    said = capsys.readouterr().out
+    assert "[localise/a] step 5: validation J nan\n" in said
+    for step, has_none in ((5, True), (10, False), (12, True)):
+        assert (f"step {step} has no score, so it cannot be the best" in said) == has_none
+    rows = [row for row in read_metrics(tmp_path / "metrics.jsonl") if row["kind"] == "val"]
+    assert [math.isnan(row["J"]) for row in rows] == [True, False, True]
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert all(json.loads(line, parse_constant=lambda text: pytest.fail(text)) for line in lines)
 
 
 class Lengths(Batches):

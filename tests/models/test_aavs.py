@@ -134,7 +134,10 @@ def test_drop_path_leaves_the_branches_out_that_it_names_frame_by_frame(network,
     attention = block.attention_adapter(block.attention(block.attention_norm(x)))
     mine = x + attention * np.asarray([0, 2], np.float32)[:, None, None, None]
     both = branches == "both"
-    wanted = [mine[0] + (0 if both else 1) * mlp(mine)[0], mine[1] + (2 if both else 1) * mlp(mine)[1]]
+    wanted = [
+        mine[0] + (0 if both else 1) * mlp(mine)[0],
+        mine[1] + (2 if both else 1) * mlp(mine)[1],
+    ]
     assert_close([ours[0], ours[1]], wanted, 1e-5)
 
 

@@ -36,6 +36,9 @@ class Method:
         {"prediction": uint8 [N,G,G] class ids (binary: 0/1)} and, for the binary task,
         {"foreground", "softmax": float32 [N,G,G]}, the maps for the F-score: Stepping Stones' and
         that of other code bases. Compiled once for each N.
+      counts: batch -> bool scalar, whether any frame of it has part in the loss, where a batch
+        without any is no step of the optimiser; None: every batch is a step. To be jitted by the
+        caller.
     """
 
     task: str
@@ -45,6 +48,7 @@ class Method:
     initial: Callable[..., dict[str, np.ndarray]]
     loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
     predict: Callable[..., dict[str, jax.Array]]
+    counts: Callable[[Mapping[str, jax.Array]], jax.Array] | None = None
 
 
 def make_method(stage: Mapping[str, Any], num_classes: int, *, ignores: bool = False) -> Method:
@@ -101,6 +105,11 @@ def _aavs(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
             inner[path[-1]] = parameters[name]
         return nnx.merge(graphdef, nested)
 
+    def weights(batch):
+        return losses.frame_weights(
+            batch["labels"], batch["labelled"], batch["valid"], data["drop_empty_clips"]
+        )
+
     def loss(parameters, batch, key):
         flat_batch = {
             name: batch[name].reshape(-1, *batch[name].shape[2:])
@@ -114,9 +123,7 @@ def _aavs(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
             flat_batch["prior_mask"] if has_prior else None,
             rngs=nnx.Rngs(dropout=drop_path),
         )
-        weight = losses.frame_weights(
-            batch["labels"], batch["labelled"], batch["valid"], data["drop_empty_clips"]
-        )
+        weight = weights(batch)
         targets = losses.make_targets(
             flat_batch["labels"], loss_config.max_targets, num_classes, frame_size
         )
@@ -150,6 +157,7 @@ def _aavs(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         initial=functools.partial(initial_parameters, model),
         loss=loss,
         predict=predict,
+        counts=(lambda batch: weights(batch).any()) if data["drop_empty_clips"] else None,
     )
 
 

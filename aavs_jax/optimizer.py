@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import optax
 
 from aavs_jax import tree
@@ -10,13 +11,16 @@ from aavs_jax.errors import UserError
 
 
 def make_schedule(description: Mapping[str, Any], total_steps: int, purpose: str) -> Callable:
-    """Learning rate by step.
+    """Learning rate by step of the optimiser.
+
+    Where empty clips are dropped, a batch of nothing else is no such step: the phase then ends
+    before `total_steps` of them are made, and a cosine above zero.
 
     Args:
       description: learning_rate; schedule "constant" or "cosine" (to zero at the phase's end);
         warmup_steps, over which it rises linearly from zero, at most half of the phase: a small
         data set makes short phases.
-      total_steps: optimiser steps of the phase.
+      total_steps: batches of the phase.
       purpose: names the phase in errors.
 
     Raises:
@@ -66,3 +70,9 @@ def make_optimizer(
     if not description["clip_norm"]:
         return adamw
     return optax.chain(optax.clip_by_global_norm(description["clip_norm"]), adamw)
+
+
+def steps_made(opt_state: optax.OptState) -> jax.Array:
+    """How many steps an optimiser of `make_optimizer` has made, int32, from its state."""
+    # Adam and the schedule count alike.
+    return optax.tree_utils.tree_get_all_with_path(opt_state, "count")[0][1]

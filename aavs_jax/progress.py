@@ -1,11 +1,16 @@
 """What a run says of itself on the terminal: messages and bars."""
 
+import contextlib
 import sys
+import time
+import weakref
+from collections.abc import Iterator
 
 import jax
 from tqdm import tqdm
 
 LOG_INTERVAL = 15.0  # seconds between lines of progress where there is no terminal
+_BARS: weakref.WeakSet = weakref.WeakSet()
 
 
 def say(message: str) -> None:
@@ -13,6 +18,27 @@ def say(message: str) -> None:
     if jax.process_index() == 0:
         tqdm.write(message, file=sys.stdout)
         sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def compiling(where: str, what: str) -> Iterator[None]:
+    """Says that something is being compiled and, afterwards, how many seconds that took.
+
+    They have no part in any bar's rate, and so in no estimate of what is left.
+
+    Args:
+      where: such as "localise/all".
+      what: such as "the training step".
+    """
+    say(f"[{where}] compiling {what}")
+    start = time.monotonic()
+    yield
+    seconds = time.monotonic() - start
+    say(f"[{where}] compiled in {seconds:.1f} s")
+    for bar in _BARS:
+        if not bar.disable:
+            bar.start_t += seconds
+            bar.last_print_t += seconds
 
 
 class _LineBar(tqdm):
@@ -53,12 +79,14 @@ def progress_bar(total: int | None, initial: int = 0, description: str = "", *, 
     """
     arguments = dict(total=total, initial=initial, desc=description, disable=not enabled)
     if sys.stderr.isatty():
-        return tqdm(**arguments, dynamic_ncols=True, mininterval=0.2)
+        bar = tqdm(**arguments, dynamic_ncols=True, mininterval=0.2)
+        _BARS.add(bar)
+        return bar
     layout = "{desc}: {n_fmt}/{total_fmt} ({percentage:.0f}%) in {elapsed}, {remaining} to go"
     if total is None:
         layout = "{desc}: {n_fmt} in {elapsed}"
     # The interval alone decides: a single step may take longer than tqdm would skip.
-    return _LineBar(
+    bar = _LineBar(
         **arguments,
         file=sys.stderr,
         bar_format=layout + ", {rate_fmt}{postfix}",
@@ -66,3 +94,5 @@ def progress_bar(total: int | None, initial: int = 0, description: str = "", *, 
         maxinterval=LOG_INTERVAL,
         miniters=1,
     )
+    _BARS.add(bar)
+    return bar

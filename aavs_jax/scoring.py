@@ -1,6 +1,8 @@
 """One pass over a split: every frame predicted, by a network or by files, and its figures."""
 
+import contextlib
 import functools
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -11,7 +13,7 @@ from jax.sharding import Mesh
 from aavs_jax import metrics
 from aavs_jax.errors import UserError
 from aavs_jax.method import Method
-from aavs_jax.progress import progress_bar
+from aavs_jax.progress import compiling, progress_bar
 from aavs_jax.sharding import local_rows, put_batch, put_state
 from data_pipelines.loader import EvalLoader
 
@@ -21,6 +23,8 @@ Observer = Callable[[Mapping[str, np.ndarray], np.ndarray], None]
 Figures = dict[str, dict[str, Any]]
 
 SELECTING = (metrics.PROTOCOL,)  # the protocol by whose figures checkpoints are chosen
+# By network the shapes and protocols that it was compiled for.
+_COMPILED: weakref.WeakKeyDictionary[Callable, set] = weakref.WeakKeyDictionary()
 MAPS = {"stepping_stones": "foreground", "softmax": "softmax"}  # of `metrics` -> of outputs
 
 
@@ -78,7 +82,7 @@ def score(
         )
 
     task = method.task, method.num_classes
-    return _pass(predict, *task, batches, mesh, description, protocols, observers)
+    return _pass(predict, method.predict, *task, batches, mesh, description, protocols, observers)
 
 
 def score_masks(
@@ -106,7 +110,8 @@ def score_masks(
     def predict(arrays: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         return _decided(arrays["masks"]) if task == "binary" else {"prediction": arrays["masks"]}
 
-    return _pass(predict, task, num_classes, batches, mesh, description, protocols, observers)
+    task = _decided, task, num_classes
+    return _pass(predict, *task, batches, mesh, description, protocols, observers)
 
 
 @jax.jit
@@ -116,7 +121,11 @@ def _decided(grey):
     return {"prediction": prediction.astype("uint8"), **ours}
 
 
-def _pass(predict, task, num_classes, batches, mesh, description, protocols, observers) -> Figures:
+def _pass(
+    predict, network, task, num_classes, batches, mesh, description, protocols, observers
+) -> Figures:
+    """`network` is the jitted function by which `predict` predicts."""
+    compiled = _COMPILED.setdefault(network, set())
     state = metrics.init(task, protocols, num_classes=num_classes, clips=batches.clips)
     state = put_state(state, mesh)
     bar = progress_bar(len(batches), 0, description, enabled=jax.process_index() == 0)
@@ -132,9 +141,21 @@ def _pass(predict, task, num_classes, batches, mesh, description, protocols, obs
             # Rows are shared by the devices, and there may be fewer clips than those.
             flat["position"] = np.repeat(batch["position"], seconds)
             arrays = put_batch(flat, mesh)
-            outputs = predict(arrays)
             wanted = {n: arrays[n] for n in arrays.keys() - {"frames", "audio", "prior_mask"}}
-            state = _update(state, outputs, wanted, seconds)
+            shapes = (
+                task,
+                num_classes,
+                protocols,
+                *((name, arrays[name].shape) for name in sorted(arrays)),
+            )
+            # What is compiled is compiled by the first call, and that is waited for.
+            new = shapes not in compiled
+            with compiling(description, "the evaluation") if new else contextlib.nullcontext():
+                outputs = predict(arrays)
+                state = _update(state, outputs, wanted, seconds)
+                if new:
+                    compiled.add(shapes)
+                    jax.block_until_ready(state)
             predictions = local_rows(outputs["prediction"]) if observers else None
             for observe in observers:
                 observe(batch, predictions.reshape(clips, seconds, *predictions.shape[1:]))

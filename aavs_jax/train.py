@@ -17,8 +17,8 @@ from aavs_jax.checkpoint import SCORE, PhaseCheckpoints
 from aavs_jax.errors import UserError
 from aavs_jax.logging_writer import LoggingWriter
 from aavs_jax.method import Method
-from aavs_jax.optimizer import make_optimizer, make_schedule
-from aavs_jax.progress import progress_bar, say
+from aavs_jax.optimizer import make_optimizer, make_schedule, steps_made
+from aavs_jax.progress import compiling, progress_bar, say
 from aavs_jax.sharding import put_batch, put_state, state_shardings
 from aavs_jax.train_state import TrainState
 
@@ -100,6 +100,8 @@ def train_phase(
         writer.rewind(stage_name, phase_name, int(state.step) if begun else -1)
 
         train_step = make_train_step(method, optimizer, schedule, seed, state, mesh)
+        # Compiled ahead, once for each shape of batches, so that it is known how long that takes.
+        compiled: dict[tuple, Callable] = {}
         pending: collections.deque = collections.deque()
 
         def settle() -> None:
@@ -128,7 +130,12 @@ def train_phase(
             for step in range(first + 1, total + 1):
                 batch = dict(next(batches))
                 ids = [str(clip) for clip in batch.pop("ids") if clip]
-                state, scalars = train_step(state, put_batch(batch, mesh))
+                arrays = put_batch(batch, mesh)
+                shapes = tuple((key, array.shape) for key, array in sorted(arrays.items()))
+                if shapes not in compiled:
+                    with compiling(name, f"the training step{_of_clips(arrays)}"):
+                        compiled[shapes] = train_step.lower(state, arrays).compile()
+                state, scalars = compiled[shapes](state, arrays)
                 # The scalars of the step before are ready; this one's are still being computed.
                 settle()
                 pending.append((step, ids, scalars))
@@ -152,7 +159,7 @@ def train_phase(
 
 
 def count_steps(phase: Mapping[str, Any], steps_per_epoch: float) -> int:
-    """Optimiser steps of a phase, as `train_phase` takes them."""
+    """Steps of a phase, as `train_phase` takes them: one for every batch."""
     return max(1, round(phase["epochs"] * steps_per_epoch))
 
 
@@ -167,6 +174,8 @@ def make_train_step(
     """Compiles (state, batch) -> (state, scalars); the random key is that of seed and step.
 
     Scalars: loss and its parts, the gradient's global norm before clipping, the learning rate.
+    Where a batch may count for nothing (`Method.counts`) also optimizer_steps, how many steps the
+    optimiser has made after it; the learning rate is that of the optimiser's step, not the batch's.
     """
     # On CPU a checkpoint being written may look at the very memory that donation would reuse.
     donate = () if jax.default_backend() == "cpu" else (0,)
@@ -181,14 +190,27 @@ def make_train_step(
             return method.loss(trainable | state.frozen, batch, key)
 
         (total, scalars), gradients = jax.value_and_grad(objective, has_aux=True)(state.trainable)
+        counts = None if method.counts is None else method.counts(batch)
+        made = state.step if counts is None else steps_made(state.opt_state)
         scalars |= {
             "loss": total,
             "gradient_norm": optax.global_norm(gradients),
-            "learning_rate": jax.numpy.asarray(schedule(state.step)),
+            "learning_rate": jax.numpy.asarray(schedule(made)),
         }
-        return state.apply_gradients(gradients, optimizer), scalars
+        new = state.apply_gradients(gradients, optimizer, counts)
+        if counts is not None:
+            scalars["optimizer_steps"] = steps_made(new.opt_state)
+        return new, scalars
 
     return train_step
+
+
+def _of_clips(batch: Mapping[str, jax.Array]) -> str:
+    """Which of the shapes of batches this is: clips of one length may have batches of their own."""
+    if "valid" not in batch:
+        return ""
+    clips, seconds = batch["valid"].shape
+    return f" for batches of {clips} clip{'s' * (clips != 1)} of {seconds} s"
 
 
 def _in_words(figures: Mapping[str, float]) -> str:

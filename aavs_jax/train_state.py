@@ -16,7 +16,7 @@ class TrainState:
     Only `trainable` is differentiated and has moments, so a frozen backbone costs neither.
     """
 
-    step: jax.Array  # int32, optimiser steps done in this phase
+    step: jax.Array  # int32, batches that this phase has trained on
     trainable: dict[str, jax.Array]
     frozen: dict[str, jax.Array]
     opt_state: Any
@@ -33,12 +33,26 @@ class TrainState:
         """All parameters of the network."""
         return self.trainable | self.frozen
 
-    def apply_gradients(self, gradients: dict[str, jax.Array], optimizer) -> "TrainState":
-        """One optimiser step further."""
+    def apply_gradients(
+        self, gradients: dict[str, jax.Array], optimizer, counts: jax.Array | None = None
+    ) -> "TrainState":
+        """One batch further.
+
+        Args:
+          gradients: by path, of `trainable`.
+          optimizer: an optax transformation.
+          counts: bool scalar; where it is False the optimiser makes no step: parameters, moments
+            and its own count, and with it the learning rate and weight decay, are as if the batch
+            had never been. None: True.
+        """
         updates, opt_state = optimizer.update(gradients, self.opt_state, self.trainable)
+        trainable = optax.apply_updates(self.trainable, updates)
+        if counts is not None:
+            trainable, opt_state = jax.tree.map(
+                lambda new, old: jnp.where(counts, new, old),
+                (trainable, opt_state),
+                (self.trainable, self.opt_state),
+            )
         return dataclasses.replace(
-            self,
-            step=self.step + 1,
-            trainable=optax.apply_updates(self.trainable, updates),
-            opt_state=opt_state,
+            self, step=self.step + 1, trainable=trainable, opt_state=opt_state
         )

@@ -121,7 +121,8 @@ def stage(task: str, small: bool) -> ConfigDict:
     stage.data.bucket_by_length = True
     stage.data.shuffle = True
     stage.data.augment = augment(small)
-    # MS3: a clip whose labels are empty in every frame contributes no loss.
+    # MS3: a clip whose labels are empty in every frame contributes no loss, and a batch of nothing
+    # else is no step of the optimiser: parameters, moments and learning rate stay as they are.
     stage.data.drop_empty_clips = False
 
     # Where it sounds, told to the network.

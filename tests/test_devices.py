@@ -18,6 +18,7 @@ import pytest
 
 TRAINS = "(?!audio_encoder/).*"  # something is frozen, too
 STEPS = 4
+EMPTY = 2  # of the steps one whose clips are all empty, and dropped
 CLIPS = 16  # per batch
 MESHES = {"data=8": 1, "data=2, fsdp=4": 4}  # and the devices along fsdp
 # Cuts along fsdp and the batches' rows -> how many of eight devices are taken.
@@ -58,6 +59,7 @@ def main(stage: dict, data_dir: str, out: Path, meshes: dict[str, int]) -> None:
         }
         for _ in range(STEPS)
     ]
+    batches[EMPTY]["labels"][:] = 0
     results = {"devices": jax.device_count()}
     if jax.device_count() == 8:
         results["taken"] = [sharding.make_mesh(*wanted).size for wanted in TAKEN]
@@ -119,7 +121,8 @@ def results(tiny_stage, tmp_path_factory):
     folder = tmp_path_factory.mktemp("devices")
     raw = audible_shapes.make(folder / "raw", clips=12, size=32, progress=False)
     prepare(raw, folder / "data", progress=False)
-    (folder / "stage.json").write_text(json.dumps(tiny_stage("understand")))
+    stage = tiny_stage("understand", **{"data.drop_empty_clips": True})
+    (folder / "stage.json").write_text(json.dumps(stage))
     # Both at once: half of the time is Python's.
     runs = []
     for name, meshes in (("one", {"one device": 1}), ("eight", MESHES)):
@@ -157,6 +160,8 @@ def test_losses_are_those_of_one_device(mesh, results):
     for ours, theirs in zip(eight, one, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-5)  # measured: 6e-7
     assert len({scalars["loss"] for scalars in one}) == STEPS
+    assert one[EMPTY]["loss"] == 0
+    assert [scalars["optimizer_steps"] for scalars in eight] == [1, 2, 2, 3]
 
 
 @pytest.mark.parametrize("mesh", MESHES)

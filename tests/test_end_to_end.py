@@ -191,6 +191,14 @@ def test_last_table(tiny_run):
         assert str(run / path) in table
     for message in ("=== stage localise", "=== stage understand", "has written its masks"):
         assert message in output
+    for stage, score in (("localise", "J"), ("understand", "mIoU")):
+        training = f"[{stage}/all] compiling the training step for batches of 4 clips of 1 s\n"
+        assert output.count(training) == 1
+        assert output.count(f"[{stage}/all validation] compiling the evaluation\n") == 1
+        # What a validation has compiled serves the passes after it.
+        assert f"[{stage} on " not in output
+        words = rf"the best of phase all: step (18|36) of phase all, {score} \d\.\d\d\d; scores"
+        assert re.search(rf"\[{stage}\] (keeps|hands over) {words} follow\n", output)
 
 
 # ---- again

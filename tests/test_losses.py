@@ -10,6 +10,7 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from aavs_jax import losses, metrics, point_sampling
+from aavs_jax.method import make_method
 from data_pipelines.media import labels as stored_labels
 
 D, N, Q, K, M = 3, 4, 5, 6, 4
@@ -363,6 +364,24 @@ def test_frame_weights():
     np.testing.assert_array_equal(
         losses.frame_weights(labels, labelled, valid, drop_empty_clips=False)[0], [1, 0]
     )
+
+
+def test_batches_without_a_counted_frame_are_told_where_empty_clips_are_dropped(tiny_stage):
+    dropping, keeping = (
+        make_method(tiny_stage("localise", **{"data.drop_empty_clips": drop}), 2)
+        for drop in (True, False)
+    )
+    assert keeping.counts is None
+    batch = {
+        "labels": np.zeros((2, 3, 4, 4), np.uint8),
+        "labelled": np.ones((2, 3), bool),
+        "valid": np.ones((2, 3), bool),
+    }
+    assert not dropping.counts(batch)
+    batch["labels"][1, 2, 3, 3] = 1
+    assert dropping.counts(batch)
+    batch["valid"][1, 2] = False
+    assert not dropping.counts(batch)
 
 
 def test_config_from_dict():

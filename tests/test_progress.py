@@ -1,9 +1,10 @@
 """Messages and bars."""
 
+import re
 import time
 
 from aavs_jax import progress
-from aavs_jax.progress import progress_bar
+from aavs_jax.progress import compiling, progress_bar
 
 
 def test_progress_in_a_log_is_plain_lines(capsys, monkeypatch):
@@ -26,3 +27,18 @@ def test_progress_in_a_log_is_rare(capsys):
         for _ in range(1000):
             bar.update(1)
     assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_compiling_has_lines_of_its_own_and_no_part_in_estimates(capsys):
+    with progress_bar(101, 0, "localise/all") as bar, progress_bar(10, 0, enabled=False):
+        start, last = bar.start_t, bar.last_print_t
+        for _ in range(2):
+            with compiling("localise/all", "the training step"):
+                time.sleep(0.3)
+            bar.update(1)
+        # tqdm's estimate is of the steps since the last line, and at first of all since the start.
+        assert bar.start_t - start >= 0.6 and bar.last_print_t - last >= 0.6
+    out = capsys.readouterr().out.splitlines()
+    assert out[::2] == ["[localise/all] compiling the training step"] * 2
+    for line in out[1::2]:
+        assert re.fullmatch(r"\[localise/all\] compiled in \d+\.\d s", line)

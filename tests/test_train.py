@@ -1,7 +1,9 @@
 """One phase, with a network of three numbers: exact resumption, and losses that are not finite."""
 
+import dataclasses
 import json
 import math
+import re
 
 import grain
 import jax
@@ -13,8 +15,10 @@ from aavs_jax.checkpoint import SCORE, PhaseCheckpoints, _load_on_host
 from aavs_jax.errors import UserError
 from aavs_jax.logging_writer import LoggingWriter, read_metrics
 from aavs_jax.method import Method
-from aavs_jax.sharding import make_mesh
-from aavs_jax.train import count_steps, train_phase
+from aavs_jax.optimizer import make_optimizer, make_schedule
+from aavs_jax.sharding import make_mesh, put_batch, put_state
+from aavs_jax.train import count_steps, make_train_step, train_phase
+from aavs_jax.train_state import TrainState
 
 CLIPS, BATCH = 24, 4
 STEPS = 12
@@ -210,12 +214,19 @@ class Lengths(Batches):
 
     def __next__(self):
         batch = super().__next__()
-        return batch | {"x": batch["x"][: 2 + 2 * (self._given % 2)]}
+        clips = 2 + 2 * (self._given % 2)
+        return batch | {"x": batch["x"][:clips], "valid": np.ones((clips, 3), bool)}
 
 
-def test_batches_of_several_lengths(tmp_path):
-    """The step is compiled for each, and what is logged and resumed is as with one."""
+def test_batches_of_several_lengths(tmp_path, capsys):
+    """The step is compiled for each, said so, and what is logged and resumed is as with one."""
     train(tmp_path / "straight", Lengths())
+    said = [line for line in capsys.readouterr().out.splitlines() if "compil" in line]
+    assert len(said) == 4
+    for line, clips in zip(said[::2], (4, 2), strict=True):
+        words = f"compiling the training step for batches of {clips} clips of 3 s"
+        assert line == f"[localise/a] {words}"
+    assert all(re.fullmatch(r"\[localise/a\] compiled in \d+\.\d s", s) for s in said[1::2])
     with pytest.raises(Interruption):
         train(tmp_path / "stopped", Lengths(stop=7))  # the checkpoint is of step 6: even, as 0
     train(tmp_path / "stopped", Lengths())
@@ -267,6 +278,49 @@ def test_a_complete_phase_does_nothing(straight, capsys):
     train(straight, Batches(stop=1))
     assert "[localise/a] is complete: 12 steps" in capsys.readouterr().out
     assert (straight / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 1.0])
+def test_a_batch_that_counts_for_nothing_is_no_step_of_the_optimiser(clip_norm):
+    """Parameters, moments, counts and learning rates are those of a run without such batches,
+    although what they give has a gradient here, and weights decay.
+    """
+    empty = np.zeros(BATCH, np.float32)
+    others = np.random.default_rng(0).normal(size=(3, BATCH)).astype(np.float32)
+    description = PHASE["optimizer"] | {"clip_norm": clip_norm, "warmup_steps": 1}
+
+    def loss(parameters, batch, key):
+        out = (1 + batch["x"][:, None]) * parameters["head/kernel"]
+        total = jnp.mean((out - parameters["backbone/kernel"].sum()) ** 2)
+        return total, {}
+
+    def trained(batches, counts):
+        method = dataclasses.replace(method_with(loss), counts=counts)
+        optimizer = make_optimizer(description, STEPS, ["head/kernel"], "localise/a")
+        schedule = make_schedule(description, STEPS, "localise/a")
+        trainable, frozen = ({p: START[p]} for p in START)
+        mesh = make_mesh()
+        state = put_state(TrainState.create(trainable, frozen, optimizer), mesh)
+        step = make_train_step(method, optimizer, schedule, 3, state, mesh)
+        rates, made = [], []
+        for x in batches:
+            state, scalars = step(state, put_batch({"x": x}, mesh))
+            rates.append(float(scalars["learning_rate"]))
+            made.append(int(scalars.get("optimizer_steps", -1)))
+        return jax.device_get(state), rates, made
+
+    wanted, rates, _ = trained(others, None)
+    batches = [empty, others[0], empty, empty, others[1], others[2], empty]
+    state, same_rates, made = trained(batches, lambda batch: (batch["x"] != 0).any())
+    assert (int(state.step), int(wanted.step)) == (7, 3)
+    assert_same(state.trainable, wanted.trainable)
+    assert_same(state.opt_state, wanted.opt_state)
+    assert made == [0, 1, 1, 1, 2, 3, 3]
+    assert [same_rates[i] for i in (1, 4, 5)] == rates and rates[1] == np.float32(0.1)
+    # Without the rule they are steps like all others.
+    state, _, made = trained(batches, None)
+    assert np.abs(state.trainable["head/kernel"] - wanted.trainable["head/kernel"]).min() > 1e-3
+    assert made == [-1] * 7
 
 
 def clips_by_step() -> dict[int, list[str]]:

@@ -1,6 +1,7 @@
 """One phase: fresh optimiser state, one compiled step, a loop, checkpoints."""
 
 import collections
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from aavs_jax.method import Method
 from aavs_jax.optimizer import make_optimizer, make_schedule, steps_made
 from aavs_jax.progress import compiling, progress_bar, say
 from aavs_jax.sharding import put_batch, put_state, state_shardings
+from aavs_jax.stopping import SoftStop, Stopped
 from aavs_jax.train_state import TrainState
 
 
@@ -124,7 +126,8 @@ def train_phase(
                     writer.write_scalars(stage_name, phase_name, step, values)
 
         first = int(state.step)
-        with progress_bar(total, first, name, enabled=jax.process_index() == 0) as bar:
+        bar = progress_bar(total, first, name, enabled=jax.process_index() == 0)
+        with _saying_what_is_next(name, checkpoints), SoftStop() as stop, bar:
             # Save after validation, and only then ask for the next batch: so the state, the
             # figures and the iterator's place in a checkpoint belong to the same step.
             for step in range(first + 1, total + 1):
@@ -144,18 +147,36 @@ def train_phase(
                     checkpoints.save(state, batches, {SCORE: math.nan})
                 elif validate is not None and (step % validate_every == 0 or step == total):
                     settle()
-                    figures = validate(state.parameters)
+                    with stop.at_once():
+                        figures = validate(state.parameters)
                     shown = {key: value for key, value in figures.items() if key != SCORE}
                     writer.write_scalars(stage_name, phase_name, step, shown, kind="val")
                     say(f"[{name}] step {step}: validation {_in_words(shown)}")
                     if not math.isfinite(figures[SCORE]):
                         say(f"[{name}] step {step} has no score, so it cannot be the best")
                     checkpoints.save(state, batches, figures)
-                elif step % checkpoint_every == 0:
+                elif step % checkpoint_every == 0 or stop.asked:
                     settle()
                     checkpoints.save(state, batches, None)
+                if stop.asked and step < total:
+                    checkpoints.wait()
+                    raise KeyboardInterrupt
         checkpoints.wait()
         writer.flush()
+
+
+@contextlib.contextmanager
+def _saying_what_is_next(name: str, checkpoints: PhaseCheckpoints) -> Iterator[None]:
+    """Ctrl-C inside says from where the same command will resume the phase."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        checkpoints.wait()
+        latest = checkpoints.latest_step
+        does = (
+            f"resumes {name} from step {latest}" if latest > 0 else f"starts {name} again, step 0"
+        )
+        raise Stopped(f"the same command {does}") from interrupt
 
 
 def count_steps(phase: Mapping[str, Any], steps_per_epoch: float) -> int:

@@ -1,6 +1,7 @@
 """Options of the whole test suite, and tiny runs of the command."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -94,8 +95,8 @@ def tiny_flags():
     return make
 
 
-# Sees every file that is opened, renamed, made or removed, and kills the process, before it is
-# done, at the COUNT-th whose description matches PATTERN.
+# Sees every file that is opened, renamed, made or removed, and sends the process the signal SIGNAL,
+# before it is done, at the COUNT-th whose description matches PATTERN.
 _FATAL = """
 import os, re, runpy, signal, sys
 
@@ -107,7 +108,7 @@ def see(event, arguments):
     if event in events and pattern.search(" ".join([event, *map(str, arguments[:2])])):
         left -= 1
         if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), int(os.environ["SIGNAL"]))
 
 sys.addaudithook(see)
 runpy.run_module("aavs_jax.main", run_name="__main__", alter_sys=True)
@@ -127,12 +128,13 @@ def start(tmp_path_factory):
     def make(
         *flags: str,
         die_at: tuple[str, int] | None = None,
+        by: int = signal.SIGKILL,
         cwd: Path = REPOSITORY,
         **environment: str,
     ):
         program = ["-c", _FATAL] if die_at else ["-m", "aavs_jax.main"]
         if die_at:
-            environment |= {"PATTERN": die_at[0], "COUNT": str(die_at[1])}
+            environment |= {"PATTERN": die_at[0], "COUNT": str(die_at[1]), "SIGNAL": str(int(by))}
         return subprocess.Popen(
             [sys.executable, *program, *flags],
             cwd=cwd,

@@ -7,6 +7,7 @@ process kills itself (`start` in conftest.py), with the signal that cannot be ca
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -99,6 +100,42 @@ def test_killed_again_and_again(command, tiny_run, tmp_path):
         assert (folder / "localise/masks.partial").exists() == (moment == "masks are written")
         assert not (folder / "results.json").exists()
         says = next_says
+    assert says in command(*flags)
+    assert_undisturbed(folder, undisturbed)
+
+
+# Where Ctrl-C comes, what is said then, and what the next command begins with.
+CTRL_C = (
+    ("a clip is drawn", "the same command makes the data set again", "making the built-in"),
+    (
+        "localise writes its second checkpoint",
+        r"the same command resumes localise/all from step (\d+)",
+        "[localise/all] continues from step {}",
+    ),
+    (
+        "masks are written",
+        "the same command computes the scores of localise again",
+        "[localise/all] is complete",
+    ),
+)
+
+
+def test_ctrl_c_saves_first_and_says_what_is_next(command, tiny_run, tmp_path):
+    undisturbed, flags, _ = tiny_run
+    folder = tmp_path / "run"
+    flags = (*flags, f"--workdir={folder}")
+    says = ""
+    for moment, words, next_says in CTRL_C:
+        output = command(*flags, die_at=MOMENTS[moment], by=signal.SIGINT, code=130)
+        assert says in output and "Traceback" not in output
+        last = output.strip().splitlines()[-1]
+        found = re.match(f"stopped: {words}", last)
+        assert found, last
+        says = next_says.format(*found.groups())
+        if found.groups():
+            # Saved where it stopped, not at the checkpoint before.
+            assert (folder / "localise/all/checkpoints" / found[1]).is_dir()
+            assert int(found[1]) >= 18
     assert says in command(*flags)
     assert_undisturbed(folder, undisturbed)
 

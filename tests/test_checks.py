@@ -1,5 +1,7 @@
 """What is said of data before training: no second stage for one class, few clips, other subsets."""
 
+import shutil
+
 import numpy as np
 import pytest
 import soundfile
@@ -65,7 +67,13 @@ def test_subsets_that_are_not_there_are_explained(one_class):
 
 
 def test_the_fingerprint_is_of_the_content_and_not_of_the_place(one_class, tmp_path):
-    import shutil
-
     moved = shutil.copytree(one_class, tmp_path / "moved")
     assert fingerprint(moved) == fingerprint(one_class)
+    # A label that changed, which no table tells.
+    raw = shutil.copytree(one_class.parent / "mine", tmp_path / "mine")
+    prepare(raw, tmp_path / "same", progress=False)
+    label = raw / "a" / "labels" / "0.png"
+    Image.fromarray(np.asarray(Image.open(label))[::-1]).save(label)
+    prepare(raw, tmp_path / "other", progress=False)
+    prints = [fingerprint(tmp_path / name) for name in ("same", "other")]
+    assert len(set(prints)) == 2

@@ -8,7 +8,7 @@ from data_pipelines.errors import DataError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code: 0, or 2 where the request cannot be met."""
+    """Returns the exit code: 0, 2 where the request cannot be met, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(
         prog="python -m data_pipelines.audible_stamps",
         description="Makes a data set of cut-out photographs with their recordings, in AVSBench's "
@@ -49,6 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nstopped: nothing was written; the same command starts again", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -71,10 +71,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     it without a record being read: `class_names` (by class id), `clips` (split -> a list of
     [subset, uid, class ids of the sounding objects, seconds, labelled seconds, stored frames, the
     most classes that one label map shows, ignored pixels of the label maps] in the order of the
-    examples), `layout` (its name), `binary_only` (subsets whose labels tell no
-    classes), `stereo` (whether left and right were kept), `size` (of the frames, or None), the
-    `fingerprint` of what it was made from and how, a digest of all `sounds`, and `files` (the name
-    of each file of records -> its bytes).
+    examples), `layout` (its name), `binary_only` (subsets whose labels tell no classes), `stereo`
+    (whether left and right were kept), `size` (of the frames, or None), the `fingerprint` of what
+    it was made from and how, a digest of all `sounds` and one of all `pictures`, and `files` (the
+    name of each file of records -> its bytes).
     """
 
     VERSION = tfds.core.Version("1.2.0")

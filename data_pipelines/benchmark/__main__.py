@@ -200,7 +200,7 @@ def in_words(memory: dict[bool, list[float]]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code: 0, or 2 where the request cannot be met."""
+    """Returns the exit code: 0, 2 where the request cannot be met, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(
         prog="python -m data_pipelines.benchmark",
         description="Measures how fast clips are read, beside the way public repositories do it.",
@@ -236,6 +236,9 @@ def main(arguments: list[str] | None = None) -> int:
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nstopped: nothing is kept; the same command measures again", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -222,16 +222,17 @@ def _content(job: Job, records: Sequence[Record], work: Path) -> Content:
         "stereo": job.options.stereo,
         "size": job.options.size,
         "fingerprint": job.fingerprint,
-        "sounds": _digest_of_sounds(records),
+        "sounds": _digest(records, "sound_digest"),
+        "pictures": _digest(records, "frame_digests", "label_digests"),
         "clips": clips,
     }
     return Content(metadata, {split: _examples(job, records, work, split) for split in clips})
 
 
-def _digest_of_sounds(records: Sequence[Record]) -> str:
-    """Changes with what is heard, which tables and names do not tell: embeddings rest on it."""
-    heard = [record.facts["sound_digest"] for record in records if not record.left_out]
-    return hashlib.sha256(json.dumps(heard).encode()).hexdigest()
+def _digest(records: Sequence[Record], *facts: str) -> str:
+    """Changes with what is heard, or seen, which tables and names do not tell."""
+    told = [[record.facts[fact] for fact in facts] for record in records if not record.left_out]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def _row(clip: RawClip, record: Record) -> list[Any]:

@@ -52,8 +52,8 @@ class ReadResult:
             empty_masks (label maps without foreground), classes (the most that one label map
             shows, background counted; 0 without labels), silent_seconds, seconds,
             repaired_seconds (whose frame or sound was repeated), sound_digest (of the waveform;
-            that of silent clips says nothing), frame_digests (of the stored frames), objects.
-            Empty for a clip that is left out.
+            that of silent clips says nothing), frame_digests and label_digests (of the stored
+            pictures), objects. Empty for a clip that is left out.
     """
 
     example: dict[str, Any] | None
@@ -159,6 +159,7 @@ def read_clip(
         "repaired_seconds": len(reading.repaired),
         "sound_digest": _digest(waveforms[0].tobytes()),
         "frame_digests": [_digest(frame) for frame in frames],
+        "label_digests": [_digest(label.encoded) for label in stored],
         "objects": list(objects),
     }
     return ReadResult(example, tuple(reading.findings), facts)

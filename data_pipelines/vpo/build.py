@@ -247,7 +247,8 @@ def _check_apart(out, folders):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code: 0, 3 where something was left out, 2 where nothing could be made."""
+    """Returns the exit code: 0; 3 where something was left out; 2 where nothing could be made; 130
+    after Ctrl-C."""
     parser = argparse.ArgumentParser(
         prog="python -m data_pipelines.vpo.build",
         description="Makes VPO-SS, VPO-MS and VPO-MSMI from COCO and recordings sorted by class.",
@@ -298,6 +299,9 @@ def main(arguments: list[str] | None = None) -> int:
     except DataError as error:
         print(f"error: {media.printable(error)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nstopped: nothing was written; the same command starts again", file=sys.stderr)
+        return 130
     for line in (f"VPO written to {options.out}", *report.lines()):
         print(media.printable(line))
     return 0 if report.complete else 3

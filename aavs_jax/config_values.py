@@ -121,7 +121,7 @@ def checked(config: Config) -> dict[str, Any]:
       config: as in configs/base.py; plain values or a ConfigDict.
 
     Returns:
-      Nested plain values; the shared keys (backbone, dtype, batch_size, epochs) are empty in it.
+      Nested plain values.
 
     Raises:
       UserError: a key that nothing reads, with the one that was probably meant; a key that is
@@ -270,7 +270,7 @@ def _shared_out(config: dict[str, Any]) -> dict[str, Any]:
             total = sum(phase["epochs"] for phase in phases)
             for phase in phases:
                 phase["epochs"] *= config["epochs"] / total
-    return config | SHARED
+    return config
 
 
 def _check_stage(name: str, stage: Config) -> None:

@@ -20,7 +20,7 @@ from aavs_jax.convert import files
 from aavs_jax.errors import UserError
 from aavs_jax.models.config import DROP_PATH_OPTIONS, AAVSConfig
 from aavs_jax.models.init import abstract_model
-from aavs_jax.size_keys import flat_sizes, size_flags, without_key
+from aavs_jax.size_keys import BACKBONE, flat_sizes, preset_of, size_flags, without_key
 from data_pipelines.errors import tidy_path
 
 AUDIO_ENCODER = "audio_encoder/"  # beginning of its parameters' paths
@@ -208,8 +208,14 @@ def _check_sizes(
         return
     words = ", ".join(f"{key} {value} (here {wanted.get(key)})" for key, value in differing.items())
     models = {s: flat_sizes(config["stages"][s]["model"]) for s in config["schedule"]}
+    of_backbone = any(key.startswith(BACKBONE) for key in differing)
     if without_key(models, wanted, theirs):
         mend = f"take another --config.init.{origin.key}"
+    elif config.get("backbone") and of_backbone and not preset_of(theirs):
+        # A preset wins over the keys of the stages, so it has to go, and they have to say it all.
+        for model in models.values():
+            model |= {key: None for key in model if key.startswith(BACKBONE)}
+        mend = f"leave --config.backbone out and set {' '.join(size_flags(models, theirs))}"
     else:
         mend = f"set {' '.join(size_flags(models, theirs))}"
     raise UserError(

@@ -17,6 +17,8 @@ Config = Mapping[str, Any]
 
 # A run resumes with other values of these: they change no score.
 FREE_KEYS = ("data.cache", "data.num_workers", "checkpoint_every", "log_every")
+# What they do stands in the keys of each stage.
+SHARED_KEYS = ("backbone", "dtype", "batch_size", "epochs")
 # Where the data came from; the same data may lie elsewhere by now.
 DATA_KEYS = ("data.folder", "data.clips", "data.size", "data.seed")
 
@@ -51,7 +53,7 @@ def compare(before: Config, now: Config, root: Path, *, same_data: bool = False)
       same_data: whether what both take as data is known to be the same.
     """
     old, new = tree.flatten(before), tree.flatten(now)
-    free = FREE_KEYS + (DATA_KEYS if same_data else ())
+    free = FREE_KEYS + SHARED_KEYS + (DATA_KEYS if same_data else ())
     refused, said, stages, rewritten, anew = [], [], set(), set(), False
     for key in sorted(old.keys() | new.keys()):
         was, is_ = old.get(key), new.get(key)

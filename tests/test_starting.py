@@ -593,6 +593,21 @@ def test_drop_path_is_no_size(given, tmp_path, then):
     assert "not of the sizes" not in error_of(given, tmp_path)
 
 
+def test_a_preset_that_does_not_fit_is_to_be_left_out(given, tmp_path):
+    """It would win over the keys of the stages."""
+    network = dict(card.read(tmp_path / "m2f").network)
+    network["backbone"] = network["backbone"] | {"window_size": 7}
+    change_card(tmp_path / "m2f", network=network)
+    given["backbone"] = "swin_b"
+    told, keys = error_of(given, tmp_path).split(" and set ")
+    assert told.endswith("; leave --config.backbone out")
+    flags = shlex.split(keys)
+    assert len(flags) == 2 * 4
+    for stage in ("localise", "understand"):
+        assert f"--config.stages.{stage}.model.backbone.embed_dim=128" in flags
+        assert f"--config.stages.{stage}.model.backbone.window_size=7" in flags
+
+
 def test_heads_show_in_no_shape_and_are_compared_all_the_same(given, tmp_path):
     network = dict(card.read(tmp_path / "m2f").network) | {"num_heads": 4}
     change_card(tmp_path / "m2f", network=network)

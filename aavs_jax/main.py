@@ -93,7 +93,7 @@ def default_workdir() -> Path:
     if folder := str(data.get("folder") or ""):
         names.append(_name(Path(os.path.abspath(folder)).parts[-1:]))
     argument = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[2]
-    names += [part.strip() for part in argument.split(",")[1:]]
+    names.append(argument.rpartition(",")[2].strip() if "," in argument else "")
     given = (_EVALUATE.value or _MASKS.value or "").split(",")
     # '..' and '.' have no names of their own.
     for folder in (Path(os.path.abspath(text.strip())) for text in given if text.strip()):

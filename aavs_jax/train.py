@@ -79,7 +79,8 @@ def train_phase(
         if checkpoints.latest_step >= total:
             say(f"[{name}] is complete: {total} steps")
             return
-        say(f"[{name}] {total} steps on {mesh.size} device(s)\n{tree.table(trainable, frozen)}")
+        kinds = ", ".join(sorted({device.device_kind for device in mesh.devices.flat}))
+        say(f"[{name}] {total} steps on {mesh.size} x {kinds}\n{tree.table(trainable, frozen)}")
         begun = checkpoints.latest_step >= 0
         if begun:
             # What it started from may be gone by now; all it needs is in its own folder.

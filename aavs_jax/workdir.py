@@ -26,6 +26,7 @@ from aavs_jax.errors import UserError
 from aavs_jax.logging_writer import replace_file, writing
 from aavs_jax.progress import say
 from aavs_jax.resuming import Changes, compare, forget_scores
+from data_pipelines.errors import tidy_path
 
 PACKAGES = ("aavs_jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets")
 # What a folder holds at most in which nothing was trained yet; one may have been killed writing.
@@ -59,7 +60,7 @@ class Workdir:
           data: fingerprint of the prepared data, where it is known before they are opened: a run
             resumes on the same data wherever they lie.
         """
-        self.root = Path(root).absolute()
+        self.root = tidy_path(Path(root).absolute())
         self._data = data
         self._lock = None
         self.record = {

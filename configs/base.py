@@ -13,12 +13,17 @@ from ml_collections import ConfigDict
 
 
 def parse_argument(argument: str) -> tuple[str, bool]:
-    """'/data/avsbench,small' -> (folder, whether the small network is wanted)."""
-    folder, _, option = argument.partition(",")
+    """'/data/avsbench,small' -> (folder, whether the small network is wanted).
+
+    A folder with a comma in its name has one more at its end: '/data/a,b,' or '/data/a,b,small'.
+    """
+    folder, comma, option = argument.rpartition(",")
+    if not comma:
+        folder, option = argument, ""
     if option not in ("", "small"):
         raise ValueError(
-            f"the config's argument {argument!r} should be FOLDER or FOLDER,small: "
-            f"there is no option {option!r}"
+            f"the config's argument {argument!r} should be FOLDER or FOLDER,small: there is no "
+            f"option {option!r}; a folder with a comma in its name has one more at its end, FOLDER,"
         )
     return folder, option == "small" or not folder
 

@@ -95,6 +95,8 @@ def test_small_is_what_an_empty_folder_means():
     assert base.parse_argument("") == ("", True)
     assert base.parse_argument("/x") == ("/x", False)
     assert base.parse_argument("/x,small") == ("/x", True)
+    assert base.parse_argument("/a,b,") == ("/a,b", False)
+    assert base.parse_argument("/a,b,small") == ("/a,b", True)
     for module in CONFIGS.values():
         embedded = module.get_config("").to_dict()
         given = module.get_config("/x,small").to_dict()

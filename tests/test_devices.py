@@ -257,7 +257,7 @@ def test_two_processes(command, start, tiny_run, tiny_flags, tmp_path):
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
-    assert "[localise/all] 36 steps on 2 device(s)" in outputs[0]
+    assert "[localise/all] 36 steps on 2 x cpu" in outputs[0]
     assert "stage localise" not in outputs[1]  # the first process speaks
     ours, theirs = (json.loads((f / "results.json").read_text()) for f in (run, tiny_run[0]))
     same = ("stage", "split", "sound", "prior", "metric", "clips", "frames")

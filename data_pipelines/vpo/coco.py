@@ -99,11 +99,11 @@ def read_folder(
         DataError: there is no such folder or no such file in it.
     """
     if not root.is_dir():
-        raise DataError(f"There is no folder {root}; give --coco the folder of a COCO data set.")
+        raise DataError(f"there is no folder {root}; give --coco the folder of a COCO data set.")
     files = sorted([*root.glob("annotations/instances_*.json"), *root.glob("instances_*.json")])
     if not files:
         raise DataError(
-            f"There is no annotations/instances_*.json in {root}; give --coco a folder that holds "
+            f"there is no annotations/instances_*.json in {root}; give --coco a folder that holds "
             "COCO's instance annotations."
         )
     pictures: dict[int, Picture] = {}
@@ -116,7 +116,7 @@ def read_folder(
             continue
         for picture in _read_table(table, file, root, people, findings):
             if picture.number in pictures:
-                message = f"Picture {picture.number} of {file} is in another annotation file, too."
+                message = f"picture {picture.number} of {file} is in another annotation file, too."
                 findings.append(left_out(picture.number, "picture number twice", message))
             else:
                 pictures[picture.number] = picture
@@ -135,7 +135,7 @@ def read_picture(picture: Picture, *, follow_links: bool = False) -> tuple[bytes
     if picture.size not in (None, (image.height, image.width)):
         height, width = picture.size
         raise DataError(
-            f"The picture {path} has {image.width} x {image.height} pixels, but its annotations "
+            f"the picture {path} has {image.width} x {image.height} pixels, but its annotations "
             f"are for {width} x {height}."
         )
     if image.format != "JPEG" or image.mode not in ("RGB", "L"):
@@ -232,7 +232,7 @@ def _read_objects(entries, file, categories, names, people, findings) -> dict[in
             continue
         outline = entry.get("segmentation")
         if not _is_number(number) or number in seen:
-            message = f"Picture {picture} of {file} has an annotation without a number of its own."
+            message = f"picture {picture} of {file} has an annotation without a number of its own."
             findings.append(left_out(picture, "annotation without number", message))
             number, outline = 0, None  # still an object that is seen in the picture
         else:
@@ -253,7 +253,7 @@ def _find(picture: Picture, follow_links: bool) -> Path:
     parts = name.replace("\\", "/").split("/")
     if not name or "\0" in name or ".." in parts or parts[0] == "" or ":" in parts[0]:
         raise DataError(
-            f"Picture {picture.number} has the file name {name[:80]!r}, a path outside."
+            f"picture {picture.number} has the file name {name[:80]!r}, a path outside."
         )
     for folder in picture.folders:
         try:
@@ -261,8 +261,8 @@ def _find(picture: Picture, follow_links: bool) -> Path:
         except (OSError, ValueError, RuntimeError):
             continue
         if not follow_links and not path.is_relative_to(folder.resolve()):
-            raise DataError(f"The picture {folder / name} is a link that leads out of its folder.")
+            raise DataError(f"the picture {folder / name} is a link that leads out of its folder.")
         if path.is_file():
             return path
     places = " or ".join(map(str, picture.folders))
-    raise DataError(f"The picture {name[:80]!r} is not in {places}.")
+    raise DataError(f"the picture {name[:80]!r} is not in {places}.")

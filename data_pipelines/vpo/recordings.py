@@ -68,7 +68,7 @@ class Recordings:
         """
         if not root.is_dir():
             raise DataError(
-                f"There is no folder {root}; give --sounds a folder with one folder of recordings "
+                f"there is no folder {root}; give --sounds a folder with one folder of recordings "
                 "per class in it."
             )
         self.sources: dict[str, str] = {}
@@ -78,7 +78,7 @@ class Recordings:
         listed = _listed(root)
         if not listed:
             raise DataError(
-                f"There are no recordings in {root}; put them into folders named after VPO's "
+                f"there are no recordings in {root}; put them into folders named after VPO's "
                 f"classes ({', '.join(CLASS_NAMES[1:])})."
             )
         self._pools: dict[tuple[str, str], _Pool] = {}
@@ -139,7 +139,7 @@ class Recordings:
 
     def _copy(self, path: Path, name: str) -> None:
         if not self._follow_links and not path.resolve().is_relative_to(self._root.resolve()):
-            raise DataError(f"The recording {path} is a link that leads out of {self._root}.")
+            raise DataError(f"the recording {path} is a link that leads out of {self._root}.")
         samples = read_middle(path)
         with wave.open(str(self._copies / f"{name}.wav"), "wb") as file:
             file.setnchannels(1)
@@ -161,11 +161,11 @@ def read_middle(path: Path) -> np.ndarray:
     excerpt = read_sound(path, seconds=KEPT_SECONDS, middle=True)
     waveform = excerpt.samples[:, 0]
     if len(waveform) < MIN_SECONDS * excerpt.rate:
-        raise DataError(f"The recording {path} is shorter than {MIN_SECONDS} s.")
+        raise DataError(f"the recording {path} is shorter than {MIN_SECONDS} s.")
     waveform = resample(waveform, excerpt.rate)
     start = max(0, (len(waveform) - SECONDS * SAMPLE_RATE) // 2)
     if np.abs(waveform[start : start + SECONDS * SAMPLE_RATE]).max() < SILENCE:
-        raise DataError(f"The recording {path} is silent in its middle {SECONDS} s.")
+        raise DataError(f"the recording {path} is silent in its middle {SECONDS} s.")
     return np.clip(np.round(waveform * 32768), -32768, 32767).astype(np.int16)
 
 

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -225,6 +226,27 @@ def test_same_command_same_bits(tiny_run, command, tmp_path):
     (theirs,) = (run.parent / "data").glob("*/raw")
     for path in theirs.rglob("*.*"):
         assert (ours / path.relative_to(theirs)).read_bytes() == path.read_bytes()
+
+
+def test_a_complete_run_takes_other_protocols_and_more_epochs(tiny_run, command, tmp_path):
+    run, flags, _ = tiny_run
+    folder = shutil.copytree(run.parent, tmp_path / "copy") / run.name
+    more = "--config.stages.understand.phases.all.epochs=26.0"
+    output = command(*flags, more, "--config.eval.protocols=cavp", f"--workdir={folder}")
+    assert "eval.protocols was 'stepping_stones', is 'cavp': scores are computed again" in output
+    assert "understand/all resumes from its last state" in output
+    assert "[localise/all] is complete" in output
+    assert "[understand/all] continues from step 36" in output
+    lines = [line for line in read_metrics(folder / "metrics.jsonl") if line["kind"] == "train"]
+    steps = [(line["stage"], line["step"]) for line in lines]
+    assert steps == [
+        (s, t) for s, n in (("localise", 36), ("understand", 39)) for t in range(1, n + 1)
+    ]
+    assert {row["protocol"] for row in rows_of(folder)} == {"cavp"}
+    # What was not trained further is what it was.
+    assert masks_in(folder / "localise/masks") == masks_in(run / "localise/masks")
+    output = command(*flags, f"--workdir={folder}", code=2)
+    assert "epochs was 26.0, is 24.0" in output.splitlines()[-1]
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import jax
 from tqdm import tqdm
 
 LOG_INTERVAL = 15.0  # seconds between lines of progress where there is no terminal
-_BARS: weakref.WeakSet = weakref.WeakSet()
+_BARS: weakref.WeakSet = weakref.WeakSet()  # whose estimates leave compiling out
 
 
 def say(message: str) -> None:

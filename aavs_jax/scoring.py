@@ -110,8 +110,8 @@ def score_masks(
     def predict(arrays: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         return _decided(arrays["masks"]) if task == "binary" else {"prediction": arrays["masks"]}
 
-    task = _decided, task, num_classes
-    return _pass(predict, *task, batches, mesh, description, protocols, observers)
+    what = _decided, task, num_classes
+    return _pass(predict, *what, batches, mesh, description, protocols, observers)
 
 
 @jax.jit

@@ -142,6 +142,8 @@ def start(tmp_path_factory):
                 **os.environ,
                 "JAX_COMPILATION_CACHE_DIR": str(cache),
                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+                # What LLVM does for speed takes longer than these runs save by it.
+                "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
                 **environment,
             },
             stdout=subprocess.PIPE,

@@ -82,16 +82,15 @@ def assert_undisturbed(folder: Path, undisturbed: Path) -> None:
 
 
 def test_killed_again_and_again(command, tiny_run, tmp_path):
+    """At some of the moments; `test_killed_at` tries every one."""
     undisturbed, flags, _ = tiny_run
     folder = tmp_path / "run"
     flags = (*flags, f"--workdir={folder}")
     # Each start dies at the next moment; the one after says where it takes up the run again.
     says = None
     for moment, next_says in (
-        ("array_record is written", "preparing"),
         ("localise writes its second checkpoint", "[localise/all] continues from step 9"),
         ("masks are written", "[localise/all] is complete"),
-        ("the masks have their name", "[localise/all] is complete"),
         ("understand names its last checkpoint", "[understand/all] continues from step 27"),
         ("the figures get their name", "[understand] is complete"),
     ):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import aavs_jax.train
 from aavs_jax.checkpoint import SCORE, PhaseCheckpoints, _load_on_host
 from aavs_jax.errors import UserError
 from aavs_jax.logging_writer import LoggingWriter, read_metrics
@@ -109,6 +110,9 @@ def norm(parameters):
     return {"J": figure, SCORE: -figure}
 
 
+COMPILED = {}  # steps by loss and phase: compiling them again would take most of the time
+
+
 def train(
     root,
     batches,
@@ -119,7 +123,15 @@ def train(
     phase=PHASE,
     validate=norm,
 ):
-    with LoggingWriter(root) as writer:
+    make = aavs_jax.train.make_train_step
+
+    def make_once(*arguments):
+        key = function, repr(phase)
+        COMPILED[key] = COMPILED.get(key) or make(*arguments)
+        return COMPILED[key]
+
+    with LoggingWriter(root) as writer, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aavs_jax.train, "make_train_step", make_once)
         train_phase(
             "localise/a",
             phase,

@@ -6,6 +6,7 @@ not fill a window, or an example, at the end is dropped.
 """
 
 import functools
+import math
 import os
 
 import numpy as np
@@ -52,14 +53,12 @@ def resample(waveform: np.ndarray, rate: int) -> np.ndarray:
         float32 [S * 16000 / rate], rounded up.
     """
     if rate != SAMPLE_RATE and len(waveform):
-        import librosa  # costs a second to load, and only files at other rates need it
+        import soxr  # only files at other rates need it
 
-        waveform = librosa.resample(
-            np.ascontiguousarray(waveform),
-            orig_sr=rate,
-            target_sr=SAMPLE_RATE,
-            res_type="soxr_hq",
-        )
+        length = math.ceil(len(waveform) * SAMPLE_RATE / rate)
+        resampled = soxr.resample(np.ascontiguousarray(waveform), rate, SAMPLE_RATE, quality="HQ")
+        # The library may give a sample more or less than the time that was recorded.
+        waveform = np.pad(resampled[:length], (0, max(0, length - len(resampled))))
     return np.ascontiguousarray(waveform, dtype=np.float32)
 
 

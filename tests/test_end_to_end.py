@@ -215,6 +215,7 @@ def test_complete_run_says_so_and_changes_nothing(tiny_run, command):
     assert snapshot(run.parent) == before
 
 
+@pytest.mark.slow  # test_kill.py compares with a second run in every test run
 def test_same_command_same_bits(tiny_run, command, tmp_path):
     run, flags, _ = tiny_run
     other = tmp_path / "other"  # its data are made again, too

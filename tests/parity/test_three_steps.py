@@ -58,22 +58,30 @@ def batch_of(seed: int, prior: bool) -> dict[str, np.ndarray]:
     return batch | ({"prior_mask": (labels != 0).astype(np.float32)} if prior else {})
 
 
-@pytest.fixture(scope="module", params=["localise", "understand"])
-def stage(request, tiny_stage):
+def stage_of(name: str, tiny_stage):
     """The paper's stage but for its sizes: random points, drop-path, no warm-up."""
-    paper = avss.get_config("/x").to_dict()["stages"][request.param]
+    paper = avss.get_config("/x").to_dict()["stages"][name]
     stage = tiny_stage(
-        request.param,
+        name,
         **{"loss.grid": 0, "loss.num_points": 64, "model.backbone.drop_path_rate": 0.3},
     )
     for key in ("phases", "order", "prior"):
         stage[key] = paper[key]
-    return request.param, stage, make_method(stage, CLASSES)
+    return stage, make_method(stage, CLASSES)
 
 
-@pytest.mark.parametrize("phase_name", ["a", "b"])
-def test_equal_to_torch(stage, phase_name):
-    name, description, method = stage
+# With and without clipping, with and without the backbone's adapters; the rest is slow.
+@pytest.mark.parametrize(
+    ("name", "phase_name"),
+    [
+        ("localise", "a"),
+        ("understand", "b"),
+        pytest.param("localise", "b", marks=pytest.mark.slow),
+        pytest.param("understand", "a", marks=pytest.mark.slow),
+    ],
+)
+def test_equal_to_torch(name, phase_name, tiny_stage):
+    description, method = stage_of(name, tiny_stage)
     phase = description["phases"][phase_name]
     clip_norm = phase["optimizer"]["clip_norm"]
     assert clip_norm == (0.01 if name == "localise" else 0.0)

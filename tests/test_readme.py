@@ -1,10 +1,11 @@
 """The README's commands, typed in their order in one checkout, do what they should.
 
 Reduced: networks, data and weights of next to nothing, so that what is tried is whether each
-command fits what the ones before it left. Some minutes on two cores.
-
+command fits what the ones before it left. Some minutes on two cores. And whatever the README and
+the pages of docs/ name is there: modules, files, headings, keys, parameters.
 """
 
+import fnmatch
 import importlib.util
 import os
 import re
@@ -16,10 +17,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from aavs_jax import tree
+from aavs_jax.method import make_method
+from configs import avss
 from data_pipelines import audible_shapes
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+PAGES = (README, *sorted((ROOT / "docs").glob("*.md")))
+LONGEST = 150  # lines of the README; what does not fit belongs into docs/
 # Not for a test: they install, or run tests.
 ELSEWHERE = ("pip ", "apt-get ", "python -m pytest")
 
@@ -35,20 +41,72 @@ def commands() -> list[str]:
     return [text for text in found if re.match(r"(python|pip|apt-get) ", text)]
 
 
-def test_every_command_names_what_is_there():
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_names_what_is_there(page):
     """A module of the project, a config, an extra: whatever a command names."""
-    extras = re.findall(r"^(\w+) =$", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
+    extras = re.findall(r"^(\w+) =", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
+    text = page.read_text()
+    for module in re.findall(r"python -m (aavs_jax[\w.]*|data_pipelines[\w.]*)", text):
+        assert importlib.util.find_spec(module), module
+    for config in re.findall(r"\bconfigs/\w+\.py", text):
+        assert (ROOT / config).is_file(), config
+    for extra in re.findall(r"(?:\.|aavs_jax)\[(\w+)\]\"", text):
+        assert extra in extras, extra
+
+
+def test_the_first_command_needs_nothing():
     found = commands()
     assert found[0].startswith("pip install -e .") and "configs/avss.py" in found[1]
-    for text in found:
-        for module in re.findall(r"python -m (aavs_jax[\w.]*|data_pipelines[\w.]*)", text):
-            assert importlib.util.find_spec(module), text
-        for config in re.findall(r"--config=(configs/\w+\.py)", text):
-            assert (ROOT / config).is_file(), text
-        for extra in re.findall(r"\[(\w+)\]", text):
-            assert extra in extras or re.search(
-                rf"^{extra} =", (ROOT / "setup.cfg").read_text(), re.M
-            )
+    assert ":" not in found[1]
+    assert len(README.read_text().splitlines()) <= LONGEST
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if link.startswith("http"):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            # As GitHub makes anchors of headings.
+            assert anchor in [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings]
+
+
+def keys_of_configs() -> set[str]:
+    config = avss.get_config("/data/avsbench").to_dict()
+    small = avss.get_config().to_dict()
+    return {*tree.flatten(config), *tree.flatten(small)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_keys_are_those_of_the_configs(page):
+    known = keys_of_configs()
+    for key in re.findall(r"--config\.([\w.]+\w)", page.read_text()):
+        # STAGE stands for the name of any.
+        assert key.replace("stages.STAGE", "stages.localise") in known, key
+
+
+def test_the_method_names_keys_and_parameters_that_are_there():
+    text = (ROOT / "docs" / "method.md").read_text()
+    known = keys_of_configs()
+    keys = re.findall(r"`(config\.[\w.]+|(?:model|loss|data|prior|phases)\.[\w.]+)(?:=\w+)?`", text)
+    assert len(keys) > 10
+    for key in keys:
+        whole = key.removeprefix("config.")
+        assert whole in known or f"stages.localise.{whole}" in known, key
+    stage = avss.get_config().to_dict()["stages"]["understand"]  # with all parts that there are
+    parameters = make_method(stage, num_classes=3).shapes
+    parts = r"audio_encoder|audio_proj|backbone|pixel_decoder|decoder"
+    named = re.findall(rf"`((?:{parts})/[\w/*]*)`", text)
+    assert len(named) > 10
+    for path in named:
+        pattern = path + "*" if path.endswith("/") else path
+        assert fnmatch.filter(parameters, pattern), path
+    # No part of the network is passed over.
+    assert {path.split("/")[0] for path in parameters} == {path.split("/")[0] for path in named}
 
 
 # ---- all of them

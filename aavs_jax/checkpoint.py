@@ -1,4 +1,4 @@
-"""Checkpoints: what a phase continues from, and what the next one starts from. Orbax's V1 API.
+"""Checkpoints: what a phase resumes from, and what the next one starts from. Orbax's V1 API.
 
     <phase>/checkpoints/<step>   trainable parameters, optimiser state, data iterator, figures
     <phase>/frozen               the parameters that the phase never changes, if any, written once

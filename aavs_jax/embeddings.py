@@ -66,7 +66,7 @@ def for_stage(
     }
     found = {path: value.shape for path, value in parameters.items()}
     if not wanted or found != wanted or len({digest(encoder) for encoder in encoders}) > 1:
-        return None  # what does not fit is drawn afresh, and embeddings would not be of it
+        return None  # what does not fit is initialised at random, and embeddings would not be of it
     if reason := _needs_sound(stage):
         say(f"[{stage_name}] does without embeddings of the frozen audio encoder: {reason}")
         return None

@@ -3,7 +3,7 @@
     weights -> each stage: figures, masks -> report          masks -> figures -> report
 
 The folder of an evaluation is like that of a run, without phases. The same command, given again,
-shows the figures, or goes on with the first stage that has none.
+shows the figures, or resumes with the first stage that has none.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""The set-prediction loss of AAVS (AAVS.md section 2; Mask2Former, sections 3.2 and 4.1).
+"""The set-prediction loss of AAVS (docs/method.md, section 3; Mask2Former, sections 3.2 and 4.1).
 
 All D predictions of the network (one before each decoder layer, one after the last) are treated
 alike: match queries to the classes present in a frame, then classification, mask cross-entropy

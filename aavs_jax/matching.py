@@ -1,4 +1,4 @@
-"""One-to-one matching of queries to targets (AAVS.md section 2; Mask2Former, section 3.2).
+"""One-to-one matching of queries to targets (docs/method.md, section 3; Mask2Former, section 3.2).
 
 A set prediction has no order, so before a loss can be taken every target mask is given to the one
 query that fits it best. The whole assignment runs on the device and carries no gradient.

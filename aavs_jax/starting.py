@@ -1,7 +1,7 @@
-"""What a phase starts from: every parameter is taken from somewhere, or drawn afresh and named.
+"""What a phase starts from: all parameters are taken from somewhere, or initialised at random.
 
-A frozen layer that nobody noticed to be random is a silent disaster, so what is drawn afresh has to
-be trained by the phase, or be allowed by name.
+What is initialised at random is named. A frozen layer that nobody noticed to be random is a silent
+disaster, so the phase has to train it, or the config has to allow it by name.
 """
 
 import dataclasses
@@ -108,7 +108,7 @@ def plan_start(
 
 
 def check_start(start: Start, phase: Mapping[str, Any], name: str, init: Mapping[str, Any]) -> None:
-    """Whether everything that is drawn afresh is trained by the phase, or allowed to be random.
+    """Whether all that is initialised at random is trained by the phase, or allowed to stay so.
 
     Args:
       start: of the phase.
@@ -127,7 +127,7 @@ def check_start(start: Start, phase: Mapping[str, Any], name: str, init: Mapping
     }
     if not random:
         return
-    what = f"{in_words(random)} would be drawn afresh and never be trained by {name}"
+    what = f"{in_words(random)} would be initialised at random and never be trained by {name}"
     missing = pretrained.missing(init) if phase["start"] == "pretrained" else []
     # An audio encoder comes with no Mask2Former, and the other way round.
     sound = [path.startswith(pretrained.AUDIO_ENCODER) for path in random]
@@ -175,7 +175,8 @@ def starting_parameters(
     if given:
         words = [f"takes {len(start.taken)} of {len(shapes)} arrays from {source}"]
         if start.drawn:
-            words.append(f"drawn afresh from seed {config['seed']}: {in_words(start.drawn)}")
+            what = in_words(start.drawn)
+            words.append(f"initialised at random from seed {config['seed']}: {what}")
         if start.zero:
             words.append(f"set to zero: {in_words(dict.fromkeys(start.zero, ''))}")
         if start.homeless:

@@ -4,7 +4,7 @@
 
 A phase hands its best checkpoint to the next, through Orbax. A stage hands the next one its masks,
 as files in AVSBench's naming. Each step leaves its result under its final name only when it is
-whole, so the same command, given again, goes on with the first one that is missing.
+whole, so the same command, given again, resumes with the first one that is missing.
 """
 
 import functools

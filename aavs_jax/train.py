@@ -62,7 +62,7 @@ def train_phase(
       writer: of scalars.
       seed: of drop-path and of the loss's points.
       log_every: steps between lines in metrics.jsonl.
-      checkpoint_every: steps between checkpoints from which a killed run goes on.
+      checkpoint_every: steps between checkpoints from which a killed run resumes.
 
     Raises:
       UserError: a pattern that matches nothing; a loss or gradient that is not finite; there are
@@ -96,7 +96,7 @@ def train_phase(
         state = put_state(state, mesh)
         if begun:
             state = checkpoints.restore_latest(state, batches)
-            say(f"[{name}] continues from step {int(state.step)}")
+            say(f"[{name}] resumes from step {int(state.step)}")
         else:
             checkpoints.save_frozen(state.frozen)
         # A phase that starts drops what a killed start may have written, step 0 included.

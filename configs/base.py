@@ -33,7 +33,7 @@ def base(folder: str, small: bool) -> ConfigDict:
     config = ConfigDict()
     config.seed = 3407  # of first values, order, draws and drop-path
     config.log_every = 10  # steps between lines in metrics.jsonl
-    config.checkpoint_every = 100  # steps; a killed run goes on from the last one
+    config.checkpoint_every = 100  # steps; a killed run resumes from the last one
 
     config.data = ConfigDict()
     config.data.folder = folder  # as it came, or prepared; '': built-in
@@ -58,7 +58,7 @@ def base(folder: str, small: bool) -> ConfigDict:
     config.init = ConfigDict()
     config.init.mask2former = ""  # a Mask2Former, or a whole AAVS to go on from
     config.init.vggish = ""  # the audio encoder
-    # What a phase draws afresh it has to train, but for these patterns of parameters.
+    # What a phase initialises at random it has to train, but for these patterns of parameters.
     config.init.allow = ()
 
     config.eval = ConfigDict()
@@ -204,7 +204,7 @@ def phase(trains: tuple[str, ...], start: str, epochs: float, learning_rate: flo
     phase = ConfigDict()
     phase.trains = trains
     phase.start = start
-    phase.fresh = ()  # patterns of parameters that are drawn anew all the same
+    phase.fresh = ()  # patterns of parameters that are initialised at random all the same
     phase.zero = ()  # patterns of parameters that are set to zero
     phase.epochs = float(epochs)
     phase.validate_every_epochs = 1.0

@@ -54,7 +54,7 @@ def prepare(
 ) -> Path:
     """Makes array_record files of a data folder in any layout that is known, once.
 
-    Called again with the same folder it returns at once, and after a kill it goes on where it was.
+    Called again with the same folder it returns at once, and after a kill it resumes where it was.
     Whether it stops or is killed, what was written is never taken for a data set. Two processes may
     call it at the same time; one waits for the other. The files do not depend on `workers`.
 
@@ -229,7 +229,7 @@ def main(arguments: list[str] | None = None) -> int:
     except DataError as fault:
         print(f"error: {printable(fault)}", file=sys.stderr)
     except KeyboardInterrupt:
-        print("stopped: the same command goes on where it was", file=sys.stderr)
+        print("stopped: the same command resumes where it was", file=sys.stderr)
         return 130
     return 2
 

@@ -51,7 +51,7 @@ def _tiny_keys() -> dict[str, object]:
 
 @pytest.fixture(scope="session")
 def tiny_stage():
-    """A function: stage of configs/avss.py, other keys -> its plain config, tiny, embedded data."""
+    """A function: stage of configs/avss.py, other keys -> its plain config, tiny, built-in data."""
 
     def make(name: str, **changes) -> dict:
         stage = avss.get_config().stages[name]

@@ -237,7 +237,7 @@ def test_a_complete_run_takes_other_protocols_and_more_epochs(tiny_run, command,
     assert "eval.protocols was 'stepping_stones', is 'cavp': scores are computed again" in output
     assert "understand/all resumes from its last state" in output
     assert "[localise/all] is complete" in output
-    assert "[understand/all] continues from step 36" in output
+    assert "[understand/all] resumes from step 36" in output
     lines = [line for line in read_metrics(folder / "metrics.jsonl") if line["kind"] == "train"]
     steps = [(line["stage"], line["step"]) for line in lines]
     assert steps == [
@@ -396,7 +396,8 @@ def test_paper_recipe(command, tiny_flags, folder, tmp_path):
         # What never trains is written once, and is what was given.
         frozen = load_parameters(run / name / "a" / "frozen")
         assert frozen.keys() == fresh.keys() - listed
-    assert "drawn afresh from seed 3407: 4 arrays of the pixel decoder's adapters (not in" in output
+    said = "initialised at random from seed 3407: 4 arrays of the pixel decoder's adapters (not in"
+    assert said in output
     assert f"the class predictor ({1 + len(CLASS_NAMES)} classes, not 2)" in output
     assert "[understand/b] takes" in output and "adapters (as the phase asks)" in output
     rows = rows_of(run)

@@ -89,9 +89,9 @@ def test_killed_again_and_again(command, tiny_run, tmp_path):
     # Each start dies at the next moment; the one after says where it takes up the run again.
     says = None
     for moment, next_says in (
-        ("localise writes its second checkpoint", "[localise/all] continues from step 9"),
+        ("localise writes its second checkpoint", "[localise/all] resumes from step 9"),
         ("masks are written", "[localise/all] is complete"),
-        ("understand names its last checkpoint", "[understand/all] continues from step 27"),
+        ("understand names its last checkpoint", "[understand/all] resumes from step 27"),
         ("the figures get their name", "[understand] is complete"),
     ):
         output = command(*flags, die_at=MOMENTS[moment], code=-signal.SIGKILL)
@@ -109,7 +109,7 @@ CTRL_C = (
     (
         "localise writes its second checkpoint",
         r"the same command resumes localise/all from step (\d+)",
-        "[localise/all] continues from step {}",
+        "[localise/all] resumes from step {}",
     ),
     (
         "masks are written",
@@ -156,7 +156,7 @@ def test_killed_from_outside(start, command, tiny_run, tmp_path):
             os.kill(process.pid, signal.SIGKILL)
         assert process.returncode == -signal.SIGKILL
         assert not (folder / "results.json").exists()
-    assert "continues from step" in command(*flags)
+    assert "resumes from step" in command(*flags)
     assert_undisturbed(folder, undisturbed)
 
 

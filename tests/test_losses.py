@@ -1,4 +1,4 @@
-"""The set-prediction loss against a slow implementation of AAVS.md section 2, and its promises."""
+"""The set-prediction loss against a slow one (docs/method.md, section 3), and its promises."""
 
 import dataclasses
 import functools

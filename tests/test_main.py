@@ -147,7 +147,7 @@ def test_a_missing_data_folder_and_then_the_mended_command(tmp_path, raw):
     run = f"--workdir={tmp_path / 'runs' / 'mine'}"
     said = error_of(f"{AVSS}:{tmp_path}/none,small", run, cwd=tmp_path)
     assert f"there is no data folder {tmp_path}/none: check the path" in said
-    # The same folder goes on with the right path: it gets as far as the next mistake.
+    # The same folder resumes with the right path: it gets as far as the next mistake.
     said = error_of(
         f"{AVSS}:{raw},small",
         run,

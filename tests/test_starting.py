@@ -1,4 +1,4 @@
-"""What a phase starts from: everything taken, or drawn afresh, named and trained."""
+"""What a phase starts from: everything taken, or initialised at random, named and trained."""
 
 import dataclasses
 import json
@@ -139,7 +139,7 @@ def test_pretrained_joins_the_folders_and_names_what_does_not_fit(tmp_path, caps
     said = capsys.readouterr().out
     assert said == (
         f"[localise/b] takes 2 of 6 arrays from {network}, a Mask2Former (2 classes, 5 queries) "
-        f"and {sound}, an audio encoder alone; drawn afresh from seed 3: "
+        f"and {sound}, an audio encoder alone; initialised at random from seed 3: "
         f"{ADAPTER} (not in the pretrained weights), the class predictor (2 classes, not 150), "
         "the query positions (5 queries, not 100); "
         "without a place in this network: decoder/silent_embed, other\n"
@@ -306,7 +306,7 @@ def test_classes_that_misfit_from_another_stage_are_named_and_drawn_afresh(tmp_p
     leave_phase(tmp_path / "localise" / "a", before)
     assert_same(start_of(tmp_path, "localise/a"), SEVENS | {PREDICTOR: FRESH[PREDICTOR]})
     said = capsys.readouterr().out
-    assert f"drawn afresh from seed 3: {PREDICTOR} (2 classes, not 8)\n" in said
+    assert f"initialised at random from seed 3: {PREDICTOR} (2 classes, not 8)\n" in said
 
 
 def test_fresh_and_zero_win_over_what_is_taken(tmp_path, capsys):
@@ -320,7 +320,7 @@ def test_fresh_and_zero_win_over_what_is_taken(tmp_path, capsys):
     }
     assert_same(parameters, SEVENS | changed)
     said = capsys.readouterr().out
-    assert f"drawn afresh from seed 3: {ADAPTER} (as the phase asks)" in said
+    assert f"initialised at random from seed 3: {ADAPTER} (as the phase asks)" in said
     assert "set to zero: the query positions" in said
 
 
@@ -349,7 +349,8 @@ def test_what_is_drawn_afresh_must_train_be_zero_or_be_allowed(tmp_path, start):
     with pytest.raises(UserError) as error:
         start_of(tmp_path, start, trains=rest)
     words = str(error.value)
-    assert "backbone/kernel" in words and "would be drawn afresh and never be trained" in words
+    assert "backbone/kernel" in words
+    assert "would be initialised at random and never be trained" in words
     assert "config.stages.localise.phases.b.trains" in words
     assert "--config.init.allow=\"('backbone/kernel',)\"" in words and "\n" not in words
     assert not start_of(tmp_path, start, trains=rest, zero=("backbone/kernel",))[
@@ -678,6 +679,6 @@ def test_phases_are_checked_against_what_earlier_ones_will_leave(tmp_path):
     check_schedule(config, tmp_path)
     config["stages"]["understand"]["phases"]["all"]["trains"] = (r"decoder/.*adapter/.*",)
     words = error_of(config, tmp_path)
-    assert words.startswith("the key vectors (not in localise/all) would be drawn afresh")
+    assert words.startswith("the key vectors (not in localise/all) would be initialised at random")
     # How many classes there are is not known yet, so the class predictor is not held against it.
     assert "class" not in words

@@ -21,7 +21,7 @@ def test_ctrl_c_is_one_line_and_nothing_half_made(command, tmp_path):
     if command == "prepare":
         raw = audible_shapes.make(tmp_path / "raw", clips=80, size=32, progress=False)
         arguments, began = [str(raw), "--out", str(out)], out
-        says = "the same command goes on where it was"
+        says = "the same command resumes where it was"
     else:
         arguments, began = ["--out", str(out), "--clips", "5000"], tmp_path / ".out.partial"
         says = "nothing was written; the same command starts again"

@@ -353,7 +353,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_clips(tmp_path, poison, w
     for clip in clips[4]:
         assert clip in words
     assert str(tmp_path / "localise" / "a" / "checkpoints") in words
-    # What was good is still there: the checkpoint of step 2, and the run goes on from it.
+    # What was good is still there: the checkpoint of step 2, and the run resumes from it.
     checkpoints = tmp_path / "localise" / "a" / "checkpoints"
     assert [path.name for path in checkpoints.iterdir()] == ["2"]
     rows = read_metrics(tmp_path / "metrics.jsonl")

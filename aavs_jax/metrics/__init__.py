@@ -105,9 +105,9 @@ def update(
       prediction: integer or bool [B, T, G, G], the classes predicted: the argmax of the scores;
         binary: not 0 is foreground. Ids of K and above belong to no class.
       labels: integer or bool [B, T, G, G]. Semantic: class ids, resized by nearest. Binary: not 0
-        is foreground, "touched" labels (AAVS.md section 1). Pixels of IGNORED (255; semantic: of
-        any id of K and above) are left out of all scores, and with them whatever is predicted
-        there; a frame of nothing else counts like one without a label.
+        is foreground, "touched" labels (docs/method.md, section 1). Pixels of IGNORED (255;
+        semantic: of any id of K and above) are left out of all scores, and with them whatever is
+        predicted there; a frame of nothing else counts like one without a label.
       valid: bool [B, T], real frames that have a label. A clip without any is not counted.
       position: int32 [B], the clip's place in the split's list of clips, from 0: it decides with
         which clips it is averaged. Clips without valid frames may have any.

@@ -1,4 +1,4 @@
-"""The protocol `stepping_stones` by itself (AAVS.md section 5).
+"""The protocol `stepping_stones` by itself (docs/method.md, section 6).
 
 The definitions are those of the evaluation published with "Stepping Stones" (ECCV 2024, arXiv
 2407.11820), itself descended from AVSBench (Zhou et al., ECCV 2022).
@@ -37,7 +37,7 @@ def binary_update(
 
     Args:
         state: from `binary_init`, at most LARGEST_COUNT clips.
-        scores_fmap: float [B, T, G, G], the map for F in [0, 1] (AAVS.md section 4).
+        scores_fmap: float [B, T, G, G], the map for F in [0, 1] (docs/method.md, section 5).
         masks: integer or bool [B, T, G, G], the predicted mask.
         labels: integer or bool [B, T, G, G], not 0 is foreground, 255 is not looked at.
         valid: bool [B, T], real frames. A clip without any is not counted.

@@ -11,7 +11,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 0, 2 where the request cannot be met, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(
         prog="python -m data_pipelines.audible_shapes",
-        description="Makes the embedded data set Audible Shapes in AVSBench's unified layout.",
+        description="Makes the built-in data set Audible Shapes in AVSBench's unified layout.",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to make")
     parser.add_argument("--clips", type=int, default=write.DEFAULT_CLIPS, metavar="N")

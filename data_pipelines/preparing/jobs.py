@@ -93,7 +93,7 @@ def store(job: Job, out: Path) -> dict[str, Any] | None:
     """Makes the data set of a job in `out`, unless it is there.
 
     Whether it stops or is killed, what was written is never taken for a data set. After a kill the
-    same call goes on where it was. Two processes may call it at the same time; one waits for the
+    same call resumes where it was. Two processes may call it at the same time; one waits for the
     other.
 
     Args:

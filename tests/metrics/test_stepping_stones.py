@@ -1,4 +1,4 @@
-"""The protocol `stepping_stones` by itself against slow definitions from AAVS.md section 5."""
+"""The protocol `stepping_stones` against slow definitions from docs/method.md, section 6."""
 
 import functools
 

@@ -33,7 +33,7 @@ STEPS = Path(__file__).with_name("full_size_steps.py")
 TOLERANCE = 1e-3  # of the largest value of each output
 MEMORY = 2.5  # times the file, at most, to convert it, beside the libraries themselves
 SIZES = ("tiny", "small", "base", "large")
-# Tensors and parameters of the public code's files (AAVS.md).
+# Tensors and parameters of the public code's files (docs/method.md, section 2).
 AAVS = {"avs": (1038, 114_354_299 + 197_376), "avss": (1041, 114_408_640 + 197_376)}
 GRIDS = (12, 24, 48)  # that the decoder's layers attend to, in turn
 

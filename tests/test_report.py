@@ -110,8 +110,8 @@ def test_whole_page_holds_everything_and_loads_nothing(tmp_path):
     assert not re.search(r"https?:|//\w|@import|<script|<link|src=\"(?!data:)|url\(", text)
 
 
-def test_everything_given_is_escaped(tmp_path):
-    evil = '<b x="1">&'
+@pytest.mark.parametrize("evil", ['<b x="1">&', "\"><script>alert('x')</script>{{ 7 * 7 }}"])
+def test_everything_given_is_escaped(tmp_path, evil):
     page, text = write(
         tmp_path,
         title=evil,
@@ -126,8 +126,24 @@ def test_everything_given_is_escaped(tmp_path):
         legend=[(evil, (0, 0, 0))],
         notes=[evil],
     )
-    assert not page.named("b") and "<b x" not in text
+    assert not page.named("b") and not page.named("script") and evil not in text
     assert page.text.count(evil) > 12
+
+
+def test_names_that_no_file_or_terminal_can_show_become_escapes(tmp_path):
+    odd = "clip\x1b[31m\udcff\u202e"  # a colour code, a byte that is no UTF-8, right to left
+    page, text = write(tmp_path, facts=[("data", odd)], examples=[example(title=odd)])
+    assert page.text.count(r"clip\x1b[31m\udcff\u202e") == 2
+    assert "\x1b" not in text and "\u202e" not in text
+
+
+def test_a_run_that_only_just_began_has_its_ticks_inside_the_frame(tmp_path):
+    metrics = [dict(stage="s", phase="p", step=0, kind="val", J=0.5)]
+    _, text = write(tmp_path, metrics=metrics)
+    (chart,) = (ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", text, re.S))
+    width = float(chart.get("viewBox").split()[2])
+    places = [float(element.get("x", 0)) for element in chart.iter("text")]
+    assert len(places) > 5 and 0 <= min(places) <= max(places) <= width
 
 
 def test_charts_are_well_formed_and_lie_inside_their_frame(tmp_path):
@@ -172,7 +188,7 @@ def test_page_stands_with_parts_missing(tmp_path, content):
     assert "A run" in page.text
     assert ("Results" in page.text) == ("rows" in content)
     assert ("Examples" in page.text) == ("examples" in content)
-    assert "$" not in text
+    assert "{{" not in text and "{%" not in text and "None" not in page.text
 
 
 def test_headline_prefers_the_test_split(tmp_path):

@@ -259,6 +259,17 @@ def test_notes_say_nothing_of_averages_that_no_stage_has():
     assert "(binary stages)" in notes[0] and "(semantic stages)" in notes[0]
 
 
+def test_notes_speak_of_scores():
+    rows = [
+        row("localise", sound, "J", 0.5, "predicted") | {"protocol": protocol}
+        for protocol in aavs_metrics.PROTOCOLS
+        for sound in ("right", "other", "given")
+    ]
+    notes = presentation._notes(rows, {"binary"})
+    assert presentation.LISTENING in notes and len(notes) == len(aavs_metrics.PROTOCOLS) + 4
+    assert not any("figure" in note for note in notes)
+
+
 def test_small_pictures_are_exact_and_large_ones_shrunk(tmp_path):
     page, _ = write(tmp_path, examples=[example(), example((360, 640), 1)])
 

@@ -1,14 +1,18 @@
-"""Learning curves as inline SVG: from the lines of `metrics.jsonl` to a pair of charts a stage."""
+"""Learning curves: from the lines of `metrics.jsonl` to a pair of charts a stage.
+
+What is computed here is where everything lies; the report's template draws it.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+from typing import Any
 
 import numpy as np
 
-# Told apart by readers with any kind of colour vision, on white and on near-black.
-SERIES_COLOURS = ("#2f6fde", "#e07a1f", "#12957f", "#b04fb8", "#8a8f98")
+# Of a chart, and of what lies within its axes; units of the SVG element, y downwards.
+FRAME = {"width": 540, "height": 270, "left": 52, "right": 526, "top": 22, "bottom": 228}
+COLOURS = 5  # that the style sheet has for curves
 CURVE_POINTS = 300  # points drawn of a line; more cannot be told apart
 
 
@@ -18,68 +22,66 @@ class Curve:
 
     name: str
     segments: list[tuple[np.ndarray, np.ndarray]]
-    colour: int = 0  # index into SERIES_COLOURS, modulo
-    width: float = 1.8
-    opacity: float = 1.0
+    colour: int = 0  # of COLOURS, modulo
+    kind: str = ""  # "main", "faint" (behind the others, not in the legend), or neither
     markers: bool = False  # a dot, with the value as its tooltip, at each point
 
 
-def learning_curves(metrics: Sequence[Mapping]) -> str:
-    """HTML of the charts of every stage: training loss beside validation figures.
+def learning_curves(metrics: Sequence[Mapping]) -> list[list[dict[str, Any]]]:
+    """Of every stage the charts: training loss beside validation scores.
 
     Args:
       metrics: the lines of `metrics.jsonl`; scalars missing in some of them are fine.
 
     Returns:
-      `<figure>` elements for the report's page; empty if there is nothing to draw.
+      For each stage at most two charts, laid out in FRAME. A chart is a dict of `title`, `remark`,
+      `y_label`, `legend` [(name, colour)], `x_ticks` and `y_ticks` [(where, text)], `starts`
+      [(x, phase)], `curves` (dicts of `path`, the `d` of an SVG path, `colour`, `kind`, and `dots`
+      [(x, y, tooltip)]) and `ring`, the (x, y) of the best score or None.
     """
-    charts = []
-    for stage in dict.fromkeys(line["stage"] for line in metrics):
-        pair = _stage_charts(stage, [line for line in metrics if line["stage"] == stage])
-        charts.append(f'<div class="charts">{pair}</div>')
-    return "".join(charts)
+    return [
+        _stage_charts(stage, [line for line in metrics if line["stage"] == stage])
+        for stage in dict.fromkeys(line["stage"] for line in metrics)
+    ]
 
 
-def _stage_charts(stage: str, lines: Sequence[Mapping]) -> str:
-    """Loss and validation figures of a stage, its phases one after the other on one step axis."""
+def _stage_charts(stage: str, lines: Sequence[Mapping]) -> list[dict[str, Any]]:
+    """Loss and validation scores of a stage, its phases one after the other on one step axis."""
     starts, at = {}, 0
     for phase in dict.fromkeys(line["phase"] for line in lines):
         starts[phase] = at
         at += max(line["step"] for line in lines if line["phase"] == phase)
-    boundaries = [(x, name) for name, x in starts.items()] if len(starts) > 1 else []
     train = _names(lines, "train")
     losses = [n for n in train if n == "loss"] + [n for n in train if n.startswith("loss/")]
-    figures = [n for n in _names(lines, "val") if "/" not in n and "loss" not in n][:4]
-    axis = {"x_label": "optimiser step", "boundaries": boundaries}
-    charts = ""
+    scores = [n for n in _names(lines, "val") if "/" not in n and "loss" not in n][:4]
+    charts, title = [], stage.capitalize()
     curves, faint, values = [], [], []
     for index, name in enumerate(losses):
         segments = [_segment(lines, "train", phase, name, starts[phase]) for phase in starts]
         values += [y for _, y in segments]
-        width = 2.2 if name == "loss" else 1.5
-        faint += [Curve(name, _thin(segments), index, 0.9, 0.35)]
-        curves += [Curve(name, _thin(_smooth(segments)), index, width)]
+        kind = "main" if name == "loss" else ""
+        faint.append(Curve(name, _thin(segments), index, "faint"))
+        curves.append(Curve(name, _thin(_smooth(segments)), index, kind))
     if curves:
         shown = np.concatenate(values)
         shown = shown[np.isfinite(shown) & (shown > 0)]
-        log = len(shown) > 0 and shown.max() > 12 * shown.min()
-        label = "training loss" + ", logarithmic" * bool(log)
-        chart = line_chart(faint + curves[::-1], y_label=label, log=bool(log), **axis)
-        charts += _chart_panel(f"{stage.capitalize()}: training loss", curves, chart)
-    curves, best = [], None
-    for index, name in enumerate(figures):
+        log = len(shown) > 0 and bool(shown.max() > 12 * shown.min())
+        label = "training loss" + ", logarithmic" * log
+        chart = {"title": f"{title}: training loss", "remark": "", "y_label": label}
+        charts.append(chart | _layout(faint + curves[::-1], starts, log=log))
+    curves = []
+    for index, name in enumerate(scores):
         segments = [_segment(lines, "val", phase, name, starts[phase]) for phase in starts]
-        curves.append(Curve(name, segments, index, 2.2 if index == 0 else 1.5, markers=True))
-        if index == 0:
-            x, y = (np.concatenate(part) for part in zip(*segments, strict=True))
-            if np.isfinite(y).any():
-                best = (x[np.nanargmax(y)], np.nanmax(y))
+        curves.append(Curve(name, segments, index, "" if index else "main", markers=True))
     if curves:
-        chart = line_chart(
-            curves[::-1], y_label="validation, 0 to 1", unit_range=True, highlight=best, **axis
-        )
-        remark = f"best {figures[0]} {best[1]:.3f} at step {best[0]:.0f}" if best else ""
-        charts += _chart_panel(f"{stage.capitalize()}: validation", curves, chart, remark)
+        x, y = (np.concatenate(part) for part in zip(*curves[0].segments, strict=True))
+        best, remark = None, ""
+        if np.isfinite(y).any():
+            best = (x[np.nanargmax(y)], np.nanmax(y))
+            remark = f"best {scores[0]} {best[1]:.3f} at step {best[0]:.0f}"
+        label = "validation, 0 to 1"
+        chart = {"title": f"{title}: validation", "remark": remark, "y_label": label}
+        charts.append(chart | _layout(curves[::-1], starts, fractions=True, best=best))
     return charts
 
 
@@ -127,59 +129,36 @@ def _thin(segments):
     return chosen
 
 
-def _chart_panel(title: str, curves: Sequence[Curve], chart: str, remark: str = "") -> str:
-    keys = "".join(
-        f'<li><span class="dash" style="background:{series_colour(c.colour)}"></span>'
-        f"{escape(c.name.replace('_', ' '))}</li>"
-        for c in curves
-    )
-    return (
-        f'<figure class="panel"><figcaption><header><h3>{escape(title)}</h3>'
-        f'<span class="quiet">{escape(remark)}</span></header><ul class="legend">{keys}</ul>'
-        f'</figcaption><div class="scroll">{chart}</div></figure>'
-    )
-
-
-def series_colour(index: int) -> str:
-    """A CSS colour; a page may replace it by its own `--series-<index>`."""
-    index %= len(SERIES_COLOURS)
-    return f"var(--series-{index}, {SERIES_COLOURS[index]})"
-
-
-def line_chart(
+def _layout(
     curves: Sequence[Curve],
+    starts: Mapping[str, int],
     *,
-    x_label: str,
-    y_label: str,
-    boundaries: Sequence[tuple[float, str]] = (),
     log: bool = False,
-    unit_range: bool = False,
-    highlight: tuple[float, float] | None = None,
-) -> str:
-    """Draws curves as one inline SVG element, in the text colour of the page around it.
+    fractions: bool = False,
+    best: tuple[float, float] | None = None,
+) -> dict[str, Any]:
+    """Where everything of a chart lies.
 
     Args:
-      curves: what to draw; the first lie below the later ones. Points that are not finite (or, on
-        a logarithmic axis, not positive) interrupt their line.
-      x_label, y_label: axis titles, with unit.
-      boundaries: (x, name) of the vertical lines where something new begins.
+      curves: the first lie below the later ones. Points that are not finite (or, on a logarithmic
+        axis, not positive) interrupt their line.
+      starts: the step at which each phase begins; marked if there are several.
       log: logarithmic y axis.
-      unit_range: y from 0 to at most 1, for fractions.
-      highlight: a point (x, y) to ring.
+      fractions: y from 0 to at most 1.
+      best: a point (step, value) to ring.
     """
-    width, height, left, right, top, bottom = 540, 270, 52, 14, 22, 42
+    width, height = FRAME["right"] - FRAME["left"], FRAME["bottom"] - FRAME["top"]
 
     def usable(y):
         return np.isfinite(y) & ((y > 0) if log else True)
 
     points = [(x[usable(y)], y[usable(y)]) for c in curves for x, y in c.segments]
-    xs = np.concatenate([x for x, _ in points] or [[]])
-    ys = np.concatenate([y for _, y in points] or [[]])
+    xs = np.concatenate([x for x, _ in points])
+    ys = np.concatenate([y for _, y in points])
     if not len(xs):
         xs, ys = np.array([0.0, 1.0]), np.array([1.0, 2.0])
-    x_ticks = _linear_ticks(0, xs.max() or 1, 6)
-    x_low, x_high = 0.0, max(xs.max(), 1e-9)
-    if unit_range:
+    x_high = xs.max() or 1.0
+    if fractions:
         y_ticks = _linear_ticks(0, max(min(ys.max() * 1.05, 1.0), 0.1), 5)
         if y_ticks[-1] < ys.max():
             y_ticks.append(y_ticks[-1] + y_ticks[1] - y_ticks[0])
@@ -193,75 +172,40 @@ def line_chart(
     scale = np.log if log else np.asarray
 
     def to_x(x):
-        return left + (np.asarray(x) - x_low) / (x_high - x_low) * (width - left - right)
+        return np.round(FRAME["left"] + x / x_high * width, 1)
 
     def to_y(y):
         share = (scale(y) - scale(y_low)) / (scale(y_high) - scale(y_low))
-        return height - bottom - share * (height - top - bottom)
+        return np.round(FRAME["bottom"] - share * height, 1)
 
-    base = height - bottom
-    out = [
-        f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" font-size="11.5" '
-        f'fill="currentColor" aria-label="{escape(y_label)} over {escape(x_label)}">'
-    ]
-    for tick in y_ticks:
-        y = float(to_y(tick))
-        out.append(
-            f'<path d="M{left} {y:.1f}H{width - right}" stroke="currentColor" '
-            f'stroke-opacity="{0.35 if y > base - 0.5 else 0.12}"/>'
-            f'<text x="{left - 7}" y="{y + 4:.1f}" text-anchor="end">{_tick_text(tick)}</text>'
-        )
-    for tick in x_ticks:
-        x = float(to_x(tick))
-        out.append(
-            f'<path d="M{x:.1f} {base}v4" stroke="currentColor" stroke-opacity=".35"/>'
-            f'<text x="{x:.1f}" y="{base + 17}" text-anchor="middle">{_tick_text(tick)}</text>'
-        )
-    for at, name in boundaries:
-        x = float(to_x(at))
-        out.append(
-            f'<path d="M{x:.1f} {top - 8}V{base}" stroke="currentColor" stroke-opacity=".45" '
-            f'stroke-dasharray="3 3"/><text x="{x + 4:.1f}" y="{top - 8}" opacity=".75">'
-            f"{escape(name)}</text>"
-        )
-    for curve in curves:
-        colour = series_colour(curve.colour)
-        for x, y in curve.segments:
-            d = _path(to_x(x), np.where(usable(y), y, np.nan), to_y)
-            out.append(
-                f'<path d="{d}" fill="none" style="stroke:{colour}" stroke-width="{curve.width}" '
-                f'stroke-opacity="{curve.opacity}" stroke-linejoin="round" '
-                'stroke-linecap="round"/>'
-            )
-            for px, py in zip(x, y, strict=True) if curve.markers else ():
-                if np.isfinite(py):
-                    out.append(
-                        f'<circle cx="{to_x(px):.1f}" cy="{to_y(py):.1f}" r="2.6" '
-                        f'style="fill:{colour}"><title>{escape(curve.name)} {py:.3f} at '
-                        f"{px:.0f}</title></circle>"
-                    )
-    if highlight is not None:
-        x, y = float(to_x(highlight[0])), float(to_y(highlight[1]))
-        out.append(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5.5" fill="none" stroke="currentColor" '
-            'stroke-width="1.5"/>'
-        )
-    out.append(
-        f'<text x="{(left + width - right) / 2}" y="{height - 6}" text-anchor="middle" '
-        f'opacity=".75">{escape(x_label)}</text><text transform="translate(12 '
-        f'{(top + base) / 2}) rotate(-90)" text-anchor="middle" opacity=".75">'
-        f"{escape(y_label)}</text></svg>"
-    )
-    return "".join(out)
+    def drawn(curve, x, y):
+        dots = [
+            (to_x(px), to_y(py), f"{curve.name} {py:.3f} at {px:.0f}")
+            for px, py in zip(x, y, strict=True)
+            if curve.markers and np.isfinite(py)
+        ]
+        path = _path(to_x(x), to_y(np.where(usable(y), y, np.nan)))
+        return {"path": path, "dots": dots, "colour": curve.colour % COLOURS, "kind": curve.kind}
+
+    legend = sorted((c.colour, c.name.replace("_", " ")) for c in curves if c.kind != "faint")
+    return {
+        "legend": [(name, colour % COLOURS) for colour, name in legend],
+        "x_ticks": [(to_x(tick), _tick_text(tick)) for tick in _linear_ticks(0, x_high, 6)],
+        "y_ticks": [(to_y(tick), _tick_text(tick)) for tick in y_ticks],
+        "starts": [(to_x(x), name) for name, x in starts.items()] if len(starts) > 1 else [],
+        "curves": [drawn(curve, x, y) for curve in curves for x, y in curve.segments],
+        "ring": best and (to_x(best[0]), to_y(best[1])),
+    }
 
 
-def _path(x: np.ndarray, y: np.ndarray, to_y) -> str:
+def _path(x: np.ndarray, y: np.ndarray) -> str:
+    """The `d` of an SVG path through the points; where y is NaN, the pen is lifted."""
     commands, pen_down = [], False
-    for px, value in zip(x, y, strict=True):
-        if np.isnan(value):
+    for px, py in zip(x, y, strict=True):
+        if np.isnan(py):
             pen_down = False
             continue
-        commands.append(f"{'L' if pen_down else 'M'}{px:.1f} {to_y(value):.1f}")
+        commands.append(f"{'L' if pen_down else 'M'}{px} {py}")
         pen_down = True
     return "".join(commands)
 

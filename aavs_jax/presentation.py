@@ -31,7 +31,7 @@ LARGEST = 256  # pixels, of a shown frame's longer side
 LISTENING = (
     "Each network is scored with the clip's own sound, and with the sound of a clip whose classes "
     "are all different and with silence where these are listed; the target stays the same. A "
-    "network that only looks has equal figures."
+    "network that only looks has equal scores."
 )
 PRIOR = "Prior: stage one's predicted masks (made with the right sound), or the true ones."
 MASKS = "The masks were written elsewhere: what was heard when they were made is not known."
@@ -156,7 +156,7 @@ def _notes(rows: Sequence[Mapping[str, Any]], tasks: Collection[str]) -> list[st
         ]
         notes.append(f"Protocol {name} ({protocol.title}): means over {', over '.join(averages)}.")
     notes.append(
-        "Protocols give one and the same prediction different figures under the same names: "
+        "Protocols give one and the same prediction different scores under the same names: "
         "docs/protocols.md says what each of them does."
     )
     sounds = {row["sound"] for row in rows}

@@ -1,6 +1,7 @@
 """Who may import whom (the rules of the house), and what nobody may import."""
 
 import ast
+import configparser
 import re
 from pathlib import Path
 
@@ -87,8 +88,9 @@ def test_rooms_do_not_reach_into_others(place, forbidden):
         ("layouts", {"avsbench", "errors", "layouts", "media", "vpo"}),
         (
             "preparing",
-            {"audio", "avs_clips", "avsbench", "errors", "layouts", "media", "preparing"},
+            {"audio", "avs_clips", "avsbench", "errors", "layouts", "media", "pages", "preparing"},
         ),
+        ("pages", {"media"}),
         ("loader.py", LOADING),
         ("transforms.py", LOADING),
         ("augment.py", LOADING),
@@ -100,6 +102,13 @@ def test_rooms_of_data_pipelines(place, allowed):
     for path in in_house(f"data_pipelines/{place}"):
         found = {n.split(".")[1] for n in imports(path) if n.startswith("data_pipelines.")}
         assert found <= allowed, path
+
+
+def test_only_pages_makes_html():
+    """Its templates escape every value; code that builds HTML of its own may forget to."""
+    for path in FILES:
+        if path.parent != ROOT / "data_pipelines" / "pages":
+            assert not tops(path) & {"html", "jinja2", "markupsafe"}, path
 
 
 def test_configs_import_only_ml_collections_and_each_other():
@@ -128,6 +137,18 @@ def test_verbs_are_imported_late_by_main():
 def test_every_package_file_is_found_by_setup():
     for path in FILES:
         assert (path.parent / "__init__.py").exists(), path
+
+
+def test_every_template_is_installed():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    data = setup["options.package_data"]
+    found = [path for package in PACKAGES for path in (ROOT / package).rglob("*.html")]
+    found += [path for package in PACKAGES for path in (ROOT / package).rglob("*.css")]
+    assert len(found) >= 4
+    for path in found:
+        package = ".".join(path.parent.relative_to(ROOT).parts)
+        assert path.name in re.split(r"[,\s]+", data.get(package, "")), path
 
 
 def test_what_the_readmes_commands_write_is_ignored_by_git():

@@ -1,5 +1,6 @@
 """The command that prepares a folder: its worker processes, its report and its exit codes."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -527,7 +528,13 @@ def test_text_stays_short():
 def test_strange_names_in_text_and_page():
     nasty = "\x1b[31m<script>alert('\udcff\u202e日本')</script>&\n"
     finding = (Finding("noticed", nasty, "code", nasty),)
-    report = report_of([a_clip("v2/a", "train")], [a_record("1")], findings=finding, layout=nasty)
+    clips = [
+        dataclasses.replace(a_clip("v2/a", split), uid=nasty + split) for split in ("train", "test")
+    ]
+    more = {"layout": nasty, "class_names": ("background", nasty)}
+    records = [a_record("1", objects=(1,), pixels={"1": 5})] * 2
+    report = report_of(clips, records, findings=finding, **more)
+    assert report["duplicates"]
     said = folder_report.text(report, "there")
     sample = folder_page.Sample(nasty, "v2", (np.zeros((4, 4, 3), np.uint8),), np.zeros(8))
     page = folder_page.page(report, [sample])
@@ -535,16 +542,17 @@ def test_strange_names_in_text_and_page():
         text.encode("utf-8")
         assert "\x1b" not in text and "\u202e" not in text
     assert "日本" in said and "日本" in page
-    assert "<script" not in page
+    assert "<script" not in page and page.count("&lt;script&gt;") == 9
 
 
 def test_page_is_complete_in_itself(raw_dir, tmp_path):
     path = tmp_path / "page.html"
     assert main([str(raw_dir), "--dry-run", "--html", str(path)]) == 0
     page = path.read_text(encoding="utf-8")
-    assert page.count("<figure>") >= 3 * 3 and page.count("data:image/jpeg;base64,") > 20
+    assert page.count("<figure ") >= 3 * 3 and page.count("data:image/jpeg;base64,") > 20
     assert "emergency-car" in page and "http" not in page.replace("http-equiv", "")
-    assert "$" not in page
+    assert "{{" not in page and "{%" not in page
+    assert page.count("<style>") == 1 and "prefers-color-scheme: dark" in page
 
 
 def test_labels_lie_over_frames(raw_dir):

@@ -11,7 +11,6 @@ folder can be evaluated, converted and trained from by its name alone.
 import dataclasses
 import importlib.metadata
 import json
-import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import numpy as np
 
 from aavs_jax import tree
 from aavs_jax.checkpoint import PhaseCheckpoints, load_parameters
-from aavs_jax.errors import UserError
+from aavs_jax.errors import UserError, shown
 from aavs_jax.logging_writer import replace_file
 from aavs_jax.models.config import AAVSConfig
 
@@ -161,7 +160,7 @@ def from_json(text: str | bytes, place: str) -> Card:
     if (version := values.pop("version")) != VERSION:
         raise UserError(
             f"{place} was written by another version of aavs_jax (card version "
-            f"{_SHOWN.repr(version)}; this one reads {VERSION}): update aavs_jax, or convert the "
+            f"{shown(version)}; this one reads {VERSION}): update aavs_jax, or convert the "
             "origin once more"
         )
     if fault := _fault(values):
@@ -226,10 +225,6 @@ def weights(folder: Path) -> tuple[dict[str, np.ndarray], Card]:
     return parameters, card
 
 
-_SHOWN = reprlib.Repr()  # what a card says may be of any length and depth
-_SHOWN.maxstring = _SHOWN.maxother = _SHOWN.maxlong = 60
-
-
 def _shortened(text: str) -> str:
     return text if len(text) <= 200 else text[:200] + "..."
 
@@ -244,10 +239,10 @@ def _fault(values: Mapping[str, Any]) -> str:
     if missing := [name for name in fields if name not in values]:
         return f"it lacks {missing[0]!r}"
     if unknown := [name for name in values if name not in fields]:
-        return f"it has {_SHOWN.repr(unknown[0])}, which no card has"
+        return f"it has {shown(unknown[0])}, which no card has"
     for name, fits in _FITS.items():
         if not fits(values[name]):
-            return f"its {name!r} cannot be {_SHOWN.repr(values[name])}"
+            return f"its {name!r} cannot be {shown(values[name])}"
     kind, network = values["kind"], values["network"]
     if missing := [key for key in REQUIRED[kind] if key not in network]:
         return f"its network lacks {missing[0]!r}, which {KINDS[kind]} has"
@@ -265,16 +260,16 @@ def _fault(values: Mapping[str, Any]) -> str:
 def _misfit(values: Any, example: Any, place: str) -> str:
     """What in nested sizes is not of the form that the example (a configuration) has."""
     if not isinstance(values, Mapping):
-        return f"{place.rstrip('.') or 'the network'!r} is no sizes but {_SHOWN.repr(values)}"
+        return f"{place.rstrip('.') or 'the network'!r} is no sizes but {shown(values)}"
     known = {field.name: getattr(example, field.name) for field in dataclasses.fields(example)}
     for key, value in values.items():
         if key not in known:
-            return f"there is no size called {_SHOWN.repr(place + str(key))}"
+            return f"there is no size called {shown(place + str(key))}"
         if dataclasses.is_dataclass(known[key]):
             if fault := _misfit(value, known[key], f"{place}{key}."):
                 return fault
         elif not _is_like(value, known[key]):
-            return f"{place + key!r} is {_SHOWN.repr(value)}"
+            return f"{place + key!r} is {shown(value)}"
     return ""
 
 

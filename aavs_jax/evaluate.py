@@ -34,14 +34,14 @@ from aavs_jax.checks import check_classes, check_evaluation, check_prior_masks
 from aavs_jax.config_values import checked
 from aavs_jax.errors import UserError
 from aavs_jax.given_weights import Given
-from aavs_jax.mask_folders import ReadMasks, find_masks
+from aavs_jax.mask_folders import ReadMasks, find_masks, state_of_files
 from aavs_jax.method import make_method
 from aavs_jax.models.config import AAVSConfig
 from aavs_jax.pretrained import AUDIO_ENCODER
-from aavs_jax.progress import progress_bar, say
+from aavs_jax.progress import say
 from aavs_jax.sharding import everyone_is_here, make_mesh
 from aavs_jax.tree import digest
-from aavs_jax.workdir import Workdir, read_rows, state_of_files
+from aavs_jax.workdir import Workdir, read_rows
 from data_pipelines import embeddings as embedded
 from data_pipelines.embeddings import Embeddings
 from data_pipelines.errors import tidy_path
@@ -101,7 +101,9 @@ def evaluate_weights(config: Config, root: Path, name: str, folders: str) -> Row
         return _finish(workdir, run)
 
 
-def evaluate_masks(config: Config, root: Path, name: str, folder: Path) -> Rows:
+def evaluate_masks(
+    config: Config, root: Path, name: str, folder: Path, kind: str | None = None
+) -> Rows:
     """Figures of masks in files, for the last stage of the schedule; no network takes part.
 
     Args:
@@ -109,6 +111,8 @@ def evaluate_masks(config: Config, root: Path, name: str, folder: Path) -> Rows:
       root: the folder of the evaluation.
       name: of the config.
       folder: of masks, in a layout of `mask_folders`.
+      kind: what their pictures hold, one of `mask_pictures.KINDS`; None: what the first of them
+        says that is not black.
 
     Returns:
       The rows of results.json.
@@ -122,9 +126,11 @@ def evaluate_masks(config: Config, root: Path, name: str, folder: Path) -> Rows:
     if not folder.is_dir():
         raise UserError(f"there is no folder of masks at {folder}: check the path")
     stage = config["stages"][stage_name]
+    mask_pictures.check_kind(kind, stage["task"])
     stage = {**stage, "prior": {**stage["prior"], "evaluate": ("none",)}}
     say(f"scores on {dataset.describe(config['data'])}, split test")
-    record = {stage_name: f"masks in {folder.absolute()}, {state_of_files(folder)}"}
+    masks = f"{kind} masks" if kind else "masks"
+    record = {stage_name: f"{masks} in {folder.absolute()}, {state_of_files(folder)}"}
     data = dataset.known_fingerprint(config["data"], root)
     with Workdir(root, {**config, "evaluate": record}, name, data) as workdir:
 
@@ -138,7 +144,7 @@ def evaluate_masks(config: Config, root: Path, name: str, folder: Path) -> Rows:
             mesh, _, sources = _open(mine, workdir)
             source = sources[stage_name]
             with workdir.timed(f"{stage_name} figures"):
-                rows, facts = _masks_stage(mine, stage_name, folder, source, workdir, mesh)
+                rows, facts = _masks_stage(mine, stage_name, folder, kind, source, workdir, mesh)
             presentation.present(mine, workdir, rows, {"test": source}, facts=facts)
             return rows
 
@@ -200,16 +206,22 @@ def _embeddings(
 
 
 def _masks_stage(
-    config: Config, stage_name: str, folder: Path, source: ClipSource, workdir: Workdir, mesh: Mesh
+    config: Config,
+    stage_name: str,
+    folder: Path,
+    kind: str | None,
+    source: ClipSource,
+    workdir: Workdir,
+    mesh: Mesh,
 ) -> tuple[Rows, list[tuple[str, object]]]:
     """Rows, and what the page says of the masks."""
     stage = config["stages"][stage_name]
     task, size, classes = stage["task"], stage["data"]["label_size"], source.num_classes
     found = find_masks(folder, source)
-    with progress_bar(len(found.paths), 0, "looking", enabled=jax.process_index() == 0) as bar:
-        kind = mask_pictures.kind_of(_counted(found.paths, bar), task, classes)
-    say(f"[{stage_name}] {len(found.paths)} masks called {found.layout}: {kind}")
-    if task == "binary" and kind in (mask_pictures.COLOURS, mask_pictures.IDS):
+    kind = kind or mask_pictures.kind_of(found.paths, task)
+    meaning = f"{kind} ({mask_pictures.KINDS[kind]})"
+    say(f"[{stage_name}] {len(found.paths)} masks called {found.layout}: {meaning}")
+    if task == "binary" and kind in mask_pictures.SEMANTIC:
         say(f"[{stage_name}] asks where it sounds: every class but background counts as sounding")
     if found.others:
         say(f"[{stage_name}] {found.others} other PNG files in {folder} are ignored")
@@ -243,7 +255,7 @@ def _masks_stage(
     presentation.save(workdir.root / stage_name, GIVEN, "none", showcase)
     labels = {"stage": stage_name, "split": "test", "sound": GIVEN, "prior": "none"}
     labels |= {"label_size": size, "masks": str(folder)}
-    facts = [("masks", folder), ("layout", found.layout), ("kind", kind)]
+    facts = [("masks", folder), ("layout", found.layout), ("kind", meaning)]
     facts += [("stray pixels", f"{sum(stray)}, as background")] if sum(stray) else []
     return scoring.to_rows(found_figures, task, source.class_names, **labels), facts
 
@@ -318,9 +330,3 @@ def _masks_of_others(stage_name: str, stage: Config, stages: Config, root: Path)
             "is no such folder of masks: correct it"
         )
     return folder
-
-
-def _counted(paths, bar):
-    for path in paths:
-        bar.update(1)
-        yield path

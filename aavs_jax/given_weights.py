@@ -191,7 +191,7 @@ def _kept_phases(run: Path) -> list[Path]:
         config = record["config"]
         stages = {name: config["stages"][name] for name in config["schedule"]}
         last = {name: run / name / stage["order"][-1] for name, stage in stages.items()}
-        scores = {name: SELECTED_BY.get(s.get("task"), "score") for name, s in stages.items()}
+        scores = {name: SELECTED_BY[stage["task"]] for name, stage in stages.items()}
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise UserError(f"{path} is damaged: name <run>/<stage>/<phase> instead of it") from error
     kept = []
@@ -230,7 +230,7 @@ def _assign(config: Config, name: str, cards: Mapping[Path, Card]) -> dict[str, 
                 f"{folder} is {found.describe()}: a start for training "
                 f"(--config.init.{key}={folder}) and no network that can be evaluated"
             )
-        task, prior = found.network["task"], bool(found.network.get("prior"))
+        task, prior = found.network["task"], found.network["prior"]
         fitting = [
             stage_name
             for stage_name in config["schedule"]
@@ -250,7 +250,7 @@ def _assign(config: Config, name: str, cards: Mapping[Path, Card]) -> dict[str, 
 
 
 def _no_stage(config: Config, name: str, folder: Path, found: Card) -> str:
-    task, prior = found.network["task"], bool(found.network.get("prior"))
+    task, prior = found.network["task"], found.network["prior"]
     tasks = list(dict.fromkeys(config["stages"][s]["task"] for s in config["schedule"]))
     asks = " and ".join(QUESTIONS[t] for t in tasks)
     if task in tasks:

@@ -31,6 +31,14 @@ _EVALUATE = flags.DEFINE_string(
 _MASKS = flags.DEFINE_string(
     "evaluate-masks", None, "Do not train: figures of the masks in this folder, by any tool."
 )
+_MASKS_KIND = flags.DEFINE_enum(
+    "masks-kind",
+    None,
+    ["binary", "soft", "ids", "colours"],
+    "What the pictures in --evaluate-masks hold, where they do not say it themselves. binary: "
+    "black, and one other value where it sounds; soft: levels of grey, white for 1; ids: values, "
+    "or places in a palette, are class ids; colours: AVSBench's class colours.",
+)
 _SAVE_MASKS = flags.DEFINE_bool(
     "save-masks", False, "Keep the predictions of the test split as pictures."
 )
@@ -42,8 +50,8 @@ def parse(arguments: list[str]) -> list[str]:
     # Values of the config that are wrong raise what its file raises.
     try:
         # Both spellings, as --evaluate_masks is what absl's own flags look like.
-        pattern = r"^(--?(?:no)?)(evaluate|save)_masks(?=$|=)"
-        rest = flags.FLAGS([re.sub(pattern, r"\1\2-masks", text) for text in arguments])
+        pattern = r"^--?(?:no)?(evaluate_masks|save_masks|masks_kind)(?=$|=)"
+        rest = flags.FLAGS([re.sub(pattern, _with_dashes, text) for text in arguments])
         if _CONFIG.value is None:
             raise flags.Error("--config=FILE is missing, as in --config=configs/avss.py")
         if rest[1:]:
@@ -58,10 +66,16 @@ def parse(arguments: list[str]) -> list[str]:
             raise flags.Error("--evaluate and --evaluate-masks exclude each other: give one")
         if _SAVE_MASKS.value and _MASKS.value is not None:
             raise flags.Error("--save-masks has nothing to save where masks are given")
+        if _MASKS_KIND.value is not None and _MASKS.value is None:
+            raise flags.Error("--masks-kind is of given masks: name them with --evaluate-masks=DIR")
     except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError) as error:
         print(f"error: {_in_a_sentence(error)}", file=sys.stderr)
         sys.exit(2)
     return rest
+
+
+def _with_dashes(flag: re.Match) -> str:
+    return flag[0].replace("_", "-")
 
 
 def _in_a_sentence(error: Exception) -> str:
@@ -151,7 +165,8 @@ def _run() -> None:
         elif _MASKS.value is not None:
             from aavs_jax.evaluate import evaluate_masks
 
-            evaluate_masks(config, workdir, config_name(), Path(_MASKS.value))
+            folder, kind = Path(_MASKS.value), _MASKS_KIND.value
+            evaluate_masks(config, workdir, config_name(), folder, kind)
         else:
             from aavs_jax.stepping_stones import train_and_evaluate
 

@@ -13,6 +13,7 @@ clips of one name apart.
 
 import contextlib
 import dataclasses
+import hashlib
 import io
 import os
 import shutil
@@ -35,7 +36,7 @@ from data_pipelines.avsbench import layout
 from data_pipelines.errors import reason, remedy
 from data_pipelines.source import Clip, ClipSource
 
-PLACES = ("", mask_pictures.IDS_FOLDER, "labels_rgb")  # between a clip's folder and its masks
+PLACES = ("", "labels_semantic", "labels_rgb")  # between a clip's folder and its masks
 JPEG = (".jpg", ".jpeg")
 LAYOUTS = "<subset>/<uid>/<i>.png, <category>/<name>/<name>_<i>.png and the like"
 
@@ -221,17 +222,30 @@ def _tables(folder: Path, uids: set[str]) -> tuple[dict[tuple[str, bool], Any], 
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Folders and the names of the files in them, in order; links are followed, but not upwards."""
-    above: dict[str, frozenset[tuple[int, int]]] = {}  # a folder -> itself and those it lies in
+    """Folders and the names of the files in them, in order; links are followed, but not to a
+    folder that they lie in."""
     for parent, folders, files in os.walk(folder, followlinks=True):
-        found = os.stat(parent)
-        here, before = (found.st_dev, found.st_ino), above.get(os.path.dirname(parent), frozenset())
-        if here in before:
+        if any(os.path.samefile(parent, above) for above in Path(parent).parents):
             folders.clear()
             continue
-        above[parent] = before | {here}
         folders.sort()
         yield Path(parent), sorted(files)
+
+
+def state_of_files(folder: Path) -> str:
+    """Changes when a PNG file in the folder does; links are followed, to where there is something.
+
+    Returns:
+      16 hexadecimal digits.
+    """
+    state = hashlib.sha256()
+    for parent, files in _walk(folder):
+        for path in (parent / name for name in files if name.lower().endswith(".png")):
+            with contextlib.suppress(OSError):  # a link to nothing
+                status = path.stat()
+                told = f"{path.relative_to(folder)} {status.st_size} {status.st_mtime_ns}\n"
+                state.update(told.encode(errors="surrogateescape"))
+    return state.hexdigest()[:16]
 
 
 def _home(

@@ -218,8 +218,7 @@ def choose(folder: Path, stage: Mapping[str, Any], *, reading: bool = False) -> 
 
     Args:
       folder: of the stage.
-      stage: `order` and `best_over_phases` as in configs/base.py; runs from before there was that
-        key have none.
+      stage: `order` and `best_over_phases` as in configs/base.py.
       reading: see `PhaseCheckpoints`; phases without a checkpoint to choose are left out.
 
     Returns:
@@ -228,7 +227,7 @@ def choose(folder: Path, stage: Mapping[str, Any], *, reading: bool = False) -> 
     Raises:
       UserError: a phase has no checkpoint that can be read.
     """
-    everything = stage.get("best_over_phases", "last") == "all"
+    everything = stage["best_over_phases"] == "all"
     among = tuple(stage["order"] if everything else stage["order"][-1:])
     found: dict[int, Best] = {}
     for place, phase in enumerate(among):

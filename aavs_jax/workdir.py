@@ -8,7 +8,6 @@ results.json    figures, a flat list of rows; there when the run is complete
 
 import contextlib
 import fcntl
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -151,7 +150,7 @@ class Workdir:
             return None, Changes()
         try:
             before = json.loads(path.read_text())
-            config, _ = before["config"], before["versions"]
+            config, processes, _ = before["config"], before["processes"], before["versions"]
         except (ValueError, KeyError, TypeError):
             raise UserError(
                 f"{path} is damaged: choose another folder with --workdir, or delete it if "
@@ -161,9 +160,9 @@ class Workdir:
         same_data = known is not None and known == self._data
         changes = compare(config, self.record["config"], self.root, same_data=same_data)
         refused = changes.refused
-        if not refused and before.get("processes") != self.record["processes"]:
+        if not refused and processes != self.record["processes"]:
             # Every process has its own place in the data, and they would not fit together.
-            refused = f"processes were {before.get('processes')}, are {self.record['processes']}"
+            refused = f"processes were {processes}, are {self.record['processes']}"
         if not refused:
             return before, changes
         if self._is_begun():
@@ -242,8 +241,7 @@ def read_rows(path: Path) -> list[dict[str, Any]] | None:
     if not path.exists():
         return None
     try:
-        # Figures that are not defined were once written as NaN, which is no JSON.
-        rows = json.loads(path.read_bytes(), parse_constant=lambda _: None)
+        rows = json.loads(path.read_bytes())
         if isinstance(rows, list) and all(ROW_KEYS <= row.keys() for row in rows):
             return rows
     except (ValueError, AttributeError, TypeError):
@@ -251,36 +249,3 @@ def read_rows(path: Path) -> list[dict[str, Any]] | None:
     raise UserError(
         f"{path} is damaged: delete it and start the command again, which computes the figures anew"
     )
-
-
-def state_of_files(folder: Path) -> str:
-    """Changes when a PNG file in the folder does; links are followed, to where there is something.
-
-    Returns:
-      16 hexadecimal digits.
-    """
-    state = hashlib.sha256()
-    for path, status in sorted(_pictures(Path(folder), ())):
-        state.update(f"{path.relative_to(folder)} {status}\n".encode(errors="surrogateescape"))
-    return state.hexdigest()[:16]
-
-
-def _pictures(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[Path, str]]:
-    """PNG files and what tells that one was changed; `above` are the folders that lead here."""
-    try:
-        status = folder.stat()
-        entries = list(os.scandir(folder))
-    except OSError:  # what cannot be read is not read by anybody
-        return
-    here = status.st_dev, status.st_ino
-    if here in above:  # a link to a folder that it lies in
-        return
-    for entry in entries:
-        try:
-            if entry.is_dir():
-                yield from _pictures(Path(entry.path), (*above, here))
-            elif entry.name.lower().endswith(".png"):
-                status = entry.stat()
-                yield Path(entry.path), f"{status.st_size} {status.st_mtime_ns}"
-        except OSError:  # a link to nothing
-            continue

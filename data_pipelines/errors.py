@@ -60,6 +60,11 @@ def _code(fault: BaseException) -> int:
     return next((code for code in _REMEDIES if os.strerror(code).lower() in said), 0)
 
 
+def lies_in(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> bool:
+    """Whether a path is a folder or lies inside it, wherever links lead."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
 def tidy_path(path: str | os.PathLike[str]) -> Path:
     """The same place without '.', '..' and doubled slashes, as people write it in a message.
 

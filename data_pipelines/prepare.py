@@ -17,7 +17,7 @@ from data_pipelines.avs_clips.avs_clips_dataset_builder import (
     is_complete,
 )
 from data_pipelines.avsbench.single_plus import single_plus as make_single_plus
-from data_pipelines.errors import DataError, reason, remedy, tidy_path
+from data_pipelines.errors import DataError, lies_in, reason, remedy, tidy_path
 from data_pipelines.layouts.raw import RawTable
 from data_pipelines.layouts.recognise import read_table
 from data_pipelines.media import printable
@@ -177,8 +177,7 @@ def _cores() -> int:
 
 def _check_apart(raw_dir: Path, path: Path, what: str) -> None:
     """Nothing is written into a user's data."""
-    inner, outer = (Path(os.path.realpath(each)) for each in (path, raw_dir))
-    if inner == outer or outer in inner.parents:
+    if lies_in(path, raw_dir):
         raise DataError(
             f"{what} cannot be written to {path}, which is inside the data folder {raw_dir}: "
             "choose a folder elsewhere"

@@ -11,6 +11,7 @@ import grain
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from aavs_jax import card, evaluate, given_weights, metrics, pretrained
 from aavs_jax.card import Card
@@ -409,7 +410,8 @@ def test_folders_that_hold_no_weights(tmp_path):
     (tmp_path / "all/checkpoints").mkdir(parents=True)
     refused(f"{tmp_path}/all", "/all has lost its card.json, .*: put the file back")
     run = _folder(tmp_path / "run")
-    record = {"config": {"schedule": ["a"], "stages": {"a": {"order": ["x", "y"]}}}}
+    stage = {"task": "binary", "order": ["x", "y"], "best_over_phases": "last"}
+    record = {"config": {"schedule": ["a"], "stages": {"a": stage}}}
     (run / "config.json").write_text(json.dumps(record))
     refused(str(run), "run holds no trained network: .* such as .*run/a/y")
     (run / "config.json").write_text("{")
@@ -530,7 +532,7 @@ def test_the_semantic_network_alone_has_true_masks_or_those_of_a_folder(
     passes.clear()
     for picture in sorted((tmp_path / "masks").rglob("0.png")):
         picture.unlink()
-    with pytest.raises(UserError, match="masks', which lacks the masks of 3 of 3 clips of split"):
+    with pytest.raises(UserError, match="masks', which lacks 3 of 20 masks of split test"):
         evaluate.evaluate_weights(config, run.parent / f"{tmp_path.name}-f", "avss", weights)
     config["stages"]["understand"]["prior"]["masks"] = f"{tmp_path}/none"
     with pytest.raises(UserError, match="prior.masks is '.*none', and there is no such folder"):
@@ -577,6 +579,28 @@ def test_masks_that_are_missing_are_counted(evaluated, tmp_path, config):
         evaluate.evaluate_masks(config, root, "avss", folder)
     with pytest.raises(UserError, match="there is no folder of masks at .*none"):
         evaluate.evaluate_masks(config, root, "avss", tmp_path / "none")
+
+
+def test_masks_that_do_not_say_what_they_hold_need_to_be_told(evaluated, tmp_path, config):
+    folder = masks_of(evaluated, tmp_path, config)
+    root = evaluated[0].parent / tmp_path.name
+    for path in folder.rglob("*.png"):
+        Image.fromarray(np.asarray(Image.open(path)) // 255).save(path)
+    with pytest.raises(UserError, match="does not say what they mean: add --masks-kind=binary"):
+        evaluate.evaluate_masks(config, root, "avss", folder)
+    with pytest.raises(UserError, match="kind=deep is no kind of masks: there are binary, soft"):
+        evaluate.evaluate_masks(config, root, "avss", folder, "deep")
+    rows = evaluate.evaluate_masks(config, root, "avss", folder, "binary")
+    key = ("localise", "right", metrics.PROTOCOL, "J")
+    (theirs,) = [
+        row["value"]
+        for row in rows_of(evaluated[0])
+        if (row["stage"], row["sound"], row["protocol"], row["metric"]) == key
+    ]
+    assert [row["value"] for row in rows if row["metric"] == "J"] == [theirs]
+    # Read in another way they are another evaluation.
+    with pytest.raises(UserError, match="another config .evaluate.localise was 'binary masks in"):
+        evaluate.evaluate_masks(config, root, "avss", folder, "soft")
 
 
 def test_a_semantic_folder_for_a_binary_stage(evaluated, config, tmp_path, capsys):

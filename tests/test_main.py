@@ -67,6 +67,10 @@ def error_of(*arguments: str, cwd: Path) -> str:
             [AVSS, "--evaluate-masks=y", "--save_masks"],
             ["--save-masks has nothing to save where masks are given"],
         ),
+        (
+            [AVSS, "--masks_kind=soft"],
+            ["--masks-kind is of given masks: name them with --evaluate-masks=DIR"],
+        ),
         ([AVSS, "--evaluate-masks="], ["--evaluate-masks names no folder: give"]),
         ([AVSS, "--evaluate= ,"], ["--evaluate names no folder: give --evaluate=DIR"]),
         ([AVSS, "--workdir="], ["--workdir names no folder"]),
@@ -86,7 +90,7 @@ def error_of(*arguments: str, cwd: Path) -> str:
     ],
     ids=[
         *("config", "file", "key", "deep_key", "no_key", "flag", "type", "stray", "option"),
-        *("both", "no_masks", "empty_masks", "empty_weights", "empty_workdir"),
+        *("both", "no_masks", "kind_of_none", "empty_masks", "empty_weights", "empty_workdir"),
         *("all", "size", "no_weights", "protocol"),
     ],
 )

@@ -10,9 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aavs_jax import mask_pictures
+from aavs_jax import main, mask_pictures
 from aavs_jax.errors import UserError
-from aavs_jax.mask_folders import MaskWriter, ReadMasks, find_masks, mask_writers
+from aavs_jax.mask_folders import (
+    MaskWriter,
+    ReadMasks,
+    find_masks,
+    mask_writers,
+    state_of_files,
+)
+from aavs_jax.mask_pictures import KINDS
 from data_pipelines.avsbench import layout
 from data_pipelines.source import Clip
 
@@ -208,6 +215,35 @@ def test_only_labelled_seconds_are_needed(tmp_path):
     assert sorted(find_masks(tmp_path, source).files["clips/a"]) == [1, 3]
 
 
+def test_every_picture_that_changes_is_noticed(tmp_path):
+    masks = tmp_path / "masks"
+    (masks / "a").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (masks / "a" / "0.png").write_bytes(b"1")
+    (masks / "nothing.png").symlink_to(tmp_path / "none")
+    (masks / "circle").symlink_to(masks)
+    states = [state_of_files(masks)]
+
+    def changed():
+        states.append(state_of_files(masks))
+        return len(set(states)) == len(states)
+
+    assert not changed()  # nothing did
+    states.pop()
+    (masks / "a" / "1.PNG").write_bytes(b"1")
+    assert changed()
+    (masks / "a" / "1.PNG").write_bytes(b"22")
+    assert changed()
+    (masks / "b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "0.png").write_bytes(b"1")
+    assert changed()
+    (tmp_path / "elsewhere" / "0.png").write_bytes(b"22")
+    assert changed()
+    (masks / "nothing.png").unlink()
+    (masks / "notes.txt").write_text("no picture")
+    assert not changed()
+
+
 # ---- what is in a picture
 
 K = 71
@@ -222,119 +258,139 @@ def with_palette(values, palette):
 
 
 GREY_RAMP = np.arange(256).repeat(3).reshape(256, 3)
-# picture -> kind for a binary stage, kind for a semantic one (None: an error)
+RED = with_palette(HARD, [[0] * 3, [255, 0, 0]])
+# picture -> what it says by itself for a binary stage and for a semantic one (None: nothing), and
+# the kinds that fit it.
 PICTURES = {
-    "0_255": (HARD * np.uint8(255), "grey", None),
-    "0_1": (HARD, "hard", "ids"),
-    "bits": (Image.fromarray(HARD * np.uint8(255)).convert("1"), "grey", None),
-    "grey": (np.array([[0, 90], [200, 255]], np.uint8), "grey", None),
-    "sixteen_bits": (HARD.astype(np.uint16) * np.uint16(65535), "grey", None),
+    "0_255": (HARD * np.uint8(255), "binary", None, "binary soft"),
+    "bits": (Image.fromarray(HARD * np.uint8(255)).convert("1"), "binary", None, "binary soft"),
+    "wide_0_65535": (HARD.astype(np.uint16) * np.uint16(65535), "binary", None, "binary soft"),
     # AVSBench's scripts: convert("P") of a mask of 0 and 255.
-    "grey_palette": (with_palette(HARD * np.uint8(255), GREY_RAMP), "grey", None),
-    "black_and_white": (with_palette(HARD, [[0] * 3, [255] * 3]), "grey", None),
-    "rgb_mask": (np.repeat(HARD[..., None] * np.uint8(255), 3, -1), "grey", None),
-    # Or shades of a network that is not sure; but see IDS_FOLDER.
-    "ids": (IDS, "grey", "ids"),
-    "rgb_ids": (np.repeat(IDS[..., None], 3, -1), "grey", "ids"),
-    "wide_ids": (IDS.astype(np.uint16), "grey", "ids"),
-    "wide_0_1": (HARD.astype(np.uint16), "hard", "ids"),
-    "wide_0_255": (HARD.astype(np.uint16) * np.uint16(255), None, None),
-    "palette": (with_palette(IDS, PALETTE), "colours", "colours"),
-    "only_class_7": (with_palette(HARD * np.uint8(7), PALETTE), "colours", "colours"),
-    "own_palette": (with_palette(IDS, PALETTE[::-1]), "ids", "ids"),
-    "colours": (PALETTE[IDS], "colours", "colours"),
-    "unknown_colours": (np.full((2, 2, 3), (9, 200, 77), np.uint8), None, None),
-    "id_above": (np.array([[0, 71], [80, 3]], np.uint8), "grey", None),
-    "colour_above": (PALETTE[[[0, 71], [80, 3]]], None, None),
+    "grey_palette": (
+        with_palette(HARD * np.uint8(255), GREY_RAMP),
+        *("binary", None, "binary soft"),
+    ),
+    "black_and_white": (
+        with_palette(HARD, [[0] * 3, [255] * 3]),
+        *("binary", None, "binary soft ids"),
+    ),
+    "rgb_mask": (
+        np.repeat(HARD[..., None] * np.uint8(255), 3, -1),
+        *("binary", None, "binary soft"),
+    ),
+    "0_1": (HARD, None, None, "binary soft ids"),
+    "wide_0_255": (HARD.astype(np.uint16) * np.uint16(255), None, None, "binary soft"),
+    "grey": (np.array([[0, 90], [200, 255]], np.uint8), None, None, "soft"),
+    "ids": (IDS, None, None, "soft ids"),
+    "rgb_ids": (np.repeat(IDS[..., None], 3, -1), None, None, "soft ids"),
+    "wide_ids": (IDS.astype(np.uint16), None, None, "soft ids"),
+    "own_palette": (with_palette(IDS, PALETTE[::-1]), None, None, "ids"),
+    "red": (RED, None, None, "ids"),
+    "palette": (with_palette(IDS, PALETTE), "colours", "colours", "ids colours"),
+    "only_class_7": (
+        with_palette(HARD * np.uint8(7), PALETTE),
+        *("colours", "colours", "binary soft ids colours"),  # its colour is a grey
+    ),
+    "colours": (PALETTE[IDS], "colours", "colours", "colours"),
+    "unknown_colours": (np.full((2, 2, 3), (9, 200, 77), np.uint8), "colours", "colours", ""),
+    "id_above": (np.array([[0, 71], [80, 3]], np.uint8), None, None, "soft"),
+    "colour_above": (PALETTE[[[0, 71], [80, 3]]], "colours", "colours", ""),
 }
-NAMES = {"grey": mask_pictures.GREY, "hard": mask_pictures.HARD, "ids": mask_pictures.IDS}
-NAMES["colours"] = mask_pictures.COLOURS
+
+
+def saved(path: Path, values) -> Path:
+    (values if isinstance(values, Image.Image) else Image.fromarray(values)).save(path)
+    return path
 
 
 @pytest.mark.parametrize("task", ["binary", "semantic"])
 @pytest.mark.parametrize("name", PICTURES)
-def test_what_a_picture_is_taken_for(tmp_path, name, task):
-    values, *kinds = PICTURES[name]
-    kind = NAMES.get(kinds[task == "semantic"])
-    path = tmp_path / "0.png"
-    (values if isinstance(values, Image.Image) else Image.fromarray(values)).save(path)
-    black = save(tmp_path / "black.png")  # tells nothing
-    if kind is None:
-        with pytest.raises(UserError, match=str(path)):
-            mask_pictures.kind_of([black, path], task, K)
+def test_what_a_picture_says_by_itself(tmp_path, name, task):
+    values, *kinds, _ = PICTURES[name]
+    kind = kinds[task == "semantic"]
+    path, black = saved(tmp_path / "0.png", values), save(tmp_path / "black.png")
+    if kind:
+        assert mask_pictures.kind_of([black, path], task) == kind
         return
-    assert mask_pictures.kind_of([black, path], task, K) == kind
-    found, stray = mask_pictures.read(path, kind, task, 2, K)
-    assert found.dtype == np.uint8 and stray == 0
-    if task == "semantic":
-        expected = {"only_class_7": HARD * 7}.get(name, IDS)
-        expected = HARD if name in ("0_1", "wide_0_1") else expected
-    elif name in ("grey", "id_above", "ids"):
-        expected = values
-    elif name in ("rgb_ids", "wide_ids"):
-        expected = IDS if name == "rgb_ids" else 0 * IDS
+    with pytest.raises(UserError, match=str(path)) as error:
+        mask_pictures.kind_of([black, path], task)
+    asked = re.findall("--masks-kind=([a-z]+)", str(error.value))
+    if asked or task == "binary":
+        assert asked == (list(KINDS) if task == "binary" else ["ids", "colours"])
     else:
-        of_ids = name in ("palette", "own_palette", "colours")
-        expected = 255 * ((IDS if of_ids else HARD) != 0)
-    np.testing.assert_array_equal(found, expected)
+        assert "a mask of where it sounds, but classes are asked for" in str(error.value)
 
 
-def test_a_kind_is_that_of_the_whole_folder(tmp_path):
-    """Silence of a network that is hardly ever sure is no mask of 1."""
-    faint = save(tmp_path / "0.png", HARD)
-    sure = save(tmp_path / "1.png", HARD * np.uint8(200))
-    kind = mask_pictures.kind_of([faint, sure], "binary", K)
-    assert kind == mask_pictures.GREY
-    assert mask_pictures.read(faint, kind, "binary", 2, K)[0].max() == 1
-    assert mask_pictures.kind_of([faint], "binary", K) == mask_pictures.HARD
+def test_black_pictures_are_of_every_kind(tmp_path):
+    black = save(tmp_path / "0.png")
+    assert mask_pictures.kind_of([black], "binary") == "binary"
+    assert mask_pictures.kind_of([black], "semantic") == "ids"
+    for kind in KINDS:
+        assert not mask_pictures.read(black, kind, "binary", 2, K)[0].any()
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_kind_that_is_told_is_not_guessed(tmp_path, name):
+    values, *_, fitting = PICTURES[name]
+    path = saved(tmp_path / "0.png", values)
+    for kind in KINDS:
+        for task in ("binary", "semantic")[: 1 + (kind in mask_pictures.SEMANTIC)]:
+            if kind not in fitting.split():
+                with pytest.raises(UserError, match=f"{path} h.*masks of the kind {kind} are"):
+                    mask_pictures.read(path, kind, task, 2, K)
+                continue
+            found, stray = mask_pictures.read(path, kind, task, 2, K)
+            assert found.dtype == np.uint8 and stray == 0
+            ids = IDS if name in ("ids", "rgb_ids", "wide_ids", "own_palette", "palette") else HARD
+            ids = {"only_class_7": HARD * 7, "colours": IDS}.get(name, ids)
+            if kind != "soft":
+                expected = ids if task == "semantic" else 255 * (ids != 0)
+            elif name in ("0_1", "grey", "ids", "id_above", "rgb_ids"):
+                expected = IDS if name == "rgb_ids" else values
+            elif name.startswith("wide"):
+                expected = np.rint(values / 257)
+            else:
+                expected = HARD * (128 if name == "only_class_7" else 255)
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_a_picture_of_another_kind_than_the_first_is_named(tmp_path):
+    first = save(tmp_path / "0.png", HARD * np.uint8(255))
+    assert mask_pictures.kind_of([first, tmp_path / "none.png"], "binary") == "binary"
+    soft = save(tmp_path / "1.png", np.array([[0, 99], [1, 255]], np.uint8))
+    with pytest.raises(UserError, match="1.png holds 3 values besides 0, but masks of the kind bi"):
+        mask_pictures.read(soft, "binary", "binary", 2, K)
     coloured = save(tmp_path / "2.png", PALETTE[IDS])
-    with pytest.raises(UserError, match="of different kinds: .*0.png and those before .*2.png"):
-        mask_pictures.kind_of([faint, coloured], "binary", K)
-    with pytest.raises(UserError, match="masks before .*2.png hold .*, but .*2.png holds class"):
-        mask_pictures.read(coloured, mask_pictures.GREY, "binary", 2, K)
-
-
-def test_ids_and_shades(tmp_path):
-    """What is dark all over is a mask of a network that is not sure, unless its folder says ids."""
-    faint = save(tmp_path / "0.png", IDS)
-    for task, kind in (("binary", mask_pictures.GREY), ("semantic", mask_pictures.IDS)):
-        assert mask_pictures.kind_of([faint], task, K) == kind
-    ids = save(tmp_path / "labels_semantic/0.png", IDS)
-    assert mask_pictures.kind_of([ids], "binary", K) == mask_pictures.IDS
-    found, _ = mask_pictures.read(ids, mask_pictures.IDS, "binary", 2, K)
-    np.testing.assert_array_equal(found, 255 * (IDS != 0))
-    palette = tmp_path / "2.png"
-    with_palette(IDS, PALETTE[::-1]).save(palette)
-    assert mask_pictures.kind_of([palette], "binary", K) == mask_pictures.IDS
-
-
-def test_hard_masks_have_one_white(tmp_path):
-    """A mask of 1 among those of 255 would count as empty; among shades it nearly is."""
-    one, white = save(tmp_path / "0.png", HARD), save(tmp_path / "1.png", HARD * np.uint8(255))
-    wide = save(tmp_path / "2.png", HARD.astype(np.uint16) * np.uint16(65535))
-    shades = save(tmp_path / "3.png", np.array([[0, 99], [1, 255]], np.uint8))
-    for paths in ([one, white], [white, white, one], [wide, one]):
-        with pytest.raises(UserError, match="0.png holds 0 and 1, and .*[12].png black and white"):
-            mask_pictures.kind_of(paths, "binary", K)
-    for paths in ([one, white, shades], [white, wide, white], [shades, white, one]):
-        assert mask_pictures.kind_of(paths, "binary", K) == mask_pictures.GREY
+    for kind in ("binary", "soft", "ids"):
+        with pytest.raises(UserError, match="2.png holds colours, but masks of the kind"):
+            mask_pictures.read(coloured, kind, "binary", 2, K)
 
 
 def test_sixteen_bits_are_scaled_alike_in_all_pictures(tmp_path):
     values = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
-    for name, part in (("0.png", values), ("1.png", values[:1]), ("2.png", values[1:2])):
-        path = save(tmp_path / name, part)
-        grey = np.rint(part / 257)
-        np.testing.assert_array_equal(mask_pictures.load(path).grey, grey)
-        if part.shape == (256, 256):
-            found, _ = mask_pictures.read(path, mask_pictures.GREY, "binary", 256, K)
-            np.testing.assert_array_equal(found, grey)
-    ids = save(tmp_path / "3.png", IDS.astype(np.uint16))
-    found, _ = mask_pictures.read(ids, mask_pictures.IDS, "semantic", 2, K)
-    np.testing.assert_array_equal(found, IDS)
-    above = save(tmp_path / "4.png", np.full((2, 2), 300, np.uint16))
-    with pytest.raises(UserError, match="4.png holds class id 300, but"):
-        mask_pictures.kind_of([above], "semantic", K)
+    for name, part in (("0.png", values), ("1.png", values[:3, :3])):
+        found, _ = mask_pictures.read(save(tmp_path / name, part), "soft", "binary", len(part), K)
+        np.testing.assert_array_equal(found, np.rint(part / 257))
+    above = save(tmp_path / "2.png", np.full((2, 2), 300, np.uint16))
+    with pytest.raises(UserError, match="2.png holds class id 300 where"):
+        mask_pictures.read(above, "ids", "semantic", 2, K)
+
+
+def test_a_kind_has_to_serve_the_task():
+    for kind in (None, *KINDS):
+        mask_pictures.check_kind(kind, "binary")
+    for kind in ("binary", "soft"):
+        with pytest.raises(UserError, match=f"--masks-kind={kind} say where it sounds, but cl.*s4"):
+            mask_pictures.check_kind(kind, "semantic")
+    with pytest.raises(UserError, match="--masks-kind=alpha is no kind of masks: there are binary"):
+        mask_pictures.check_kind("alpha", "binary")
+
+
+def test_the_flag_names_every_kind_as_it_is():
+    flag = main.flags.FLAGS["masks-kind"]
+    assert flag.parser.enum_values == list(KINDS)
+    for kind, meaning in KINDS.items():
+        assert f"{kind}: {meaning}" in flag.help
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA", "PA"])
@@ -352,35 +408,32 @@ def test_a_mask_may_not_hide_in_the_alpha_channel(tmp_path, mode):
 
 
 @pytest.mark.parametrize(
-    ("values", "task", "words"),
+    ("values", "kind", "words"),
     [
-        (HARD.astype(np.uint16) * np.uint16(255), "binary", "and 255, but white is 65535 there"),
-        (HARD * np.uint8(255), "semantic", "a mask of where it sounds, but classes are asked for"),
-        (np.full((2, 2), 71, np.uint8), "semantic", "class id 71, but the data has 71 classes"),
-        (PALETTE[[[70, 80]]], "semantic", "the colour of class id 80, but the data has 71"),
+        (np.full((2, 2), 71, np.uint8), "ids", "class id 71 where the data has 71 classes"),
+        (PALETTE[[[70, 80]]], "colours", "the colour of class id 80 where the data has 71"),
         (
             np.full((2, 2, 3), (9, 9, 8), np.uint8),
-            "binary",
-            r"the colour \(9, 9, 8\) and none that",
+            *("colours", r"the colour \(9, 9, 8\) and none that stands for a class"),
         ),
     ],
 )
-def test_what_cannot_be_used_is_said(tmp_path, values, task, words):
+def test_what_cannot_be_used_is_said(tmp_path, values, kind, words):
     path = save(tmp_path / "0.png", values)
-    with pytest.raises(UserError, match=f"{path} .*holds .*{words}"):
-        mask_pictures.kind_of([path], task, K)
+    with pytest.raises(UserError, match=f"{path} holds {words}"):
+        mask_pictures.read(path, kind, "semantic", 2, K)
 
 
 def test_masks_of_where_it_sounds_are_answered_with_the_configs_that_ask_so(tmp_path):
     path = save(tmp_path / "0.png", HARD * np.uint8(255))
     with pytest.raises(UserError) as error:
-        mask_pictures.kind_of([path], "semantic", K)
+        mask_pictures.kind_of([path], "semantic")
     named = re.findall(r"configs/(\w+)\.py", str(error.value))
     assert named == ["s4", "ms3", "avss"]
     for name in named[:2]:
-        assert mask_pictures.kind_of([path], task_of(name), K) == mask_pictures.GREY
+        assert mask_pictures.kind_of([path], task_of(name)) == "binary"
     schedule = re.search(r"--config.schedule=\"(.*)\"", str(error.value))[1]
-    assert mask_pictures.kind_of([path], task_of("avss", schedule), K) == mask_pictures.GREY
+    assert mask_pictures.kind_of([path], task_of("avss", schedule)) == "binary"
 
 
 def task_of(name: str, schedule: str = "") -> str:
@@ -404,22 +457,22 @@ def test_colours_that_were_blended_are_background_and_counted(tmp_path):
     """AVSBench's script resizes class colours smoothly if it is told to resize."""
     picture = Image.fromarray(PALETTE[IDS]).resize((8, 8), Image.Resampling.BILINEAR)
     picture.save(tmp_path / "0.png")
-    assert mask_pictures.kind_of([tmp_path / "0.png"], "semantic", K) == mask_pictures.COLOURS
-    found, stray = mask_pictures.read(tmp_path / "0.png", mask_pictures.COLOURS, "semantic", 8, K)
+    assert mask_pictures.kind_of([tmp_path / "0.png"], "semantic") == "colours"
+    found, stray = mask_pictures.read(tmp_path / "0.png", "colours", "semantic", 8, K)
     assert stray > 10 and set(np.unique(found).tolist()) <= set(IDS.ravel().tolist())
     assert found[7, 0] == 70
 
 
 def test_sizes(tmp_path):
-    """Classes and hard masks by nearest, shades bilinearly."""
+    """Classes and hard masks by nearest, soft ones bilinearly."""
     ids = save(tmp_path / "ids.png", np.arange(36, dtype=np.uint8).reshape(6, 6))
-    found, _ = mask_pictures.read(ids, mask_pictures.IDS, "semantic", 2, K)
+    found, _ = mask_pictures.read(ids, "ids", "semantic", 2, K)
     np.testing.assert_array_equal(found, [[7, 10], [25, 28]])
     hard = save(tmp_path / "hard.png", np.kron(HARD, np.ones((3, 3), np.uint8)) * np.uint8(255))
-    found, _ = mask_pictures.read(hard, mask_pictures.GREY, "binary", 4, K)
+    found, _ = mask_pictures.read(hard, "soft", "binary", 4, K)
     assert set(np.unique(found)) == {0, 255}
     ramp = save(tmp_path / "ramp.png", np.tile(np.arange(0, 240, 40, dtype=np.uint8), (6, 1)))
-    found, _ = mask_pictures.read(ramp, mask_pictures.GREY, "binary", 3, K)
+    found, _ = mask_pictures.read(ramp, "soft", "binary", 3, K)
     np.testing.assert_array_equal(found, [[20, 100, 180]] * 3)
 
 
@@ -454,7 +507,7 @@ def test_what_is_written_comes_back(tmp_path, task):
         assert writers("masks", task) is None  # they are there
     source = types.SimpleNamespace(clips=CLIPS[:1], split="test")
     found = find_masks(tmp_path / "stage/masks", source)
-    kind = mask_pictures.kind_of(found.paths, task, K)
+    kind = mask_pictures.kind_of(found.paths, task)
     labelled = np.array([True, True, False, True, True])
     element = {"ids": "v1s/dog_4000_9000", "labelled": labelled}
     read = ReadMasks(found.files, kind, task, 6, K).map(element)

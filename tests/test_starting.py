@@ -218,12 +218,6 @@ def test_a_stage_keeps_the_best_of_its_last_phase_or_of_all(tmp_path, of_a, of_b
             assert words == f"the best of {phases}: {here}, mIoU {score:.3f}"
 
 
-def test_a_run_of_before_the_key_keeps_the_best_of_its_last_phase(tmp_path):
-    for phase, scores in (("a", (0.9,)), ("b", (0.1,))):
-        leave_phase(tmp_path / phase, SEVENS, scores)
-    assert choose(tmp_path, {"order": ["a", "b"]}).phase == "b"
-
-
 def test_while_the_second_phase_has_nothing_the_best_so_far_is_the_firsts(tmp_path):
     assert choose(tmp_path, BOTH, reading=True) is None
     leave_phase(tmp_path / "a", SEVENS)
@@ -237,7 +231,12 @@ def test_while_the_second_phase_has_nothing_the_best_so_far_is_the_firsts(tmp_pa
 @pytest.mark.parametrize(
     ("over", "of_b", "kept", "words"),
     [
-        ({}, (0.5,), "b", "the best of phase b: step 1 of phase b, J 0.500"),
+        (
+            {"best_over_phases": "last"},
+            (0.5,),
+            "b",
+            "the best of phase b: step 1 of phase b, J 0.500",
+        ),
         (
             {"best_over_phases": "all"},
             (0.5,),
@@ -580,15 +579,11 @@ def test_a_swin_of_other_sizes_names_the_keys_for_every_stage(given, tmp_path):
     assert "not of the sizes" not in error_of(given, tmp_path)
 
 
-@pytest.mark.parametrize("then", [None, ("linear", "both", 0.2)])
-def test_drop_path_is_no_size(given, tmp_path, then):
-    """Weights may come from another drop-path, or from before its kinds were told apart."""
+def test_drop_path_is_no_size(given, tmp_path):
+    """Weights may come from another drop-path."""
     network = json.loads(json.dumps(card.read(tmp_path / "m2f").network))
     keys = ("drop_path_schedule", "drop_path_branches", "drop_path_rate")
-    for key in keys if then is None else ():
-        del network["backbone"][key]
-    if then:
-        network["backbone"] |= dict(zip(keys, then, strict=True))
+    network["backbone"] |= dict(zip(keys, ("linear", "both", 0.2), strict=True))
     change_card(tmp_path / "m2f", network=network)
     assert card.read(tmp_path / "m2f").network == network
     assert "not of the sizes" not in error_of(given, tmp_path)

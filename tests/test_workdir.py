@@ -6,7 +6,7 @@ import pytest
 
 from aavs_jax.errors import UserError
 from aavs_jax.resuming import FREE_KEYS
-from aavs_jax.workdir import Workdir, read_rows, state_of_files
+from aavs_jax.workdir import Workdir, read_rows
 
 CONFIG = {
     "seed": 1,
@@ -213,13 +213,6 @@ def row(value):
     return {"stage": "s", "split": "test", "protocol": "cavp", "metric": "J", "value": value}
 
 
-def test_rows_of_a_time_when_nan_was_written(tmp_path):
-    path = tmp_path / "results.json"
-    path.write_text(json.dumps([row(float("nan")), row(0.5)]))
-    assert "NaN" in path.read_text()
-    assert read_rows(path) == [row(None), row(0.5)]
-
-
 @pytest.mark.parametrize(
     "content", [b"", b'[{"stage": ', b"{}", b"[1]", b'[{"stage": "s"}]', b"\xff"]
 )
@@ -228,35 +221,6 @@ def test_damaged_rows_are_one_sentence(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(UserError, match=f"{path} is damaged: delete it and start the command"):
         read_rows(path)
-
-
-def test_every_picture_that_changes_is_noticed(tmp_path):
-    masks = tmp_path / "masks"
-    (masks / "a").mkdir(parents=True)
-    (tmp_path / "elsewhere").mkdir()
-    (masks / "a" / "0.png").write_bytes(b"1")
-    (masks / "nothing.png").symlink_to(tmp_path / "none")
-    (masks / "circle").symlink_to(masks)
-    states = [state_of_files(masks)]
-
-    def changed():
-        states.append(state_of_files(masks))
-        return len(set(states)) == len(states)
-
-    assert not changed()  # nothing did
-    states.pop()
-    (masks / "a" / "1.PNG").write_bytes(b"1")
-    assert changed()
-    (masks / "a" / "1.PNG").write_bytes(b"22")
-    assert changed()
-    (masks / "b").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "elsewhere" / "0.png").write_bytes(b"1")
-    assert changed()
-    (tmp_path / "elsewhere" / "0.png").write_bytes(b"22")
-    assert changed()
-    (masks / "nothing.png").unlink()
-    (masks / "notes.txt").write_text("no picture")
-    assert not changed()
 
 
 # ---- data

@@ -6,7 +6,6 @@ or the layout of another tool. docs/weights.md tells more.
 
 import argparse
 import contextlib
-import ctypes
 import dataclasses
 import functools
 import json
@@ -25,7 +24,7 @@ from aavs_jax.convert.files.placing import cannot_write, staged
 from aavs_jax.convert.importing import Source, Weights
 from aavs_jax.errors import UserError
 from aavs_jax.progress import say
-from data_pipelines.errors import reason, remedy, tidy_path
+from data_pipelines.errors import lies_in, reason, remedy, tidy_path
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,15 +34,11 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0; 2 for a fault; 130 when interrupted."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by whoever started this
-            setattr(sys, name, open(os.devnull, "w"))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # names in any alphabet, on any terminal
     # What Orbax says of a full disk goes on for pages; the error says it in a sentence.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
-    _give_back_what_is_freed()
     try:
         _run(_parser().parse_args(arguments))
     except UserError as error:
@@ -57,32 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped: nothing was written", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        _let_go_of_stdout()
-        return 141
     except OSError as error:
-        # What has no name is what we print to.
-        what = "what is printed" if error.filename is None else os.fsdecode(error.filename)
-        if error.filename is None:
-            _let_go_of_stdout()
+        what = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         # Who may not read something is not helped by what writing needs.
         denied = isinstance(error, PermissionError)
         advice = "check the path and its permissions" if denied else remedy(error)
-        print(f"error: {what}: {reason(error)}: {advice}", file=sys.stderr)
+        print(f"error: {what}{reason(error)}: {advice}", file=sys.stderr)
         return 2
     return 0
-
-
-def _let_go_of_stdout() -> None:
-    """Whoever listened has gone; the interpreter would complain once more at its end."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # there may be none
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _give_back_what_is_freed() -> None:
-    """glibc keeps freed memory, for each thread its own: with TensorStore's, half of a network."""
-    with contextlib.suppress(OSError, AttributeError):  # other systems
-        ctypes.CDLL(None).mallopt(-3, 2**16)  # M_MMAP_THRESHOLD, bytes
 
 
 def _hook(raised: Any) -> None:
@@ -225,7 +202,7 @@ def _check_options(options: argparse.Namespace, out: Path, sources: Sequence[Pat
                 "it another"
             ) from None
     for source in sources:
-        if os.path.isdir(source) and _within(out, source):
+        if os.path.isdir(source) and lies_in(out, source):
             raise UserError(f"--out {out} is inside the source {source}: choose a place elsewhere")
     engine.allowance(options.allow)
     if options.seed is not None and not options.fit:
@@ -241,20 +218,13 @@ def _check_options(options: argparse.Namespace, out: Path, sources: Sequence[Pat
             )
         if not file.parent.is_dir():
             raise UserError(f"there is no folder {file.parent} for --report: make it")
-        if _within(file, out):
+        if lies_in(file, out):
             raise UserError(f"--report {file} is at --out {out} or inside it: choose another name")
         if os.path.lexists(file):
             raise UserError(
                 f"--report {file} is there already and nothing is overwritten: choose another "
                 "name, or delete it"
             )
-
-
-def _within(inner: Path, outer: Path) -> bool:
-    """Whether a path is another one or inside it, whatever links lead there."""
-    found = Path(os.path.realpath(outer))
-    real = Path(os.path.realpath(inner))
-    return found == real or found in real.parents
 
 
 def _check_allowed(patterns: Sequence[str], names: Collection[str]) -> None:

@@ -13,13 +13,13 @@ from aavs_jax import tree
 from aavs_jax.card import Card
 from aavs_jax.convert import engine, files, sizes
 from aavs_jax.convert.engine import Fate
+from aavs_jax.convert.files.placing import cannot_write
 from aavs_jax.convert.importing import (
     AUDIO_ENCODER,
     CARD,
     LEFT_OVER,
     Weights,
     appearing,
-    cannot_write,
     file_origin,
     write_folder,
 )

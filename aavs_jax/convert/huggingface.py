@@ -1,10 +1,9 @@
 """config.json of transformers: read, held against the weights, and written."""
 
-import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aavs_jax.errors import UserError
+from aavs_jax.errors import UserError, shown
 from aavs_jax.models.config import AAVSConfig
 
 # What a config may ask for and the networks here do not compute otherwise. A field that is not
@@ -52,10 +51,6 @@ SIZES = {
 NOT_WRITTEN = ("num_feature_levels", "use_timm_backbone")  # no fields of transformers' own
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
-# What a file says may be of any length and depth.
-_SHOWN = reprlib.Repr()
-_SHOWN.maxstring = _SHOWN.maxother = _SHOWN.maxlong = 60
-
 
 def check_config(kind: str, network: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """Holds a config.json against the sizes that the weights have.
@@ -89,7 +84,7 @@ def check_config(kind: str, network: Mapping[str, Any], config: Mapping[str, Any
         out = backbone.get("out_features")
         if out is not None and _plain(out) != STAGES:
             raise UserError(
-                f"config.json's {place}out_features is {_SHOWN.repr(out)}, but the network here "
+                f"config.json's {place}out_features is {shown(out)}, but the network here "
                 "uses all four stages: take other weights"
             )
     _check_fixed("swin", backbone, place)
@@ -152,7 +147,7 @@ def _check_fixed(kind: str, config: Mapping[str, Any], place: str) -> None:
         given = config.get(field)
         if given is not None and _plain(given) != value:
             raise UserError(
-                f"config.json's {place}{field} is {_SHOWN.repr(given)}, but the network here is "
+                f"config.json's {place}{field} is {shown(given)}, but the network here is "
                 f"built with {value!r}: take other weights"
             )
 
@@ -160,7 +155,7 @@ def _check_fixed(kind: str, config: Mapping[str, Any], place: str) -> None:
 def _check(field: str, given: Any, size: Any, what: str = "") -> None:
     given, size = _plain(given), _plain(size)
     if given is not None and given != size:
-        words = f"{_SHOWN.repr(given)} {what}".strip()
+        words = f"{shown(given)} {what}".strip()
         raise UserError(
             f"config.json's {field} says {words}, but the weights have {size!r}: take the "
             "config.json that belongs to them"

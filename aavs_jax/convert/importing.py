@@ -17,12 +17,11 @@ from aavs_jax.card import Card
 from aavs_jax.checkpoint import PARAMETERS, load_left_over, save_parameters
 from aavs_jax.convert import engine, files, recognising, sizes
 from aavs_jax.convert.engine import Fate
-from aavs_jax.convert.files.placing import staged
+from aavs_jax.convert.files.placing import cannot_write, staged
 from aavs_jax.convert.naming import plan
 from aavs_jax.convert.tables import Format
 from aavs_jax.errors import UserError
 from aavs_jax.progress import progress_bar
-from data_pipelines.errors import reason, remedy
 
 CARD = "card"  # key of a safetensors file's metadata, where the file holds a folder of ours
 LEFT_OVER = "left_over/"  # before the names of what was left over, in such a file
@@ -360,11 +359,3 @@ def appearing(out: Path) -> Iterator[Path]:
         if isinstance(cause, Exception):
             raise cannot_write(out, cause) from error
         raise
-
-
-def cannot_write(out: Path, cause: BaseException) -> UserError:
-    """Says that and why nothing was written."""
-    return UserError(
-        f"cannot write {out} ({reason(cause)}): nothing was written; {remedy(cause)}, or choose "
-        "another place with --out"
-    )

@@ -78,12 +78,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     """
 
     VERSION = tfds.core.Version("1.2.0")
-    RELEASE_NOTES = {
-        "1.0.0": "Clips of every layout.",
-        "1.1.0": "The metadata tells a digest of the sounds and the sizes of the files.",
-        "1.2.0": "Labels keep ignored pixels. The metadata tells of each clip the most classes in "
-        "one label map, and its ignored pixels.",
-    }
+    RELEASE_NOTES = {"1.2.0": "Clips of every layout."}
 
     content: Content | None = None  # what `build` stores
     progress = False  # whether examples are counted on a progress bar while they are stored

@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from data_pipelines.errors import lies_in
+
 LONGEST_NAME = 255  # bytes: what file systems take
 SHOWN = 80  # characters of a strange name that a message repeats
 
@@ -40,11 +42,7 @@ def shown(text: str) -> str:
 
 def leads_outside(path: str | os.PathLike[str], roots: Iterable[Path]) -> bool:
     """Whether a path, all links followed, lies in none of the roots, which may be links."""
-    real = os.path.realpath(path)
-    for root in map(os.path.realpath, roots):
-        if real == root or real.startswith(root.rstrip(os.sep) + os.sep):
-            return False
-    return True
+    return not any(lies_in(path, root) for root in roots)
 
 
 def outside_message(path: str | os.PathLike[str]) -> str:
@@ -57,8 +55,4 @@ def outside_message(path: str | os.PathLike[str]) -> str:
 def natural_key(name: str) -> tuple:
     """Sorts 2.jpg before 10.jpg."""
     parts = re.split(r"([0-9]+)", name)
-    # Numbers by their length, then their digits: names may hold millions of digits.
-    return tuple(
-        (len(part.lstrip("0")), part.lstrip("0")) if position % 2 else (0, part)
-        for position, part in enumerate(parts)
-    ) + ((0, name),)
+    return tuple(int(part) if place % 2 else part for place, part in enumerate(parts)), name

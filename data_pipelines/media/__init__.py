@@ -33,7 +33,6 @@ MAX_CHANNELS = 64
 RATES = (1_000, 768_000)  # Hz
 MAX_SOUND_VALUES = 2**25
 MAX_LEVEL = 100.0  # full scale is 1; above this the samples are surely of another scale
-MAX_CLIP_SECONDS = 600
 
 # Streams read with FFmpeg: how much of them is looked at to find a moment of them.
 MAX_STREAM_BYTES = 256 * 2**20  # read of a file, whatever its size
@@ -87,8 +86,7 @@ def open_file(path: str | os.PathLike[str], what: str) -> Iterator[BinaryIO]:
         MediaError: missing, no ordinary file, or may not be read.
     """
     try:
-        # Opening a device can already do something, so its kind is asked for first; and once more
-        # of what was opened, as it may have been replaced between the two.
+        # Opening a device can already do something, so its kind is asked for first.
         mode = os.stat(path).st_mode
         if stat.S_ISREG(mode):
             flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -102,8 +100,6 @@ def open_file(path: str | os.PathLike[str], what: str) -> Iterator[BinaryIO]:
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
         raise MediaError(f"{what} unreadable", f"{what} unreadable: {path} is {kind}, no file")
     with file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise MediaError(f"{what} unreadable", f"{what} unreadable: {path} is no file")
         yield file
 
 

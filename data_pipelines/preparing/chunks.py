@@ -20,7 +20,6 @@ from data_pipelines.layouts.raw import Finding, RawClip
 from data_pipelines.preparing.read import ReadOptions, ReadResult, read_clip
 
 CLIPS = 32  # of one chunk
-FORM = 2  # of what is kept; chunks of another form, of an earlier version, are read again
 _ARRAYS = ("labelled", "audio", "stereo")
 _PICTURES = ("frames", "labels")
 # What a damaged archive raises.
@@ -129,8 +128,8 @@ def _left_out(clip: RawClip, code: str, message: str) -> ReadResult:
 
 
 def _stamp(chunk: Chunk) -> str:
-    """Changes when one of the clips' files does, and with the form of what is kept."""
-    digest = hashlib.sha256(str(FORM).encode())
+    """Changes when one of the clips' files does."""
+    digest = hashlib.sha256()
     for clip in chunk.clips:
         paths = [*clip.frames, *(path for _, path in clip.labels), *(s.path for s in clip.sounds)]
         for path in (*paths, *([clip.video] if clip.video else [])):

@@ -5,7 +5,6 @@ becomes findings.
 """
 
 import dataclasses
-import functools
 import hashlib
 import os
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import audio, media
+from data_pipelines.layouts.names import leads_outside
 from data_pipelines.layouts.raw import Finding, RawClip
 from data_pipelines.media import MediaError, labels, video_files
 from data_pipelines.preparing import clip_sound
@@ -66,7 +66,7 @@ class _Reading:
 
     def __init__(self, clip: RawClip, options: ReadOptions, class_count: int, roots):
         self.clip, self.options, self.class_count = clip, options, class_count
-        self.roots = tuple(_real(str(root)) for root in roots)
+        self.roots = roots
         self.findings: list[Finding] = []
         self.repaired: set[int] = set()
         self.bytes = 0
@@ -77,17 +77,10 @@ class _Reading:
 
     def check_inside(self, path: Path) -> None:
         """Raises MediaError if a link leads the file out of the roots."""
-        if self.options.follow_links:
-            return
-        try:
-            real = _real(os.path.dirname(path))
-            if os.path.islink(path):
-                real = os.path.realpath(path)
-        except (OSError, ValueError):
-            return  # a name that cannot be; opening it says so
-        if not any(real == root or real.startswith(root.rstrip("/") + "/") for root in self.roots):
+        if not self.options.follow_links and leads_outside(path, self.roots):
             raise MediaError(
-                "link leads outside", f"link leads out of the data folder: {path} is {real}"
+                "link leads outside",
+                f"link leads out of the data folder: {path} is {os.path.realpath(path)}",
             )
 
     def keep(self, encoded: bytes) -> bytes:
@@ -118,7 +111,6 @@ def read_clip(
     """
     reading = _Reading(clip, options, class_count, roots)
     try:
-        _check_shape(clip)
         frames, sizes = _read_frames(reading)
         stored = _read_labels(reading, sizes)
         waveforms, examples = _read_sound(reading)
@@ -163,29 +155,6 @@ def read_clip(
         "objects": list(objects),
     }
     return ReadResult(example, tuple(reading.findings), facts)
-
-
-def _check_shape(clip: RawClip) -> None:
-    """What a layout's reader hands over is as `RawClip` says."""
-    if not 1 <= clip.seconds <= media.MAX_CLIP_SECONDS:
-        raise MediaError(
-            "length out of limits",
-            f"clip {clip.name} has {clip.seconds} seconds, there can be 1 to "
-            f"{media.MAX_CLIP_SECONDS}",
-        )
-    if clip.video is None and len(clip.frames) not in (1, clip.seconds):
-        raise MediaError(
-            "frame missing",
-            f"clip {clip.name} has {len(clip.frames)} frames for {clip.seconds} seconds",
-        )
-    numbers = [second for second, _ in clip.labels]
-    if numbers != sorted(set(numbers)) or any(not 0 <= n < clip.seconds for n in numbers):
-        raise MediaError(
-            "label beyond clip",
-            f"labels of clip {clip.name} are of the seconds {numbers}, the clip has {clip.seconds}",
-        )
-    if not clip.sounds:
-        raise MediaError("sound file missing", f"sound file missing: clip {clip.name} has none")
 
 
 # --- pictures -----------------------------------------------------------------------------------
@@ -307,9 +276,3 @@ def _read_sound(reading: _Reading) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 def _digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
-@functools.lru_cache(maxsize=256)
-def _real(folder: str) -> str:
-    """The folder that a path leads to; asked once, as a clip's files share theirs."""
-    return os.path.realpath(folder)

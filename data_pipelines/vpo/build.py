@@ -20,7 +20,6 @@ of the pictures are drawn for `val`. Each source gets a recording of its class (
 import argparse
 import collections
 import dataclasses
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +29,7 @@ from tqdm import tqdm
 
 from data_pipelines import media
 from data_pipelines.avsbench.writer import whole_folder
-from data_pipelines.errors import DataError
+from data_pipelines.errors import DataError, lies_in
 from data_pipelines.layouts.raw import Finding
 from data_pipelines.vpo import coco, write
 from data_pipelines.vpo.classes import SUBSETS
@@ -239,10 +238,8 @@ def _check(settings, seed, max_images, val_share):
 
 def _check_apart(out, folders):
     """Nothing is written into a user's data."""
-    inner = Path(os.path.realpath(out))
     for option, folder in folders.items():
-        outer = Path(os.path.realpath(folder))
-        if inner == outer or outer in inner.parents:
+        if lies_in(out, folder):
             raise DataError(f"--out {out} is inside {option} {folder}; name a folder elsewhere.")
 
 

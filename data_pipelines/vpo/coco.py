@@ -7,6 +7,7 @@ one, since it is still seen in the picture.
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data_pipelines import media
-from data_pipelines.errors import DataError
+from data_pipelines.errors import DataError, lies_in
 from data_pipelines.layouts.raw import Finding
 from data_pipelines.vpo.classes import COCO_NAME_TO_IDS, PEOPLE, PERSON
 
@@ -256,13 +257,10 @@ def _find(picture: Picture, follow_links: bool) -> Path:
             f"picture {picture.number} has the file name {name[:80]!r}, a path outside."
         )
     for folder in picture.folders:
-        try:
-            path = (folder / name).resolve(strict=True)
-        except (OSError, ValueError, RuntimeError):
-            continue
-        if not follow_links and not path.is_relative_to(folder.resolve()):
-            raise DataError(f"the picture {folder / name} is a link that leads out of its folder.")
-        if path.is_file():
+        path = folder / name
+        if os.path.isfile(path):
+            if not follow_links and not lies_in(path, folder):
+                raise DataError(f"the picture {path} is a link that leads out of its folder.")
             return path
     places = " or ".join(map(str, picture.folders))
     raise DataError(f"the picture {name[:80]!r} is not in {places}.")

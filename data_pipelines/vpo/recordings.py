@@ -8,7 +8,7 @@ import numpy as np
 
 from data_pipelines import media
 from data_pipelines.audio import SAMPLE_RATE, resample
-from data_pipelines.errors import DataError
+from data_pipelines.errors import DataError, lies_in
 from data_pipelines.layouts.raw import Finding
 from data_pipelines.media.sound_files import read_sound
 from data_pipelines.vpo.classes import CLASS_NAMES, COCO_IDS, SECONDS
@@ -138,7 +138,7 @@ class Recordings:
         return len(pool.good) > index
 
     def _copy(self, path: Path, name: str) -> None:
-        if not self._follow_links and not path.resolve().is_relative_to(self._root.resolve()):
+        if not self._follow_links and not lies_in(path, self._root):
             raise DataError(f"the recording {path} is a link that leads out of {self._root}.")
         samples = read_middle(path)
         with wave.open(str(self._copies / f"{name}.wav"), "wb") as file:

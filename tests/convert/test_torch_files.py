@@ -2,7 +2,6 @@
 
 import argparse
 import collections
-import errno
 import fractions
 import hashlib
 import json
@@ -406,7 +405,7 @@ def test_nothing_half_written(tmp_path):
     with pytest.raises(UserError, match="can't hold 'c'.*complex64"):
         write_torch(path, {"a": np.zeros(3, np.float32), "c": np.ones(2, np.complex64)})
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(UserError, match="can't be written"):
+    with pytest.raises(UserError, match="cannot write"):
         write_torch(tmp_path / "missing" / "x.pth", {"a": np.ones(3, np.float32)})
 
 
@@ -438,15 +437,7 @@ def test_nobodys_file_is_touched(tmp_path, write):
 
 
 @WRITERS
-@pytest.mark.parametrize("links", [True, False])
-def test_who_comes_second_is_refused(tmp_path, write, links, monkeypatch):
-    """Also on a file system without hard links."""
-
-    def no_links(*_):
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-
-    if not links:
-        monkeypatch.setattr(os, "link", no_links)
+def test_who_comes_second_is_refused(tmp_path, write):
     path = tmp_path / "x"
 
     with pytest.raises(UserError, match="nothing is overwritten"):

@@ -112,10 +112,10 @@ def test_names():
 
 
 def test_order_of_names():
-    names = ["10.jpg", "9.jpg", "a2b10", "a2b9", "009.jpg", "x", "1" * 10_000]
+    names = ["10.jpg", "9.jpg", "a2b10", "a2b9", "009.jpg", "x", "a", "1" * 255]
     assert sorted(names, key=natural_key) == [
         *("009.jpg", "9.jpg", "10.jpg"),
-        *("1" * 10_000, "a2b9", "a2b10", "x"),
+        *("1" * 255, "a", "a2b9", "a2b10", "x"),
     ]
 
 

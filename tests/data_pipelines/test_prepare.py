@@ -20,11 +20,8 @@ from PIL import Image
 from data_pipelines import audio
 from data_pipelines.avsbench import layout
 from data_pipelines.errors import DataError
-from data_pipelines.layouts.recognise import read_table
 from data_pipelines.loader import open_source
 from data_pipelines.prepare import Builder, prepare
-from data_pipelines.preparing import chunks
-from data_pipelines.preparing.read import ReadOptions
 
 ROOT = Path(__file__).parents[2]
 FORM = str(Builder.VERSION)  # in which data are stored
@@ -107,17 +104,6 @@ def test_a_damaged_data_set_is_one_sentence(small_raw_dir, tmp_path, name, damag
     shutil.rmtree(folder)
     prepare(small_raw_dir, data, progress=False)
     assert len(open_source(data, "train")[0]["frames"]) == 5
-
-
-def test_chunks_that_another_version_kept_are_read_again(small_raw_dir, tmp_path, monkeypatch):
-    table = read_table(small_raw_dir)
-    chunk = chunks.Chunk(table.clips, ReadOptions(), 5, table.roots, tmp_path / "0.npz")
-    told = []
-    for form, expected in ((1, [0, 1, 2]), (1, []), (2, [0, 1, 2])):
-        monkeypatch.setattr(chunks, "FORM", form)
-        chunks.read_chunk(chunk, told.append)
-        assert told == expected
-        told.clear()
 
 
 def test_what_is_known_of_labels_without_reading_them(data_dir, clips):

@@ -523,14 +523,6 @@ def test_labels_of_the_first_release_are_square(clip):
     assert read(clip).findings == ()
 
 
-def test_clips_that_no_reader_should_make(clip):
-    assert "4 seconds" in only(read(change(clip, seconds=4)), "left out", "frame missing")
-    only(read(change(clip, seconds=0)), "left out", "length out of limits")
-    only(read(change(clip, seconds=601)), "left out", "length out of limits")
-    only(read(change(clip, labels=((3, clip.labels[0][1]),))), "left out", "label beyond clip")
-    only(read(change(clip, sounds=())), "left out", "sound file missing")
-
-
 def test_too_much_for_one_clip(clip, monkeypatch):
     monkeypatch.setattr(media, "MAX_CLIP_BYTES", 3000)
     assert "v1m/a" in only(read(clip), "left out", "clip too large")

@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from aavs_jax.convert.files.reading import Raw, read_file, sniff
-from aavs_jax.convert.files.tensors import StateDict, Unreadable, check_names, quoted
+from aavs_jax.convert.files.reading import Raw, read_file, refusing, sniff
+from aavs_jax.convert.files.tensors import StateDict, check_names, quoted
 from aavs_jax.convert.files.unwrapping import strip
 from aavs_jax.errors import UserError
 
@@ -38,16 +38,11 @@ def read_state_dict(path: Path) -> StateDict:
         weights, or asks to run something.
     """
     path = Path(path)
-    try:
+    with refusing(path):
         # A folder that may not be entered shows here, not as one without weights.
         names = sorted(p.name for p in path.iterdir()) if path.is_dir() else None
         if names is None and not path.exists():
             raise UserError(f"there is nothing at {path}: check the path")
-    except (OSError, ValueError) as error:
-        reason = (error.strerror or error) if isinstance(error, OSError) else error
-        raise UserError(
-            f"{path} can't be read ({reason}): check the path and its permissions"
-        ) from None
     chosen = path if names is None else _in_folder(path, names)
     if chosen.name.endswith(INDEX):
         return _shards(chosen)
@@ -101,17 +96,12 @@ def _inside(folder: Path, name: str) -> Path:
 
 def _weight_map(index: Path) -> dict[str, str]:
     """Tensor -> shard, as an index says."""
+    with refusing(index):
+        text = index.read_bytes() if index.stat().st_size <= MOST_INDEX else b""
     try:
-        if index.stat().st_size > MOST_INDEX:
-            raise ValueError("it is too large")
-        found: Any = json.loads(index.read_bytes())
-        found = found["weight_map"]
+        found: Any = json.loads(text)["weight_map"]
         if not found or not all(type(name) is str for name in found.values()):
             raise ValueError("its weight_map is empty")
-    except OSError as error:
-        raise UserError(
-            f"{index} can't be read ({error.strerror}): check its permissions"
-        ) from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(
             f"{index} is damaged (it maps no tensors to files): download it again"
@@ -161,11 +151,9 @@ def _state_dict(parts: list[tuple[Path, Raw]], origin: Path) -> StateDict:
         wrapping += [f"under {'/'.join(map(repr, raw.under))}"] if raw.under else []
     if not tensors:
         raise UserError(f"{origin} holds no tensors: check that it is the right file")
-    try:
+    with refusing(origin):
         check_names(tensors)
         names, prefixes = strip(list(tensors))
-    except Unreadable as error:
-        raise UserError(f"{origin} {error}") from None
     wrapping += [f"prefix {prefix!r}" for prefix in prefixes]
     files = tuple(path for path, _ in parts)
     if origin not in files:

@@ -55,16 +55,9 @@ def staged(out: Path) -> Iterator[Path]:
 
 def _moved(made: Path, out: Path) -> bool:
     """Gives a file or a folder its name, unless something else has it; returns whether."""
+    if not made.is_dir() and os.path.lexists(out):
+        return False  # which renaming would replace
     try:
-        if not made.is_dir():
-            try:
-                os.link(made, out)  # which, unlike renaming, never replaces
-                return True
-            except FileExistsError:
-                return False
-            except OSError:  # a file system without hard links
-                if os.path.lexists(out):
-                    return False
         os.rename(made, out)  # of folders replaces an empty one only
     except OSError as error:
         if error.errno in _TAKEN:
@@ -73,7 +66,7 @@ def _moved(made: Path, out: Path) -> bool:
     return True
 
 
-def cannot_write(path: Path, cause: Exception) -> UserError:
+def cannot_write(path: Path, cause: BaseException) -> UserError:
     """Says that and why a file is not there."""
     return UserError(
         f"cannot write {path} ({reason(cause)}): nothing was written; {remedy(cause)}, or choose "

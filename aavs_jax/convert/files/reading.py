@@ -1,12 +1,13 @@
 """Any one file, recognised by its content, never by its name."""
 
 import codecs
+import contextlib
 import functools
 import mmap
 import os
 import stat
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,13 +84,20 @@ def read_file(path: Path) -> Raw:
     Raises:
       UserError: it is missing, can't be read, or is no file of weights.
     """
-    try:
+    with refusing(path):
         with open(path, "rb", opener=_open) as file:
             size = os.fstat(file.fileno()).st_size
             if not size:
                 raise Unreadable("is empty: download it again")
             buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return _read(path, buffer)
+
+
+@contextlib.contextmanager
+def refusing(path: Path) -> Iterator[None]:
+    """Whatever keeps a file or folder from being read inside becomes one sentence, a UserError."""
+    try:
+        yield
     except Unreadable as error:
         raise UserError(f"{path} {error}") from None
     except (OSError, ValueError) as error:

@@ -29,7 +29,7 @@ _EVALUATE = flags.DEFINE_string(
     "<run>/<stage>/<phase>, or a whole run; several separated by commas.",
 )
 _MASKS = flags.DEFINE_string(
-    "evaluate-masks", None, "Do not train: figures of the masks in this folder, by any tool."
+    "evaluate-masks", None, "Do not train: scores of the masks in this folder, by any tool."
 )
 _MASKS_KIND = flags.DEFINE_enum(
     "masks-kind",

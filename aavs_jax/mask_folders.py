@@ -153,9 +153,9 @@ def find_masks(folder: Path, source: ClipSource) -> FoundMasks:
     if not folder.is_dir():
         raise UserError(f"there is no folder of masks at {folder}: check the path")
     tables, pictures, jpegs = _tables(folder, {clip.uid for clip in source.clips})
+    lossy = f"; {jpegs} JPEG files do not count, as they alter values" if jpegs else ""
     if not tables:
         clip = source.clips[0]
-        lossy = f", and {jpegs} JPEG files do not count, as they alter values" if jpegs else ""
         raise UserError(
             f"none of the {pictures} PNG files in {folder} is a mask of a clip of split "
             f"{source.split} (such as {clip.name}): masks are PNG files called {LAYOUTS}{lossy}"
@@ -182,14 +182,11 @@ def find_masks(folder: Path, source: ClipSource) -> FoundMasks:
                 missing.append(parent / f"{f'{clip.uid}_' if named else ''}{number}.png")
     if missing:
         wanted = sum(len(clip.labelled) for clip in source.clips)
-        suffixes = (*JPEG, *(suffix.upper() for suffix in JPEG))
-        lossy = any(missing[0].with_suffix(suffix).exists() for suffix in suffixes)
         raise UserError(
             f"{len(missing)} of {wanted} masks of split {source.split} are missing, the first is "
             f"{missing[0]} (numbers are taken to start at {first}, as a mask of number 0 is "
-            f"{'there' if first == 0 else 'nowhere'}): write them all"
-            f"{', as PNG, for the JPEG file there has other values' if lossy else ''}, or name the "
-            "subsets that there are in config.stages.<stage>.data.subsets"
+            f"{'there' if first == 0 else 'nowhere'}): write them all, or name the subsets that "
+            f"there are in config.stages.<stage>.data.subsets{lossy}"
         )
     shape = "/".join(filter(None, ("<clip>", place, "<clip>_<i>.png" if named else "<i>.png")))
     used = {path for files in found.values() for path in files.values()}

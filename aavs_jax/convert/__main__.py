@@ -45,9 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except MemoryError:
-        print(
-            "error: out of memory: give more than 2.5 times the size of the file", file=sys.stderr
-        )
+        print("error: out of memory: give three times the size of the file", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped: nothing was written", file=sys.stderr)

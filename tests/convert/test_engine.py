@@ -250,13 +250,11 @@ def test_numbers_that_are_none(sound, value):
     ]
 
 
-@pytest.mark.parametrize(
-    "text", ["*", "a{99999999999}", "a{" + "9" * 5000 + "}", "(" * 20_000 + ")" * 20_000, "(?P<a"]
-)
+@pytest.mark.parametrize("text", ["*", "(?P<a"])
 def test_a_pattern_that_is_none(sound, text):
     with pytest.raises(UserError, match="--allow='.* is no regular expression") as error:
         read(sound, [text])
-    assert re.escape(text[:60]) in re.escape(str(error.value)) and len(str(error.value)) < 300
+    assert text in str(error.value)
 
 
 def test_what_patterns_allow():

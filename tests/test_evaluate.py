@@ -162,25 +162,32 @@ def test_masks_give_the_figures_of_the_network_that_wrote_them(stage, evaluated,
     assert compared > 8
     page = (folder.parent / f"{stage}_masks/report/index.html").read_text()
     assert "<dt>layout</dt>" in page and "<dt>kind</dt>" in page and "stray" not in page
-    assert "<dt>labels</dt><dd>32 pixels</dd>" in page
+    assert re.search(r"<dt>labels</dt>\s*<dd>32 pixels</dd>", page)
     assert {row["label_size"] for row in rows} == {32}
     assert "masks as given" in page and page.count("data:image/png") >= 2 * 5 * 3
 
 
-def test_other_weights_protocols_or_a_training_run_have_folders_of_their_own(
-    tiny_run, evaluated, config
-):
+def test_other_weights_or_a_training_run_have_folders_of_their_own(tiny_run, evaluated, config):
     run, folder = tiny_run[0], evaluated[0]
     before = (folder / "config.json").read_bytes()
-    with pytest.raises(UserError, match="another config .eval.protocols was 'all', is 'cavp'"):
-        config["eval"] |= {"protocols": "cavp", "save_masks": True}
-        evaluate.evaluate_weights(config, folder, "avss", str(run))
-    config["eval"]["protocols"] = "all"
+    config["eval"] |= {"protocols": "all", "save_masks": True}
     with pytest.raises(UserError, match="another config .evaluate.understand was '.*', is None"):
         evaluate.evaluate_weights(config, folder, "avss", str(run / "localise/all"))
     with pytest.raises(UserError, match="was made by another config .*choose another"):
         evaluate.evaluate_weights(config, run, "avss", str(run))
     assert (folder / "config.json").read_bytes() == before
+
+
+def test_other_protocols_are_computed_in_the_same_folder(tiny_run, evaluated, config, capsys):
+    # Beside the data, as the folder it is copied from.
+    folder = shutil.copytree(evaluated[0], evaluated[0].with_name("evaluated_again"))
+    masks = {path: path.read_bytes() for path in folder.rglob("masks/**/*.png")}
+    config["eval"] |= {"protocols": "cavp", "save_masks": True}
+    evaluate.evaluate_weights(config, folder, "avss", str(tiny_run[0]))
+    assert "eval.protocols was 'all', is 'cavp': scores are computed" in capsys.readouterr().out
+    theirs = [row for row in rows_of(evaluated[0]) if row["protocol"] == "cavp"]
+    assert [row for row in rows_of(folder) if "/" not in row["metric"]] == theirs
+    assert masks and {path: path.read_bytes() for path in folder.rglob("masks/**/*.png")} == masks
 
 
 @pytest.fixture(scope="module")
@@ -543,10 +550,10 @@ def test_the_semantic_network_alone_has_true_masks_or_those_of_a_folder(
 
 
 def test_data_without_a_test_split(tiny_run, config, passes, tmp_path, monkeypatch):
-    def opened(data_dir, split, subsets):
+    def opened(data_dir, split, stage):
         raise DataError(f"no clip of the data set is in split {split!r}: it only has train")
 
-    monkeypatch.setattr("aavs_jax.evaluate.open_source", opened)
+    monkeypatch.setattr("aavs_jax.evaluate.open_split", opened)
     run = tiny_run[0]
     with pytest.raises(DataError, match="in split 'test': it only has train"):
         evaluate.evaluate_weights(config, run.parent / tmp_path.name, "avss", str(run))

@@ -3,6 +3,7 @@ and so are those of the masks that it leaves; what does not fit is one sentence.
 
 import ast
 import json
+import re
 import shlex
 import shutil
 import types

@@ -77,8 +77,8 @@ def test_a_new_loss(checkout):
     changed = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(changed)
     logits, truth = np.float32([[3.0] * 4, [-3.0] * 4]), np.float32([1.0] * 4)
-    (right, wrong), dice = changed._pair_losses(logits, truth)
-    (plain_right, plain_wrong), plain_dice = losses._pair_losses(logits, truth)
+    (right, wrong), dice = changed._pair_losses(logits, truth, None)
+    (plain_right, plain_wrong), plain_dice = losses._pair_losses(logits, truth, None)
     assert 0 < right < 0.01 * plain_right and 0.9 * plain_wrong < wrong < plain_wrong
     np.testing.assert_array_equal(dice, plain_dice)
 

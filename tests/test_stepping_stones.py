@@ -314,7 +314,7 @@ def test_splits_that_are_not_there_are_not_asked_for(data_dir, tmp_path, monkeyp
     assert list(open_sources(data_dir, stage)) == ["train", "test"]
     check_data(config, data_dir, tmp_path, make_mesh())
     stage["data"]["subsets"] = ("vpo_ss",)
-    with pytest.raises(DataError, match="no clips of vpo_ss in split 'train'"):
+    with pytest.raises(UserError, match="clips of vpo_ss only, and the split train of .* has v1s"):
         check_data(config, data_dir, tmp_path, make_mesh())
 
 

@@ -142,7 +142,7 @@ def checkout(tmp_path_factory):
     }
     backbone = transformers.SwinConfig(**swin, out_features=[f"stage{i}" for i in range(1, 5)])
     config = transformers.Mask2FormerConfig(
-        **decoders, num_queries=6, backbone_config=backbone, num_labels=150
+        **decoders, num_queries=4, backbone_config=backbone, num_labels=150
     )
     network = transformers.Mask2FormerForUniversalSegmentation(config)
     network.save_pretrained(folder / "mask2former-swin-base-ade-semantic")

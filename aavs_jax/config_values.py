@@ -22,8 +22,6 @@ from data_pipelines.loader import PRIORS, SOUNDS
 Config = Mapping[str, Any]
 Rule = tuple[Callable[[Any], bool], str]  # whether a value can be, and what to give
 
-# Of every stage, unless they are empty: see configs/base.py.
-SHARED = {"backbone": "", "dtype": "", "batch_size": 0, "epochs": 0.0}
 MOST_PIXELS = 4096  # of a side of what is seen, or scored
 
 
@@ -205,10 +203,8 @@ def _other_type(value: Any, reference: Any) -> str:
 
 def _check_values(config: Config) -> None:
     for key, value in _leaves(config):
-        if _neutral(key, value) or (
-            key in ("data.clips", "data.size") and config["data"]["folder"]
-        ):
-            continue
+        if key in ("data.clips", "data.size") and config["data"]["folder"]:
+            continue  # of the built-in data set, which is not made
         for pattern, (can_be, give) in RULES.items():
             if re.fullmatch(pattern.replace(".", r"\.").replace("*", ".*"), key):
                 if not can_be(value):
@@ -234,10 +230,6 @@ def _check_shared(config: Config) -> None:
             f"config.dtype is {config['dtype']!r}: give float32 or bfloat16, or '' for each "
             "stage's own"
         )
-
-
-def _neutral(key: str, value: Any) -> bool:
-    return key in SHARED and value == SHARED[key]
 
 
 def _numbers(value: Any) -> Iterator[Any]:

@@ -124,7 +124,7 @@ def main(_: list[str]) -> None:
     try:
         _run()
     except KeyboardInterrupt as stop:
-        sentence = str(stop) or "the same command starts again; nothing was begun"
+        sentence = str(stop) or "the same command resumes from what is saved so far"
         print(f"\nstopped: {sentence}", file=sys.stderr, flush=True)
         sys.exit(130)  # as shells have it
 

@@ -159,7 +159,7 @@ def train_phase(
                 elif step % checkpoint_every == 0 or stop.asked:
                     settle()
                     checkpoints.save(state, batches, None)
-                if stop.asked and step < total:
+                if stop.asked:  # after the last step, too: the scores would take minutes more
                     checkpoints.wait()
                     raise KeyboardInterrupt
         checkpoints.wait()

@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import math
+import os
 import re
+import signal
 
 import grain
 import jax
@@ -18,6 +20,7 @@ from aavs_jax.logging_writer import LoggingWriter, read_metrics
 from aavs_jax.method import Method
 from aavs_jax.optimizer import make_optimizer, make_schedule
 from aavs_jax.sharding import make_mesh, put_batch, put_state
+from aavs_jax.stopping import Stopped
 from aavs_jax.train import count_steps, make_train_step, train_phase
 from aavs_jax.train_state import TrainState
 
@@ -199,6 +202,28 @@ def test_without_validation_the_last_is_the_best(straight, tmp_path):
         assert math.isnan(checkpoints.best().score)  # so no other phase is worse
     last = parameters_at_the_end(tmp_path)["trainable"]["head/kernel"]
     np.testing.assert_array_equal(parameters["head/kernel"], last)
+
+
+@pytest.mark.parametrize("step", [7, STEPS])
+def test_ctrl_c_ends_the_step_saves_it_and_stops(step, straight, tmp_path, monkeypatch):
+    """Also in the last step: what would come after it takes minutes."""
+    asked = iter(range(1, STEPS + 1))
+    batches = Batches()
+    following = Batches.__next__
+
+    def interrupted(self):
+        if next(asked) == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return following(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Batches, "__next__", interrupted)
+        with pytest.raises(
+            Stopped, match=f"^the same command resumes localise/a from step {step}$"
+        ):
+            train(tmp_path, batches)
+    train(tmp_path, Batches())
+    assert_same(parameters_at_the_end(tmp_path), parameters_at_the_end(straight))
 
 
 def test_scores_that_are_not_numbers(tmp_path, capsys):

@@ -26,6 +26,9 @@ from data_pipelines.errors import reason, remedy
 
 PARAMETERS = "parameters"  # the item of a checkpoint that `save_parameters` always writes
 LEFT_OVER = "left_over"  # the item beside it: tensors of the origin without a place in the network
+# Orbax writes each array in a task of its own. Where several fail, as on a full disk, the first is
+# raised and said in a sentence; asyncio would log the tracebacks of the others.
+logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 _SYSTEM = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "[os_error_code=")
 # What the best checkpoint is chosen by; larger is better. NaN: it was not, or cannot be, scored.
 SCORE = "score"

@@ -3,7 +3,6 @@
 import contextlib
 import multiprocessing
 import os
-import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -18,6 +17,7 @@ from data_pipelines.audible_stamps.plan import MIN_CLIPS, Plan, plans
 from data_pipelines.audible_stamps.scene import draw
 from data_pipelines.avsbench import layout, writer
 from data_pipelines.errors import DataError
+from data_pipelines.preparing.workers import starting_processes
 
 DEFAULT_CLIPS = 1200
 DEFAULT_SIZE = 128  # pixels
@@ -87,7 +87,9 @@ def _written(todo: list[Plan], arguments: tuple, workers: int) -> Iterator[None]
         workers, multiprocessing.get_context("spawn"), _start_worker, arguments
     )
     try:
-        yield from pool.map(_write_in_worker, todo, chunksize=4)
+        with starting_processes():
+            written = pool.map(_write_in_worker, todo, chunksize=4)
+        yield from written
     except BrokenProcessPool as fault:
         raise DataError(
             "a process that draws clips was ended from outside, perhaps for want of memory; give "
@@ -102,7 +104,6 @@ _worker_arguments: tuple = ()
 
 def _start_worker(*arguments):
     global _worker_arguments
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
     _worker_arguments = arguments
 
 

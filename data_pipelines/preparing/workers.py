@@ -11,6 +11,7 @@ import types
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_tracker
 
 from data_pipelines.errors import DataError
 from data_pipelines.preparing.chunks import Chunk, Record, read_chunk
@@ -69,7 +70,7 @@ def _until_one_dies(
         while pending or running:
             # Few ahead: all that are under way are suspected when a process dies.
             while pending and len(running) < workers + 1:
-                with _nothing_inherited():
+                with starting_processes():
                     future = pool.submit(read_chunk, chunks[pending[0]])
                 running[future] = pending.pop(0)
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -101,7 +102,7 @@ def _alone(chunk: Chunk) -> tuple[list[Record], bool]:
         told = dataclasses.replace(chunk, deadly=tuple(sorted(deadly.items())))
         receiver, sender = _CONTEXT.Pipe(duplex=False)
         process = _CONTEXT.Process(target=_read_and_tell, args=(told, sender), daemon=True)
-        with _nothing_inherited():
+        with starting_processes():
             process.start()
         sender.close()
         position = None
@@ -139,7 +140,6 @@ def _read_and_tell(chunk: Chunk, sender) -> None:
 
 def _begin() -> None:
     """In each new process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; one answers
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -150,15 +150,20 @@ def _end_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def _nothing_inherited() -> Iterator[None]:
-    """Processes started inside do not import the main module again.
+def starting_processes() -> Iterator[None]:
+    """Processes started inside neither import the main module again nor ever hear Ctrl-C.
 
-    It may be a script that has no `if __name__ == "__main__"` and would start over, or may have
-    been read from a pipe; and what it imports can take seconds.
+    The main module may be a script that has no `if __name__ == "__main__"` and would start over, or
+    may have been read from a pipe; and what it imports can take seconds. Ctrl-C reaches all
+    processes of a terminal, and one that is only starting would print a traceback: it is blocked
+    here, which a process inherits, and what comes meanwhile reaches this one afterwards.
     """
+    resource_tracker.ensure_running()  # or it would be started inside, and lift the blockade
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
         sys.modules["__main__"] = main
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

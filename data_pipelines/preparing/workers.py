@@ -156,14 +156,22 @@ def starting_processes() -> Iterator[None]:
     The main module may be a script that has no `if __name__ == "__main__"` and would start over, or
     may have been read from a pipe; and what it imports can take seconds. Ctrl-C reaches all
     processes of a terminal, and one that is only starting would print a traceback: it is blocked
-    here, which a process inherits, and what comes meanwhile reaches this one afterwards.
+    here, which a process inherits. This process hears it at the end, when the new one has been told
+    all that it needs.
     """
     resource_tracker.ensure_running()  # or it would be started inside, and lift the blockade
-    main = sys.modules["__main__"]
+    main, missed = sys.modules["__main__"], []
     sys.modules["__main__"] = types.ModuleType("__main__")
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    # The mask is of one thread; another may take the signal, which Python handles in the main one.
+    ours = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, lambda *_: missed.append(True)) if ours else None
     try:
         yield
     finally:
         sys.modules["__main__"] = main
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)
+        if missed:
+            signal.raise_signal(signal.SIGINT)

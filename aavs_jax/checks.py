@@ -7,26 +7,26 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from aavs_jax import tree
-from aavs_jax.batches import (
+from aavs_jax.errors import UserError
+from aavs_jax.inputs.batches import (
     eval_batches,
     evaluations,
     masks_folder,
     open_sources,
     train_batches,
 )
-from aavs_jax.errors import UserError
-from aavs_jax.method import Method, make_method
-from aavs_jax.optimizer import make_schedule
-from aavs_jax.pretrained import check_pretrained, shapes_of
-from aavs_jax.progress import say
-from aavs_jax.scoring import protocols
-from aavs_jax.starting import check_start, plan_start
+from aavs_jax.methods.method import Method, make_method
+from aavs_jax.run.progress import say
+from aavs_jax.scoring.one_pass import protocols
+from aavs_jax.state import tree
+from aavs_jax.state.optimizer import make_schedule
 from aavs_jax.train import count_steps
-from data_pipelines.avsbench import layout
+from aavs_jax.weights.pretrained import check_pretrained, shapes_of
+from aavs_jax.weights.starting import check_start, plan_start
+from data_pipelines.facts import avsbench
 from data_pipelines.loader import check_targets, labelled_clips
-from data_pipelines.request import seconds_shown
-from data_pipelines.source import ClipSource
+from data_pipelines.loading.request import seconds_shown
+from data_pipelines.prepared.source import ClipSource
 
 Config = Mapping[str, Any]
 FEW = 20  # clips: a network learns so many by heart
@@ -289,7 +289,7 @@ def check_prior_masks(
                 sampling = stage["data"]["sampling"]
                 seconds = seconds_shown(clip.labelled, clip.seconds, sampling)
                 seconds = seconds if clip.labelled else ()
-            paths = [layout.mask_path(folder, clip.subset, clip.uid, t) for t in seconds]
+            paths = [avsbench.mask_path(folder, clip.subset, clip.uid, t) for t in seconds]
             wanted += len(paths)
             there = _names_in(paths[0].parent) if paths else set()
             if lacking := [path for path in paths if path.name not in there]:

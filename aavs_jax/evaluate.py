@@ -13,16 +13,10 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from aavs_jax import (
-    dataset,
-    embeddings,
-    figures,
-    given_weights,
-    mask_pictures,
-    presentation,
-    scoring,
-)
-from aavs_jax.batches import (
+from aavs_jax.checks import check_classes, check_evaluation, check_prior_masks
+from aavs_jax.errors import UserError
+from aavs_jax.inputs import dataset, embeddings
+from aavs_jax.inputs.batches import (
     NO_OTHER,
     eval_batches,
     evaluations,
@@ -30,22 +24,23 @@ from aavs_jax.batches import (
     open_split,
     sounds_to_hear,
 )
-from aavs_jax.checks import check_classes, check_evaluation, check_prior_masks
-from aavs_jax.config_values import checked
-from aavs_jax.errors import UserError
-from aavs_jax.given_weights import Given
-from aavs_jax.mask_folders import ReadMasks, find_masks, state_of_files
-from aavs_jax.method import make_method
-from aavs_jax.models.config import AAVSConfig
-from aavs_jax.pretrained import AUDIO_ENCODER
-from aavs_jax.progress import say
-from aavs_jax.sharding import everyone_is_here, make_mesh
-from aavs_jax.tree import digest
-from aavs_jax.workdir import Workdir, read_rows
-from data_pipelines import embeddings as embedded
-from data_pipelines.embeddings import Embeddings
+from aavs_jax.methods.aavs.config import AAVSConfig
+from aavs_jax.methods.method import make_method
+from aavs_jax.plan.values import checked
+from aavs_jax.report import presentation
+from aavs_jax.run.progress import say
+from aavs_jax.run.workdir import Workdir, read_rows
+from aavs_jax.scoring import mask_pictures, one_pass, stage_scores
+from aavs_jax.scoring.mask_folders import ReadMasks, find_masks, state_of_files
+from aavs_jax.state.sharding import everyone_is_here, make_mesh
+from aavs_jax.state.tree import digest
+from aavs_jax.weights import given_weights
+from aavs_jax.weights.given_weights import Given
+from aavs_jax.weights.pretrained import AUDIO_ENCODER
 from data_pipelines.errors import tidy_path
-from data_pipelines.source import ClipSource, fingerprint
+from data_pipelines.prepared import embeddings as embedded
+from data_pipelines.prepared.embeddings import Embeddings
+from data_pipelines.prepared.source import ClipSource, fingerprint
 
 Config = Mapping[str, Any]
 Rows = list[dict[str, Any]]
@@ -175,7 +170,9 @@ def _weights_stage(
         heard = _embeddings(config, stage_name, given, source, data_dir)
     with workdir.timed(f"{stage_name} figures"):
         everything = (given.parameters, method, {"test": source}, heard, workdir, mesh)
-        rows = figures.stage_figures(config, stage_name, *everything, weights=str(given.folder))
+        rows = stage_scores.stage_figures(
+            config, stage_name, *everything, weights=str(given.folder)
+        )
     workdir.write_rows(path, rows)
     everyone_is_here(f"{stage_name} complete")
     return rows
@@ -225,7 +222,7 @@ def _masks_stage(
         say(f"[{stage_name}] asks where it sounds: every class but background counts as sounding")
     if found.others:
         say(f"[{stage_name}] {found.others} other PNG files in {folder} are ignored")
-    protocols = scoring.protocols(config)
+    protocols = one_pass.protocols(config)
     batches = eval_batches(
         config,
         stage,
@@ -233,12 +230,12 @@ def _masks_stage(
         workdir.root,
         mesh,
         prior="none",
-        nearest=scoring.needs_nearest(task, protocols),
+        nearest=one_pass.needs_nearest(task, protocols),
         masks=ReadMasks(found.files, kind, task, size, classes),
     )
-    showcase = scoring.Showcase(presentation.choose(source, config["eval"]["examples"]))
+    showcase = one_pass.Showcase(presentation.choose(source, config["eval"]["examples"]))
     stray = []
-    found_figures = scoring.score_masks(
+    found_figures = one_pass.score_masks(
         task,
         classes,
         batches,
@@ -257,7 +254,7 @@ def _masks_stage(
     labels |= {"label_size": size, "masks": str(folder)}
     facts = [("masks", folder), ("layout", found.layout), ("kind", meaning)]
     facts += [("stray pixels", f"{sum(stray)}, as background")] if sum(stray) else []
-    return scoring.to_rows(found_figures, task, source.class_names, **labels), facts
+    return one_pass.to_rows(found_figures, task, source.class_names, **labels), facts
 
 
 def _open(config: Config, workdir: Workdir) -> tuple[Mesh, Path, dict[str, ClipSource]]:

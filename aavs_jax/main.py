@@ -168,7 +168,7 @@ def _run() -> None:
             folder, kind = Path(_MASKS.value), _MASKS_KIND.value
             evaluate_masks(config, workdir, config_name(), folder, kind)
         else:
-            from aavs_jax.stepping_stones import train_and_evaluate
+            from aavs_jax.schedule import train_and_evaluate
 
             train_and_evaluate(config, workdir, config_name())
     except (UserError, DataError) as error:

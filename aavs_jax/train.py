@@ -13,16 +13,16 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from aavs_jax import tree
-from aavs_jax.checkpoint import SCORE, PhaseCheckpoints
 from aavs_jax.errors import UserError
-from aavs_jax.logging_writer import LoggingWriter
-from aavs_jax.method import Method
-from aavs_jax.optimizer import make_optimizer, make_schedule, steps_made
-from aavs_jax.progress import compiling, progress_bar, say
-from aavs_jax.sharding import put_batch, put_state, state_shardings
-from aavs_jax.stopping import SoftStop, Stopped
-from aavs_jax.train_state import TrainState
+from aavs_jax.methods.method import Method
+from aavs_jax.run.logging_writer import LoggingWriter
+from aavs_jax.run.progress import compiling, progress_bar, say
+from aavs_jax.run.stopping import SoftStop, Stopped
+from aavs_jax.state import tree
+from aavs_jax.state.checkpoint import SCORE, PhaseCheckpoints
+from aavs_jax.state.optimizer import make_optimizer, make_schedule, steps_made
+from aavs_jax.state.sharding import put_batch, put_state, state_shardings
+from aavs_jax.state.train_state import TrainState
 
 
 def train_phase(

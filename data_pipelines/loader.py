@@ -19,15 +19,15 @@ import grain
 import numpy as np
 from absl import flags
 
-from data_pipelines.augment import augmentations
-from data_pipelines.avsbench import layout
-from data_pipelines.embeddings import Embeddings
 from data_pipelines.errors import DataError
-from data_pipelines.lengths import ByLength, batch_lengths
-from data_pipelines.partners import other_sounds
-from data_pipelines.request import SILENCE, Draw, Request
-from data_pipelines.source import ClipSource, open_source
-from data_pipelines.transforms import ReadClip
+from data_pipelines.facts import avsbench
+from data_pipelines.loading.augment import augmentations
+from data_pipelines.loading.decoding import ReadClip
+from data_pipelines.loading.lengths import ByLength, batch_lengths
+from data_pipelines.loading.partners import other_sounds
+from data_pipelines.loading.request import SILENCE, Draw, Request
+from data_pipelines.prepared.embeddings import Embeddings
+from data_pipelines.prepared.source import ClipSource, open_source
 
 __all__ = [
     "ClipSource",
@@ -143,7 +143,7 @@ def train_loader(
     if shuffle:
         order = grain.MapDataset.source(members).seed(seed).shuffle()
     else:
-        rank = {subset: i for i, subset in enumerate(layout.SUBSETS)}
+        rank = {subset: i for i, subset in enumerate(avsbench.SUBSETS)}
         walk = sorted(members, key=lambda i: rank.get(source.clips[i].subset, len(rank)))
         order = grain.MapDataset.source(walk).seed(seed)
     order = order.repeat(ENDLESS)

@@ -11,19 +11,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.avs_clips.avs_clips_dataset_builder import (
+from data_pipelines.errors import DataError, lies_in, reason, remedy, tidy_path
+from data_pipelines.media import printable
+from data_pipelines.prepared.avs_clips.avs_clips_dataset_builder import (
     Builder,
     check_form,
     is_complete,
 )
-from data_pipelines.avsbench.single_plus import single_plus as make_single_plus
-from data_pipelines.errors import DataError, lies_in, reason, remedy, tidy_path
-from data_pipelines.layouts.raw import RawTable
-from data_pipelines.layouts.recognise import read_table
-from data_pipelines.media import printable
 from data_pipelines.preparing import folder_page, folder_report, jobs
 from data_pipelines.preparing.jobs import ClipFault, Job
 from data_pipelines.preparing.read import ReadOptions
+from data_pipelines.reading.layouts.single_plus import single_plus as make_single_plus
+from data_pipelines.reading.raw import RawTable
+from data_pipelines.reading.recognise import read_table
 
 __all__ = [
     "Builder",

@@ -8,11 +8,11 @@ import soundfile
 from PIL import Image
 
 from aavs_jax import checks
-from aavs_jax.batches import open_split
 from aavs_jax.errors import UserError
+from aavs_jax.inputs.batches import open_split
 from configs import avss, avss_end_to_end, s4
 from data_pipelines.prepare import prepare
-from data_pipelines.source import fingerprint, open_source
+from data_pipelines.prepared.source import fingerprint, open_source
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,14 @@
 import pytest
 from ml_collections import config_flags
 
-from aavs_jax import tree
 from aavs_jax.checks import check_patterns
-from aavs_jax.losses import LossConfig
-from aavs_jax.method import make_method
+from aavs_jax.methods.method import make_method
+from aavs_jax.methods.objectives.set_prediction import LossConfig
+from aavs_jax.state import tree
 from configs import avss, avss_end_to_end, base, binary, ms3, s4
-from data_pipelines.augment import Augmentations, augmentations
-from data_pipelines.augment_pictures import Flip
-from data_pipelines.source import Clip
+from data_pipelines.loading.augment import Augmentations, augmentations
+from data_pipelines.loading.augment_pictures import Flip
+from data_pipelines.prepared.source import Clip
 
 CONFIGS = {
     "s4": s4,

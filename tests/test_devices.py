@@ -32,12 +32,12 @@ def main(stage: dict, data_dir: str, out: Path, meshes: dict[str, int]) -> None:
     import jax
     import optax
 
-    from aavs_jax import sharding, tree
-    from aavs_jax.method import make_method
-    from aavs_jax.metrics import PROTOCOLS
-    from aavs_jax.scoring import score
+    from aavs_jax.methods.method import make_method
+    from aavs_jax.scoring.metrics import PROTOCOLS
+    from aavs_jax.scoring.one_pass import score
+    from aavs_jax.state import sharding, tree
+    from aavs_jax.state.train_state import TrainState
     from aavs_jax.train import make_train_step
-    from aavs_jax.train_state import TrainState
     from data_pipelines.loader import eval_loader, open_source
 
     sharding.SMALLEST_CUT = 2**8  # or next to nothing of so small a network would be cut
@@ -115,7 +115,7 @@ def main(stage: dict, data_dir: str, out: Path, meshes: dict[str, int]) -> None:
 @pytest.fixture(scope="module")
 def results(tiny_stage, tmp_path_factory):
     """What `main` found on one device and on all meshes of eight."""
-    from data_pipelines import audible_shapes
+    from data_pipelines.making import audible_shapes
     from data_pipelines.prepare import prepare
 
     folder = tmp_path_factory.mktemp("devices")

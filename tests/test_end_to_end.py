@@ -10,20 +10,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aavs_jax import card, metrics
-from aavs_jax.batches import train_batches
-from aavs_jax.checkpoint import PhaseCheckpoints, load_parameters, save_parameters
-from aavs_jax.logging_writer import read_metrics
-from aavs_jax.method import make_method
-from aavs_jax.models.config import AAVSConfig
-from aavs_jax.models.init import abstract_model, initial_parameters
-from aavs_jax.starting import best_parameters
+from aavs_jax.inputs.batches import train_batches
+from aavs_jax.methods.aavs.config import AAVSConfig
+from aavs_jax.methods.aavs.init import abstract_model, initial_parameters
+from aavs_jax.methods.method import make_method
+from aavs_jax.run.logging_writer import read_metrics
+from aavs_jax.scoring import metrics
+from aavs_jax.state.checkpoint import PhaseCheckpoints, load_parameters, save_parameters
+from aavs_jax.weights import card
+from aavs_jax.weights.starting import best_parameters
 from configs import avss
 from configs.base import BACKBONE_ADAPTERS, BINARY_TRAINS, SEMANTIC_TRAINS
-from data_pipelines import audible_shapes
-from data_pipelines.audible_shapes.shapes import CLASS_NAMES
-from data_pipelines.avsbench import layout
+from data_pipelines.facts import avsbench
 from data_pipelines.loader import open_source
+from data_pipelines.making import audible_shapes
+from data_pipelines.making.audible_shapes.shapes import CLASS_NAMES
 from data_pipelines.prepare import prepare
 
 SIZE = 32  # pixels of frames and labels
@@ -85,7 +86,7 @@ def test_rows(tiny_run):
     semantic = [row["metric"] for row in rows if row["stage"] == "understand"]
     assert all(semantic.count(metric) == 6 for metric in means)
     # Of single classes those that occur, in the truth or in what was predicted with a sound.
-    names = {layout.BACKGROUND, *CLASS_NAMES}
+    names = {avsbench.BACKGROUND, *CLASS_NAMES}
     for kind in kinds(rows)[5:]:
         mine = [row["metric"] for row in rows if kinds([row]) == [kind]]
         single = [metric.split("/") for metric in mine if metric not in means]
@@ -101,7 +102,7 @@ def test_masks_of_every_clip(tiny_run):
     expected = {
         f"{clip.parent.name}/{clip.name}/{second}.png"
         for clip in raw.glob("v*/*")
-        for second in range(layout.SUBSET_SECONDS[clip.parent.name])
+        for second in range(avsbench.SUBSET_SECONDS[clip.parent.name])
     }
     masks = run / "localise/masks"
     assert set(masks_in(masks)) == expected and len(expected) == 4 * (5 + 5 + 10)
@@ -118,7 +119,7 @@ def test_every_phase_has_a_card(tiny_run):
     run, flags, _ = tiny_run
     for stage, classes in (
         ("localise", ("background", "sounding")),
-        ("understand", (layout.BACKGROUND, *CLASS_NAMES)),
+        ("understand", (avsbench.BACKGROUND, *CLASS_NAMES)),
     ):
         said = card.read(run / stage / "all")
         assert said.kind == "aavs" and said.classes == classes
@@ -286,8 +287,8 @@ def test_users_folder_and_foreign_masks(prior, command, tiny_flags, folder, tmp_
     masks = tmp_path / "foreign" / "masks"
     rng = np.random.default_rng(0)
     for clip in folder.glob("v*/*"):
-        for second in range(layout.SUBSET_SECONDS[clip.parent.name]):
-            path = layout.mask_path(masks, clip.parent.name, clip.name, second)
+        for second in range(avsbench.SUBSET_SECONDS[clip.parent.name]):
+            path = avsbench.mask_path(masks, clip.parent.name, clip.name, second)
             path.parent.mkdir(parents=True, exist_ok=True)
             # Another size than ours, and grey where another tool is not sure.
             Image.fromarray(rng.integers(0, 256, (20, 28), np.uint8)).save(path)
@@ -303,7 +304,7 @@ def test_users_folder_and_foreign_masks(prior, command, tiny_flags, folder, tmp_
     assert "stage localise" not in output
     assert {row["prior"] for row in rows_of(tmp_path / "run")} == {"predicted", "true"}
     # It is these masks that are read: without one of a validation clip there is no validation.
-    layout.mask_path(masks, "v1m", "shapes00005_0", 3).unlink()
+    avsbench.mask_path(masks, "v1m", "shapes00005_0", 3).unlink()
     output = command(*flags, f"--workdir={tmp_path / 'again'}", code=2)
     assert str(masks) in output.splitlines()[-1] and "shapes00005_0" in output.splitlines()[-1]
     assert not list(folder.glob("*.partial")) and not (folder.parent / "data").exists()

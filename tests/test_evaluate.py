@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aavs_jax import card, evaluate, given_weights, metrics, pretrained
-from aavs_jax.card import Card
-from aavs_jax.checkpoint import SCORE, PhaseCheckpoints, save_parameters
+from aavs_jax import evaluate
 from aavs_jax.errors import UserError
-from aavs_jax.train_state import TrainState
+from aavs_jax.scoring import metrics
+from aavs_jax.state.checkpoint import SCORE, PhaseCheckpoints, save_parameters
+from aavs_jax.state.train_state import TrainState
+from aavs_jax.weights import card, given_weights, pretrained
+from aavs_jax.weights.card import Card
 from configs import avss, avss_end_to_end, s4
 from data_pipelines.errors import DataError
 
@@ -498,8 +500,8 @@ def passes(monkeypatch):
         )
         return []
 
-    monkeypatch.setattr("aavs_jax.figures.stage_figures", stage_figures)
-    monkeypatch.setattr("aavs_jax.presentation.present", lambda *_, **__: None)
+    monkeypatch.setattr("aavs_jax.scoring.stage_scores.stage_figures", stage_figures)
+    monkeypatch.setattr("aavs_jax.report.presentation.present", lambda *_, **__: None)
     return seen
 
 

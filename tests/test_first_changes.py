@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aavs_jax import losses
-from aavs_jax.logging_writer import read_metrics
+from aavs_jax.methods.objectives import set_prediction
+from aavs_jax.run.logging_writer import read_metrics
 
 ROOT = Path(__file__).parents[1]
 # A file with its name before it; a change; a command.
@@ -39,7 +39,7 @@ def follow(tmp_path_factory, command, tiny_flags):
             if step["name"]:
                 (folder / step["name"]).write_text(step["file"])
             elif step["change"]:
-                replace(folder / "aavs_jax/losses.py", step["change"])
+                replace(folder / "aavs_jax/methods/objectives/set_prediction.py", step["change"])
             elif step["command"].endswith(workdirs):
                 command(*shlex.split(step["command"]), *sizes, cwd=folder)
         assert done == ["name", "command", "change", "command", "name", "name", "command"]
@@ -73,12 +73,14 @@ def test_a_config_of_ones_own(checkout):
 
 def test_a_new_loss(checkout):
     """Of what is wrong about as much is left, and of what is right next to nothing."""
-    spec = importlib.util.spec_from_file_location("changed", checkout / "aavs_jax/losses.py")
+    spec = importlib.util.spec_from_file_location(
+        "changed", checkout / "aavs_jax/methods/objectives/set_prediction.py"
+    )
     changed = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(changed)
     logits, truth = np.float32([[3.0] * 4, [-3.0] * 4]), np.float32([1.0] * 4)
     (right, wrong), dice = changed._pair_losses(logits, truth, None)
-    (plain_right, plain_wrong), plain_dice = losses._pair_losses(logits, truth, None)
+    (plain_right, plain_wrong), plain_dice = set_prediction._pair_losses(logits, truth, None)
     assert 0 < right < 0.01 * plain_right and 0.9 * plain_wrong < wrong < plain_wrong
     np.testing.assert_array_equal(dice, plain_dice)
 

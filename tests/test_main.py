@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from aavs_jax.errors import UserError
-from aavs_jax.stepping_stones import train_and_evaluate
+from aavs_jax.schedule import train_and_evaluate
 from configs import avss
-from data_pipelines import audible_shapes
-from data_pipelines.avsbench import layout
 from data_pipelines.errors import DataError
+from data_pipelines.facts import avsbench
+from data_pipelines.making import audible_shapes
 from data_pipelines.prepare import main as prepare_command
 
 REPOSITORY = Path(__file__).parents[1]
@@ -220,40 +220,40 @@ def nothing_but_the_record(root) -> bool:
 
 
 def some_clip(folder) -> tuple[str, str]:
-    with open(folder / layout.METADATA_NAME, newline="") as file:
+    with open(folder / avsbench.METADATA_NAME, newline="") as file:
         row = next(row for row in csv.DictReader(file) if row["label"] == "v2")
     return row["label"], row["uid"]
 
 
 def corrupt_frame(folder):
-    path = layout.frame_path(folder, *some_clip(folder), 3)
+    path = avsbench.frame_path(folder, *some_clip(folder), 3)
     path.write_bytes(path.read_bytes()[:100])
     return f"corrupt frame: {path}"
 
 
 def missing_frame(folder):
-    path = layout.frame_path(folder, *some_clip(folder), 3)
+    path = avsbench.frame_path(folder, *some_clip(folder), 3)
     path.unlink()
     return f"frames missing in {path.parent}: 3.jpg"
 
 
 def missing_sound(folder):
-    path = layout.audio_path(folder, *some_clip(folder))
+    path = avsbench.audio_path(folder, *some_clip(folder))
     path.unlink()
     return str(path)
 
 
 def label_out_of_range(folder):
-    path = layout.rgb_label_path(folder, *some_clip(folder), 1)
+    path = avsbench.rgb_label_path(folder, *some_clip(folder), 1)
     colours = np.asarray(Image.open(path).convert("RGB")).copy()
-    colours[0, 0] = layout.palette()[200]
+    colours[0, 0] = avsbench.palette()[200]
     Image.fromarray(colours).save(path)
     return f"label value out of range: {path}"
 
 
 def no_table(folder):
-    (folder / layout.METADATA_NAME).unlink()
-    return f"{layout.METADATA_NAME} missing in {folder}"
+    (folder / avsbench.METADATA_NAME).unlink()
+    return f"{avsbench.METADATA_NAME} missing in {folder}"
 
 
 def nothing_at_all(folder):
@@ -263,7 +263,7 @@ def nothing_at_all(folder):
 
 
 def empty_table(folder):
-    path = folder / layout.METADATA_NAME
+    path = folder / avsbench.METADATA_NAME
     path.write_text(path.read_text().splitlines()[0] + "\n")
     return f"no clips in {folder}"
 

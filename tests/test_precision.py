@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from aavs_jax.method import make_method
-from data_pipelines.audible_shapes.plan import plans
-from data_pipelines.audible_shapes.scene import draw
+from aavs_jax.methods.method import make_method
 from data_pipelines.audio import log_mel_examples
+from data_pipelines.making.audible_shapes.plan import plans
+from data_pipelines.making.audible_shapes.scene import draw
 
 SEEDS = range(6)
 # The networks are compiled for a few runs: the time goes into compiling.

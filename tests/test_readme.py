@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aavs_jax import tree
-from aavs_jax.method import make_method
+from aavs_jax.methods.method import make_method
+from aavs_jax.state import tree
 from configs import avss
-from data_pipelines import audible_shapes
+from data_pipelines.making import audible_shapes
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -192,7 +192,7 @@ def reduced(text: str, checkout: Path, tiny_flags) -> list[str]:
         # What the README itself gives comes last.
         words = [*words[:3], config, *flags, *(w for w in words[3:] if w != config)]
         words.append("--config.eval.sounds=('right',)")
-    if "data_pipelines.audible_stamps" in words:
+    if words[2:4] == ["data_pipelines.make", "stamps"]:
         words += ["--clips", "30", "--size", "48"]
     return words
 

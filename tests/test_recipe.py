@@ -24,13 +24,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aavs_jax import card
-from aavs_jax.checkpoint import load_parameters
-from aavs_jax.logging_writer import read_metrics
-from aavs_jax.starting import best_parameters
+from aavs_jax.run.logging_writer import read_metrics
+from aavs_jax.state.checkpoint import load_parameters
+from aavs_jax.weights import card
+from aavs_jax.weights.starting import best_parameters
 from configs.base import BACKBONE_ADAPTERS, BINARY_TRAINS, SEMANTIC_TRAINS
-from data_pipelines import audible_shapes
-from data_pipelines.avsbench import layout
+from data_pipelines.facts import avsbench
+from data_pipelines.making import audible_shapes
 
 pytestmark = pytest.mark.slow
 
@@ -129,17 +129,17 @@ def clips(tmp_path_factory):
     source = os.environ.get("RECIPE_CLIPS")
     if source is None:
         source = audible_shapes.make(folder / "made", clips=12, size=224, progress=False)
-        names = list(json.loads((source / layout.LABEL2IDX_NAME).read_text()))
+        names = list(json.loads((source / avsbench.LABEL2IDX_NAME).read_text()))
         names += [f"class-{index}" for index in range(len(names), 71)]
         indices = {name: index for index, name in enumerate(names, start=1)}
-        (source / layout.LABEL2IDX_NAME).write_text(json.dumps(indices))
+        (source / avsbench.LABEL2IDX_NAME).write_text(json.dumps(indices))
     source, chosen = Path(source).absolute(), folder / "chosen"
     chosen.mkdir()
-    (chosen / layout.LABEL2IDX_NAME).write_bytes((source / layout.LABEL2IDX_NAME).read_bytes())
-    with open(source / layout.METADATA_NAME, newline="") as file:
+    (chosen / avsbench.LABEL2IDX_NAME).write_bytes((source / avsbench.LABEL2IDX_NAME).read_bytes())
+    with open(source / avsbench.METADATA_NAME, newline="") as file:
         rows = list(csv.DictReader(file))
-    with open(chosen / layout.METADATA_NAME, "w", newline="") as file:
-        writer = csv.DictWriter(file, layout.METADATA_COLUMNS)
+    with open(chosen / avsbench.METADATA_NAME, "w", newline="") as file:
+        writer = csv.DictWriter(file, avsbench.METADATA_COLUMNS)
         writer.writeheader()
         for split, subsets in CLIPS.items():
             for subset in subsets:
@@ -264,12 +264,12 @@ def test_figures_and_masks(recipe):
 def test_a_step_of_the_other_recipes(name, trained_on, weights, clips, tmp_path):
     """On one clip: the data has no other of this subset, nor a split val or test."""
     alone = tmp_path / "clips"
-    header, *rows = (clips / layout.METADATA_NAME).read_text().splitlines()
+    header, *rows = (clips / avsbench.METADATA_NAME).read_text().splitlines()
     (row,) = [row for row in rows if f"train,{trained_on}" in row]
     place = Path(trained_on) / row.split(",")[1]
     shutil.copytree(clips / place, alone / place)
-    shutil.copy(clips / layout.LABEL2IDX_NAME, alone)
-    (alone / layout.METADATA_NAME).write_text(f"{header}\n{row}\n")
+    shutil.copy(clips / avsbench.LABEL2IDX_NAME, alone)
+    (alone / avsbench.METADATA_NAME).write_text(f"{header}\n{row}\n")
     keys = ["order=('a',)", "phases.a.epochs=1.0"]
     run_folder = tmp_path / "run"
     run(

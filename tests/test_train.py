@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 
 import aavs_jax.train
-from aavs_jax.checkpoint import SCORE, PhaseCheckpoints, _load_on_host
 from aavs_jax.errors import UserError
-from aavs_jax.logging_writer import LoggingWriter, read_metrics
-from aavs_jax.method import Method
-from aavs_jax.optimizer import make_optimizer, make_schedule
-from aavs_jax.sharding import make_mesh, put_batch, put_state
-from aavs_jax.stopping import Stopped
+from aavs_jax.methods.method import Method
+from aavs_jax.run.logging_writer import LoggingWriter, read_metrics
+from aavs_jax.run.stopping import Stopped
+from aavs_jax.state.checkpoint import SCORE, PhaseCheckpoints, _load_on_host
+from aavs_jax.state.optimizer import make_optimizer, make_schedule
+from aavs_jax.state.sharding import make_mesh, put_batch, put_state
+from aavs_jax.state.train_state import TrainState
 from aavs_jax.train import count_steps, make_train_step, train_phase
-from aavs_jax.train_state import TrainState
 
 CLIPS, BATCH = 24, 4
 STEPS = 12

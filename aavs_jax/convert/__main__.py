@@ -16,14 +16,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from aavs_jax import card as cards
-from aavs_jax.checkpoint import PARAMETERS
 from aavs_jax.convert import accounting, engine, exporting, fitting, importing, next_commands
 from aavs_jax.convert.engine import Fate
 from aavs_jax.convert.files.placing import cannot_write, staged
 from aavs_jax.convert.importing import Source, Weights
 from aavs_jax.errors import UserError
-from aavs_jax.progress import say
+from aavs_jax.run.progress import say
+from aavs_jax.state.checkpoint import PARAMETERS
+from aavs_jax.weights import card as cards
 from data_pipelines.errors import lies_in, reason, remedy, tidy_path
 
 

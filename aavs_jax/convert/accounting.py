@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from aavs_jax import tree
-from aavs_jax.card import Card
 from aavs_jax.convert.engine import Fate
 from aavs_jax.convert.fitting import TASKS, missing_for
 from aavs_jax.convert.importing import Source, Weights
 from aavs_jax.errors import UserError
-from aavs_jax.models.config import BACKBONES
+from aavs_jax.methods.aavs.config import BACKBONES
+from aavs_jax.state import tree
+from aavs_jax.weights.card import Card
 
 # (embed_dim, depths) -> as everyone calls it: "Swin-T".
 SWINS = {

@@ -8,9 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from aavs_jax import card as cards
-from aavs_jax import tree
-from aavs_jax.card import Card
 from aavs_jax.convert import engine, files, sizes
 from aavs_jax.convert.engine import Fate
 from aavs_jax.convert.files.placing import cannot_write
@@ -25,6 +22,9 @@ from aavs_jax.convert.importing import (
 )
 from aavs_jax.convert.tables import BY_NAME, Format
 from aavs_jax.errors import UserError
+from aavs_jax.state import tree
+from aavs_jax.weights import card as cards
+from aavs_jax.weights.card import Card
 
 TARGETS = ("orbax", "aavs", "huggingface", "safetensors", "vggish", "origin")
 # Formats in which transformers loads a kind.

@@ -13,8 +13,8 @@ from aavs_jax.convert import sizes
 from aavs_jax.convert.engine import Fate
 from aavs_jax.convert.importing import AUDIO_ENCODER, Weights
 from aavs_jax.errors import UserError
-from aavs_jax.models.config import AAVSConfig
-from aavs_jax.models.init import abstract_model, initial_parameters
+from aavs_jax.methods.aavs.config import AAVSConfig
+from aavs_jax.methods.aavs.init import abstract_model, initial_parameters
 
 # The paper's networks: task -> what it decides.
 TASKS = {

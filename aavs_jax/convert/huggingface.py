@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aavs_jax.errors import UserError, shown
-from aavs_jax.models.config import AAVSConfig
+from aavs_jax.methods.aavs.config import AAVSConfig
 
 # What a config may ask for and the networks here do not compute otherwise. A field that is not
 # there has this value: transformers leaves out what equals its defaults.

@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from aavs_jax import card as cards
-from aavs_jax import tree
-from aavs_jax.card import Card
-from aavs_jax.checkpoint import PARAMETERS, load_left_over, save_parameters
 from aavs_jax.convert import engine, files, recognising, sizes
 from aavs_jax.convert.engine import Fate
 from aavs_jax.convert.files.placing import cannot_write, staged
 from aavs_jax.convert.naming import plan
 from aavs_jax.convert.tables import Format
 from aavs_jax.errors import UserError
-from aavs_jax.progress import progress_bar
+from aavs_jax.run.progress import progress_bar
+from aavs_jax.state import tree
+from aavs_jax.state.checkpoint import PARAMETERS, load_left_over, save_parameters
+from aavs_jax.weights import card as cards
+from aavs_jax.weights.card import Card
 
 CARD = "card"  # key of a safetensors file's metadata, where the file holds a folder of ours
 LEFT_OVER = "left_over/"  # before the names of what was left over, in such a file

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aavs_jax import card as cards
 from aavs_jax.convert.importing import AUDIO_ENCODER, Weights
 from aavs_jax.errors import UserError
-from aavs_jax.models.config import AAVSConfig
-from aavs_jax.pretrained import MAKING, decisive_sizes
-from aavs_jax.size_keys import flat_sizes, size_flags, without_key
+from aavs_jax.methods.aavs.config import AAVSConfig
+from aavs_jax.weights import card as cards
+from aavs_jax.weights.pretrained import MAKING, decisive_sizes
+from aavs_jax.weights.size_keys import flat_sizes, size_flags, without_key
 
 RUN = "python -m aavs_jax.main --config="
 DATA = ":/data/avsbench"  # stands for the user's folder

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from aavs_jax.card import fault_of
 from aavs_jax.convert.format import TENSORS, Format
 from aavs_jax.convert.huggingface import check_config, classes_of, huggingface_config
 from aavs_jax.convert.naming import inverse_plan
 from aavs_jax.convert.recognising import normal_names
 from aavs_jax.errors import UserError
-from aavs_jax.models.audio import AudioEncoder
-from aavs_jax.models.config import LEVELS, POINTS, AAVSConfig
-from aavs_jax.models.init import abstract_model
-from aavs_jax.models.swin import Swin
+from aavs_jax.methods.aavs.config import LEVELS, POINTS, AAVSConfig
+from aavs_jax.methods.aavs.init import abstract_model
+from aavs_jax.methods.parts.swin import Swin
+from aavs_jax.methods.parts.vggish import AudioEncoder
+from aavs_jax.weights.card import fault_of
 
 __all__ = ["classes_of", "huggingface_config", "network_of", "resize_positions", "wanted"]
 

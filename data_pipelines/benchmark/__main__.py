@@ -21,9 +21,9 @@ from tqdm import tqdm
 from data_pipelines.benchmark import measuring, public_loader
 from data_pipelines.benchmark.measuring import IMAGE_SIZE, LABEL_SIZE, Seconds, Way
 from data_pipelines.errors import DataError, tidy_path
-from data_pipelines.layouts.raw import RawClip, RawTable
-from data_pipelines.layouts.recognise import read_table
 from data_pipelines.prepare import prepare_table
+from data_pipelines.reading.raw import RawClip, RawTable
+from data_pipelines.reading.recognise import read_table
 
 NEEDED = 1000  # frames a second that AAVS takes at 384 x 384 on one H200
 PUBLIC = "the public way"

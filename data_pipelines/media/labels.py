@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines import media
-from data_pipelines.avsbench import layout
+from data_pipelines.facts import avsbench
 from data_pipelines.media import MediaError
 
 # Size of label maps in the first release, whatever the shape of the frames (width, height).
@@ -129,7 +129,7 @@ def check_size(
 def _colours(path, encoded: bytes, image: Image.Image, class_count: int) -> Label:
     pixels, foreground, stray, brightest = np.zeros(256, np.int64), 0, 0, 0
     grey = media.bits_per_channel(encoded, image) == 8 and image.mode in ("L", "LA", "RGB", "RGBA")
-    colour_of_id = layout.palette(256)
+    colour_of_id = avsbench.palette(256)
     whole = np.empty((image.height, image.width), np.uint8)
     for top, strip in _strips(image):
         colours = np.asarray(media.to_rgb(strip))
@@ -242,7 +242,7 @@ def _above(path, what: str, class_count: int) -> MediaError:
 
 def _encode_ids(ids: np.ndarray) -> bytes:
     image = Image.fromarray(ids).convert("P")
-    image.putpalette(layout.palette(256).tobytes())
+    image.putpalette(avsbench.palette(256).tobytes())
     return media.encode(image, _PNG)
 
 
@@ -269,7 +269,7 @@ def colours_to_ids(colours: np.ndarray) -> np.ndarray:
 
 
 def _id_of_high_bits() -> np.ndarray:
-    high = (layout.palette(256) >> 5).astype(np.uint16)
+    high = (avsbench.palette(256) >> 5).astype(np.uint16)
     table = np.zeros(512, np.uint8)
     table[(high[:, 0] << 6) | (high[:, 1] << 3) | high[:, 2]] = np.arange(256)
     return table

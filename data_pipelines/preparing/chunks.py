@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from data_pipelines.layouts.raw import Finding, RawClip
 from data_pipelines.preparing.read import ReadOptions, ReadResult, read_clip
+from data_pipelines.reading.raw import Finding, RawClip
 
 CLIPS = 32  # of one chunk
 _ARRAYS = ("labelled", "audio", "stereo")

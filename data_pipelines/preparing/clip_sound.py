@@ -9,9 +9,9 @@ import dataclasses
 import numpy as np
 
 from data_pipelines import audio
-from data_pipelines.layouts.folders import SUBSET as OWN_CLIPS
-from data_pipelines.layouts.raw import RawClip, Sound
 from data_pipelines.media import MediaError, sound_files
+from data_pipelines.reading.layouts.folders import SUBSET as OWN_CLIPS
+from data_pipelines.reading.raw import RawClip, Sound
 
 
 @dataclasses.dataclass(frozen=True)

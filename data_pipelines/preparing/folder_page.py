@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_pipelines.layouts.raw import RawClip, RawTable
 from data_pipelines.media.labels import IGNORED, colours_to_ids
 from data_pipelines.pages import data_uri, render
 from data_pipelines.preparing.folder_report import KINDS, completeness, in_bytes
 from data_pipelines.preparing.read import ReadOptions, read_clip
+from data_pipelines.reading.raw import RawClip, RawTable
 
 SAMPLES = 4  # clips of a subset
 FRAMES = 10  # of a clip

@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.layouts.raw import Finding, RawClip, RawTable
 from data_pipelines.media import printable
 from data_pipelines.preparing.chunks import Record
+from data_pipelines.reading.raw import Finding, RawClip, RawTable
 
 SPLITS = ("train", "val", "test")
 KINDS = ("left out", "repaired", "noticed")

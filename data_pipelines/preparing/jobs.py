@@ -20,19 +20,19 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_pipelines.avs_clips.avs_clips_dataset_builder import (
+from data_pipelines.errors import DataError, reason, remedy, tidy_path
+from data_pipelines.prepared.avs_clips.avs_clips_dataset_builder import (
     Builder,
     Content,
     build,
     clear,
     is_complete,
 )
-from data_pipelines.errors import DataError, reason, remedy, tidy_path
-from data_pipelines.layouts.raw import RawClip, RawTable
 from data_pipelines.preparing.chunks import CLIPS, Chunk, Record, examples
 from data_pipelines.preparing.folder_report import gather
 from data_pipelines.preparing.read import ReadOptions
 from data_pipelines.preparing.workers import read_chunks
+from data_pipelines.reading.raw import RawClip, RawTable
 
 SPLITS = ("train", "val", "test")
 FEW = 64  # clips that are read by this process alone: others take a second to start

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import audio, media
-from data_pipelines.layouts.names import leads_outside
-from data_pipelines.layouts.raw import Finding, RawClip
 from data_pipelines.media import MediaError, labels, video_files
 from data_pipelines.preparing import clip_sound
+from data_pipelines.reading.names import leads_outside
+from data_pipelines.reading.raw import Finding, RawClip
 
 SILENCE_TOLERANCE = 1e-3  # of log-mel values, around those of digital silence
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aavs_jax import card as cards
-from aavs_jax.checkpoint import SCORE, PhaseCheckpoints, load_left_over
 from aavs_jax.convert import exporting, importing, sizes
 from aavs_jax.errors import UserError
-from aavs_jax.models.config import AAVSConfig
-from aavs_jax.models.init import abstract_model, initial_parameters
+from aavs_jax.methods.aavs.config import AAVSConfig
+from aavs_jax.methods.aavs.init import abstract_model, initial_parameters
+from aavs_jax.state.checkpoint import SCORE, PhaseCheckpoints, load_left_over
+from aavs_jax.weights import card as cards
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -204,7 +204,7 @@ def test_a_trained_phase(convert, published, same, tmp_path):
     """<run>/<stage>/<phase>: the best of its checkpoints, under the names of AAVS."""
     import optax
 
-    from aavs_jax.train_state import TrainState
+    from aavs_jax.state.train_state import TrainState
 
     convert(published["aavs_s4"], "--out", tmp_path / "start")
     parameters, card = cards.weights(tmp_path / "start")

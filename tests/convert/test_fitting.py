@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from aavs_jax.card import Card
 from aavs_jax.convert import engine, fitting, sizes
 from aavs_jax.convert.engine import Fate
 from aavs_jax.convert.importing import Weights
 from aavs_jax.convert.tables import BY_NAME
 from aavs_jax.errors import UserError
+from aavs_jax.weights.card import Card
 
 SWIN = {
     "backbone": {

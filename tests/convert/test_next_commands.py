@@ -12,17 +12,17 @@ import pytest
 from absl import flags as absl_flags
 from ml_collections import config_flags
 
-from aavs_jax import card
-from aavs_jax.card import Card
-from aavs_jax.checkpoint import save_parameters
 from aavs_jax.checks import check_schedule
 from aavs_jax.convert import next_commands, sizes
 from aavs_jax.convert.__main__ import main as convert_main
-from aavs_jax.models.config import BACKBONES
-from aavs_jax.pretrained import decisive_sizes
-from aavs_jax.size_keys import flat_sizes, preset_of
+from aavs_jax.methods.aavs.config import BACKBONES
+from aavs_jax.state.checkpoint import save_parameters
+from aavs_jax.weights import card
+from aavs_jax.weights.card import Card
+from aavs_jax.weights.pretrained import decisive_sizes
+from aavs_jax.weights.size_keys import flat_sizes, preset_of
 from configs import avss, avss_end_to_end, ms3, s4
-from data_pipelines import audible_shapes
+from data_pipelines.making import audible_shapes
 
 CONFIGS = {"s4": s4, "ms3": ms3, "avss": avss, "avss_end_to_end": avss_end_to_end}
 SOUND = {"audio": {"blocks": [[4], [4], [4], [4]], "fully_connected": [16, 8], "channels": 1}}

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from aavs_jax import card as cards
-from aavs_jax.checkpoint import load_left_over
+from aavs_jax.state.checkpoint import load_left_over
+from aavs_jax.weights import card as cards
 
 # A file -> the option that gives it back.
 BACK = {

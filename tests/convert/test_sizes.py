@@ -11,13 +11,13 @@ import torch
 import transformers
 from safetensors.numpy import load_file, save_file
 
-from aavs_jax.card import WIDEST
 from aavs_jax.convert import engine, sizes
 from aavs_jax.convert.format import TENSORS
 from aavs_jax.convert.naming import plan
 from aavs_jax.convert.tables import BY_NAME
 from aavs_jax.errors import UserError
-from aavs_jax.models.config import AAVSConfig
+from aavs_jax.methods.aavs.config import AAVSConfig
+from aavs_jax.weights.card import WIDEST
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 BACKBONE = {

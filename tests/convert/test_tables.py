@@ -17,9 +17,9 @@ from aavs_jax.convert import engine, sizes
 from aavs_jax.convert.format import MODULES, TENSORS
 from aavs_jax.convert.naming import pattern, plan, tensor_rows
 from aavs_jax.convert.tables import BY_NAME, FORMATS
-from aavs_jax.models.audio import AudioEncoder
-from aavs_jax.models.config import AudioConfig, SwinConfig
-from aavs_jax.models.swin import Swin
+from aavs_jax.methods.aavs.config import AudioConfig, SwinConfig
+from aavs_jax.methods.parts.swin import Swin
+from aavs_jax.methods.parts.vggish import AudioEncoder
 
 PARITY = pathlib.Path(__file__).parents[1] / "parity"
 SWIN = {"embed_dim": 8, "depths": [1, 2, 1, 1], "num_heads": [1, 2, 2, 4], "window_size": 3}

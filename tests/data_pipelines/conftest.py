@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from data_pipelines.avsbench import layout
+from data_pipelines.facts import avsbench
 from data_pipelines.prepare import prepare
 
 CLASSES = ("background", "cat", "dog", "emergency-car", "horse")
@@ -43,33 +43,35 @@ def tone(number: int, second: int) -> float:
 def write_folder(root, clips=CLIPS, size=SIZE):
     """Writes the clips. The left half of every label is the clip's first class."""
     root.mkdir(parents=True)
-    (root / layout.LABEL2IDX_NAME).write_text(json.dumps({c: i for i, c in enumerate(CLASSES, 1)}))
-    with (root / layout.METADATA_NAME).open("w", newline="") as file:
+    (root / avsbench.LABEL2IDX_NAME).write_text(
+        json.dumps({c: i for i, c in enumerate(CLASSES, 1)})
+    )
+    with (root / avsbench.METADATA_NAME).open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(layout.METADATA_COLUMNS)
+        table.writerow(avsbench.METADATA_COLUMNS)
         for subset, uid, split, objects in clips:
             table.writerow(["v", uid, 0, 0, objects, split, subset])
-    palette = layout.palette(256)
+    palette = avsbench.palette(256)
     for number, (subset, uid, split, objects) in enumerate(clips):
-        folder = layout.clip_dir(root, subset, uid)
+        folder = avsbench.clip_dir(root, subset, uid)
         (folder / "frames").mkdir(parents=True)
         (folder / "labels_rgb").mkdir()
-        seconds = layout.SUBSET_SECONDS[subset]
+        seconds = avsbench.SUBSET_SECONDS[subset]
         first = objects.replace(" ", "").split("_")[0]
         class_id = CLASSES.index(first) if first in CLASSES else 0
         for t in range(seconds):
             frame = np.full((size, size, 3), colour_of(number, t), np.uint8)
             # PNG under half of the names: readers go by content and take either suffix.
-            path = layout.frame_path(root, subset, uid, t)
+            path = avsbench.frame_path(root, subset, uid, t)
             Image.fromarray(frame).save(path.with_suffix(".png") if number % 2 else path)
-        for t in range(layout.labelled_seconds(subset, split)):
+        for t in range(avsbench.labelled_seconds(subset, split)):
             label = np.zeros((size, size, 3), np.uint8)
             label[:, : size // 2] = palette[class_id]
-            Image.fromarray(label).save(layout.rgb_label_path(root, subset, uid, t))
+            Image.fromarray(label).save(avsbench.rgb_label_path(root, subset, uid, t))
         times = np.arange(16000) / 16000
         sound = [0.3 * np.sin(2 * np.pi * tone(number, t) * times) for t in range(seconds)]
         soundfile.write(
-            layout.audio_path(root, subset, uid), np.concatenate(sound), 16000, subtype="PCM_16"
+            avsbench.audio_path(root, subset, uid), np.concatenate(sound), 16000, subtype="PCM_16"
         )
     return root
 
@@ -121,8 +123,8 @@ def masks_dir(raw_dir, tmp_path_factory):
     """Predicted masks of every frame, 24x24: value 10 * second + row number of the clip + 2."""
     root = tmp_path_factory.mktemp("masks")
     for number, (subset, uid, _, _) in enumerate(CLIPS):
-        for t in range(layout.SUBSET_SECONDS[subset]):
-            path = layout.mask_path(root, subset, uid, t)
+        for t in range(avsbench.SUBSET_SECONDS[subset]):
+            path = avsbench.mask_path(root, subset, uid, t)
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.full((24, 24), 10 * t + number + 2, np.uint8)).save(path)
     return root

@@ -9,12 +9,12 @@ import sys
 import numpy as np
 import pytest
 
-from data_pipelines import audible_shapes
 from data_pipelines.benchmark import __main__ as benchmark
 from data_pipelines.benchmark import measuring, public_loader
 from data_pipelines.benchmark.measuring import Seconds
 from data_pipelines.errors import DataError
-from data_pipelines.layouts.recognise import read_table
+from data_pipelines.making import audible_shapes
+from data_pipelines.reading.recognise import read_table
 
 
 @pytest.fixture(scope="module")

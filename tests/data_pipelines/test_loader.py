@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from data_pipelines import audio
-from data_pipelines.avsbench import layout
 from data_pipelines.errors import DataError
+from data_pipelines.facts import avsbench
 from data_pipelines.loader import eval_loader, open_source, train_loader
-from data_pipelines.partners import other_sounds
+from data_pipelines.loading.partners import other_sounds
 from data_pipelines.prepare import prepare
-from data_pipelines.source import Clip
+from data_pipelines.prepared.source import Clip
 
 SIZES = dict(image_size=16, label_size=8)
 FLIPS = {"flip": 0.5}
@@ -294,7 +294,7 @@ def test_training_faults(train, masks_dir, tmp_path):
 def test_a_prior_of_0_and_1_is_refused(train, tmp_path):
     for clip in train.clips:
         for second in range(clip.seconds):
-            path = layout.mask_path(tmp_path, clip.subset, clip.uid, second)
+            path = avsbench.mask_path(tmp_path, clip.subset, clip.uid, second)
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.eye(8, dtype=np.uint8)).save(path)
     with pytest.raises(DataError, match=r"\.png holds only 0 and 1: write masks as grey PNG"):
@@ -456,7 +456,9 @@ class Ones(grain.transforms.Map):
 
 def test_predictions_from_elsewhere_need_neither_frames_nor_sounds(test, monkeypatch):
     for name in ("decode_frame", "silence_example"):
-        monkeypatch.setattr(f"data_pipelines.transforms.{name}", lambda *_: pytest.fail("decoded"))
+        monkeypatch.setattr(
+            f"data_pipelines.loading.decoding.{name}", lambda *_: pytest.fail("decoded")
+        )
     options = dict(SIZES, task="semantic", frames_per_batch=20)
     batches = list(eval_loader(test, **{**options, "image_size": None}, masks=Ones()))
     assert {clip for batch in batches for clip in batch["ids"]} >= {c.name for c in test.clips}

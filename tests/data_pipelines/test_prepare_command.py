@@ -16,14 +16,14 @@ import pytest
 import soundfile
 from PIL import Image
 
-from data_pipelines.avsbench import layout
-from data_pipelines.layouts.raw import Finding, RawClip, RawTable, Sound
-from data_pipelines.layouts.recognise import read_table
+from data_pipelines.facts import avsbench
 from data_pipelines.prepare import main, prepare, prepare_table
+from data_pipelines.prepared.source import open_source, splits
 from data_pipelines.preparing import chunks, folder_page, folder_report
 from data_pipelines.preparing.chunks import Chunk, Record, read_chunk
 from data_pipelines.preparing.read import ReadOptions
-from data_pipelines.source import open_source, splits
+from data_pipelines.reading.raw import Finding, RawClip, RawTable, Sound
+from data_pipelines.reading.recognise import read_table
 
 ROOT = Path(__file__).parents[2]
 MANY = 70  # clips: three chunks
@@ -35,7 +35,7 @@ def many(make_folder, tmp_path_factory):
     splits = ("train", "val", "test")
     rows = [("v1s", f"s{i}_0_5000", splits[i % 3], "dog") for i in range(MANY)]
     folder = make_folder(tmp_path_factory.mktemp("many") / "raw", rows, 16)
-    layout.audio_path(folder, "v1s", "s50_0_5000").unlink()
+    avsbench.audio_path(folder, "v1s", "s50_0_5000").unlink()
     return folder
 
 
@@ -179,7 +179,7 @@ def test_changed_and_damaged_chunks_are_read_again(small_raw_dir, tmp_path):
     told = []
     first = read_chunk(chunk, told.append)
     assert told == [0, 1, 2] and read_chunk(chunk, told.append) == first and told == [0, 1, 2]
-    sound = layout.audio_path(small_raw_dir, "v1m", "b")
+    sound = avsbench.audio_path(small_raw_dir, "v1m", "b")
     sound.write_bytes(b"no sound")
     assert [record.left_out for record in read_chunk(chunk, told.append)] == [False, True, False]
     assert told == [0, 1, 2] * 2
@@ -207,7 +207,7 @@ def test_a_fault_nobody_foresaw_leaves_one_clip_out(small_raw_dir, monkeypatch):
 
 
 def spoil(folder):
-    layout.audio_path(folder, "v1m", "c").write_bytes(b"RIFF")
+    avsbench.audio_path(folder, "v1m", "c").write_bytes(b"RIFF")
 
 
 def test_a_bad_clip_among_good_ones(small_raw_dir, tmp_path, capsys):
@@ -243,7 +243,7 @@ def test_strict_leaves_nothing(small_raw_dir, tmp_path, capsys):
 
 
 def test_strict_minds_what_the_table_leaves_out(small_raw_dir, tmp_path, capsys):
-    with (small_raw_dir / layout.METADATA_NAME).open("a") as file:
+    with (small_raw_dir / avsbench.METADATA_NAME).open("a") as file:
         file.write("v,d,0,0,dog,exam,v1m\n")
     assert main([str(small_raw_dir), "--dry-run"]) == 3
     assert main([str(small_raw_dir), "--dry-run", "--strict"]) == 2

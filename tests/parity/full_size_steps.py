@@ -189,9 +189,9 @@ def run_ours(folder: Path, plain: bool) -> dict:
     import jax
     from flax import nnx
 
-    from aavs_jax import card
-    from aavs_jax.models.config import AAVSConfig
-    from aavs_jax.models.init import abstract_model
+    from aavs_jax.methods.aavs.config import AAVSConfig
+    from aavs_jax.methods.aavs.init import abstract_model
+    from aavs_jax.weights import card
 
     start = time.perf_counter()
     parameters, told = card.weights(folder / "ours")

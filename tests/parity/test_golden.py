@@ -16,11 +16,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from aavs_jax import losses
-from aavs_jax.metrics import stepping_stones
-from aavs_jax.models import readout
-from aavs_jax.models.config import AAVSConfig
-from aavs_jax.models.init import abstract_model
+from aavs_jax.methods.aavs.config import AAVSConfig
+from aavs_jax.methods.aavs.init import abstract_model
+from aavs_jax.methods.objectives import mask_classification, set_prediction
+from aavs_jax.scoring.metrics import stepping_stones
 from data_pipelines import audio
 
 ACTIVATIONS = 1e-4
@@ -92,9 +91,9 @@ def model_config(golden) -> AAVSConfig:
     )
 
 
-def loss_config(golden) -> losses.LossConfig:
+def loss_config(golden) -> set_prediction.LossConfig:
     sizes = json.loads(str(golden["config_json"]))
-    return losses.LossConfig(
+    return set_prediction.LossConfig(
         class_weight=sizes["class_weight"],
         mask_weight=sizes["mask_weight"],
         dice_weight=sizes["dice_weight"],
@@ -154,7 +153,7 @@ def replay(network_golden, checkpoint_names):
     )
     prior = golden.get("sounding_mask")
     frames = np.moveaxis(golden["pixel_values"], 1, -1)
-    targets = losses.make_targets(
+    targets = set_prediction.make_targets(
         golden["segmentation"],
         max_targets=loss_config(golden).max_targets,
         num_classes=loss_config(golden).max_targets,
@@ -165,7 +164,7 @@ def replay(network_golden, checkpoint_names):
 
     def objective(parameters, draws):
         outputs = network(parameters)
-        return losses.set_prediction_loss(
+        return set_prediction.set_prediction_loss(
             outputs["class_logits"],
             outputs["mask_logits"],
             targets,
@@ -180,7 +179,7 @@ def replay(network_golden, checkpoint_names):
         draws = split_draws(golden, predictions, len(frames))
         matching = np.stack([draw["matching"] for draw in draws])
         query = np.asarray(
-            losses.assignments(
+            set_prediction.assignments(
                 outputs["class_logits"],
                 outputs["mask_logits"],
                 targets,
@@ -199,7 +198,7 @@ def replay(network_golden, checkpoint_names):
             jax.value_and_grad(objective, has_aux=True), compiler_options=COMPILER
         )(parameters, draws)
         size = golden["post/scores"].shape[2:]
-        scores = readout.class_scores(
+        scores = mask_classification.class_scores(
             outputs["class_logits"][-1], outputs["mask_logits"][-1], READOUT_FRAME, size
         )
     return types.SimpleNamespace(
@@ -261,7 +260,7 @@ def test_readout(replay):
     scores = replay.golden["post/scores"]
     check([("post/scores", channels_first(replay.scores), scores)], ACTIVATIONS)
     if "post/semantic" in replay.golden:
-        semantic = np.asarray(readout.semantic_prediction(replay.scores))
+        semantic = np.asarray(mask_classification.semantic_prediction(replay.scores))
         np.testing.assert_array_equal(semantic, replay.golden["post/semantic"])
 
 
@@ -336,7 +335,9 @@ def test_log_mel(audio_golden):
 def test_binary_metrics(audio_golden):
     pairs = []
     for index, clip in enumerate(numbered(audio_golden, "binary")):
-        mask, fmap = readout.binary_prediction(jnp.moveaxis(jnp.asarray(clip["scores"]), 1, -1))
+        mask, fmap = mask_classification.binary_prediction(
+            jnp.moveaxis(jnp.asarray(clip["scores"]), 1, -1)
+        )
         valid = np.ones((1, len(mask)), bool)
         state = stepping_stones.binary_update(
             stepping_stones.binary_init(), fmap[None], mask[None], clip["target"][None], valid

@@ -8,8 +8,8 @@ import transformers
 from flax import nnx
 from safetensors.numpy import load_file
 
-from aavs_jax.models.config import SwinConfig
-from aavs_jax.models.swin import Swin
+from aavs_jax.methods.aavs.config import SwinConfig
+from aavs_jax.methods.parts.swin import Swin
 
 PREFIX = "model.model.pixel_level_module.encoder."
 SIZES = {"embed_dim": 12, "depths": (2, 1, 2, 1), "num_heads": (1, 2, 3, 4), "window_size": 3}

@@ -13,13 +13,13 @@ import optax
 import pytest
 import torch
 
-from aavs_jax import tree
-from aavs_jax.method import make_method
-from aavs_jax.optimizer import make_optimizer, make_schedule
-from aavs_jax.sharding import make_mesh, put_batch, put_state
-from aavs_jax.starting import plan_start
+from aavs_jax.methods.method import make_method
+from aavs_jax.state import tree
+from aavs_jax.state.optimizer import make_optimizer, make_schedule
+from aavs_jax.state.sharding import make_mesh, put_batch, put_state
+from aavs_jax.state.train_state import TrainState
 from aavs_jax.train import make_train_step
-from aavs_jax.train_state import TrainState
+from aavs_jax.weights.starting import plan_start
 from configs import avss
 
 STEPS = 3

@@ -1,0 +1,1 @@
+"""AAVS, the network of Stepping Stones (ECCV 2024)."""

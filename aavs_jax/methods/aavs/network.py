@@ -1,0 +1,115 @@
+"""AAVS, the network of Stepping Stones (ECCV 2024): how the parts join. Read this file first.
+
+    frames --> backbone --> pixel decoder --> levels, mask features --+
+                                                                      +--> decoder --> predictions
+    sound --> audio encoder --> audio MLP ----------------------------+
+
+The pixels never hear: sound enters as the content of the queries, and the decoder's queries find in
+the frame what matches. The semantic network is also told by a prior mask where it sounds.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from aavs_jax.methods.aavs.config import AAVSConfig
+from aavs_jax.methods.aavs.pixel_decoder import PixelDecoder
+from aavs_jax.methods.aavs.transformer_decoder import Decoder
+from aavs_jax.methods.parts.initializers import FanInUniform
+from aavs_jax.methods.parts.layers import Dense, resize_bilinear
+from aavs_jax.methods.parts.swin import Swin
+from aavs_jax.methods.parts.vggish import AudioEncoder
+
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of ImageNet's red, green and blue
+STD = np.array([0.229, 0.224, 0.225], np.float32)
+
+
+class AAVS(nnx.Module):
+    """Frames and their sound -> Q class distributions and Q masks for each frame.
+
+    A new instance holds zeros; `init.py` draws initial values.
+    """
+
+    def __init__(self, config: AAVSConfig):
+        self.config = config
+        self.audio_encoder = AudioEncoder(config.audio, config.dtype)
+        self.audio_proj = AudioProjection(config)
+        self.backbone = Swin(config.backbone, config.dtype)
+        self.pixel_decoder = PixelDecoder(config)
+        self.decoder = Decoder(config)
+
+    def __call__(
+        self,
+        frames: jax.Array,
+        audio: jax.Array,
+        prior_mask: jax.Array | None = None,
+        *,
+        rngs: nnx.Rngs | None = None,
+        taps: bool = False,
+    ) -> dict[str, Any]:
+        """One prediction for each frame.
+
+        Args:
+          frames: uint8 [N,H,W,3], or float, normalised already.
+          audio: log-mel examples [N,96,64], one per frame (of two channels [N,96,64,2]), or their
+            embeddings [N,E].
+          prior_mask: float [N,G,G'] in [0,1], any size: where it sounds. Needed if and only if the
+            configuration has a prior.
+          rngs: with a 'dropout' stream: drop-path is active. None: deterministic.
+          taps: also return what lies between the parts.
+
+        Returns:
+          class_logits float32 [D,N,Q,K+1], last class "no object"; mask_logits float32 [D,N,Q,h,w]
+          at stride 4. D predictions, one before each decoder layer and the output, which is last.
+          With taps also backbone (strides 4, 8, 16, 32), multi_scale (32, 16, 8) and mask_features
+          (4, before the prior is added), all float32 [N,h,w,.].
+
+        Raises:
+          ValueError: if the prior mask is missing, or given to a network that has no use for it.
+        """
+        if (prior_mask is not None) != self.config.prior:
+            raise ValueError(
+                "this network needs a prior mask (config.prior is True)"
+                if self.config.prior
+                else "this network takes no prior mask (config.prior is False)"
+            )
+        if frames.dtype == jnp.uint8:
+            frames = (frames.astype(jnp.float32) / 255 - MEAN) / STD
+        embeddings = audio if audio.ndim == 2 else self.audio_encoder(audio)
+
+        maps = self.backbone(frames, rngs=rngs)
+        levels, mask_features = self.pixel_decoder(maps)
+        fused = mask_features
+        if prior_mask is not None:
+            prior_mask = prior_mask.astype(jnp.float32)
+            prior = resize_bilinear(prior_mask, mask_features.shape[1:3], axes=(1, 2))
+            fused = mask_features + prior[..., None]
+        class_logits, mask_logits = self.decoder(
+            levels, fused, self.audio_proj(embeddings), prior_mask
+        )
+
+        outputs = {"class_logits": class_logits, "mask_logits": mask_logits}
+        if taps:
+            outputs |= {"backbone": maps, "multi_scale": levels, "mask_features": mask_features}
+        return outputs
+
+
+class AudioProjection(nnx.Module):
+    """The audio MLP: from the audio embedding to the width of the queries."""
+
+    def __init__(self, config: AAVSConfig):
+        inputs, hidden = config.audio.fully_connected[-1], config.audio_hidden
+
+        def layer(size: int, outputs: int) -> Dense:
+            fan_in = FanInUniform(size)
+            return Dense(size, outputs, kernel_init=fan_in, bias_init=fan_in, dtype=config.dtype)
+
+        self.hidden = layer(inputs, hidden)
+        self.output = layer(hidden, config.feature_size)
+
+    def __call__(self, embeddings: jax.Array) -> jax.Array:
+        """[N,E] -> [N,C]."""
+        return self.output(jax.nn.relu(self.hidden(embeddings)))

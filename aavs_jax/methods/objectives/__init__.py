@@ -1,0 +1,1 @@
+"""Losses, and how a network's output is read."""

@@ -1,0 +1,353 @@
+"""The set-prediction loss of AAVS (docs/method.md, section 3; Mask2Former, sections 3.2 and 4.1).
+
+All D predictions of the network (one before each decoder layer, one after the last) are treated
+alike: match queries to the classes present in a frame, then classification, mask cross-entropy
+and dice. Everything has a fixed shape and runs on the device. Masks are compared at points: either
+drawn as the paper does, or, with `LossConfig.grid`, all points of a regular grid.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aavs_jax.methods.objectives import matching, point_sampling
+
+IGNORED = 255  # in label maps: a pixel that counts for nothing
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Weights and sampling of the loss; defaults are the paper's.
+
+    Attributes:
+        class_weight, mask_weight, dice_weight: weights of the three terms. (The matching cost has
+            weights of its own, fixed in `aavs_jax.methods.objectives.matching`.)
+        no_object_weight: weight of the "no object" class within the class term.
+        num_points: P, points per mask.
+        oversample_ratio: candidates drawn per point kept.
+        importance_ratio: share of the P points taken from the most uncertain candidates.
+        grid: 0 for random points; otherwise grid x grid regular points replace all of them.
+        max_targets: M, targets kept per frame.
+        ignores: whether label maps may have IGNORED pixels, which then take no part in mask and
+            dice terms and matching costs. Where there are none it changes nothing but the time.
+    """
+
+    class_weight: float = 2.0
+    mask_weight: float = 5.0
+    dice_weight: float = 5.0
+    no_object_weight: float = 0.1
+    num_points: int = 12544
+    oversample_ratio: float = 3.0
+    importance_ratio: float = 0.75
+    grid: int = 0
+    max_targets: int = 16
+    ignores: bool = False
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "LossConfig":
+        """Builds the config from plain values; an unknown key is a ValueError naming it."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(
+                f"unknown loss setting {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+            )
+        return cls(**values)
+
+
+class Targets(NamedTuple):
+    """What a frame shows: its classes in ascending order, padded to M, and its label map.
+
+    Masks are never stored. The mask of target m is `labels == classes[m]`, evaluated only where
+    it is looked at: at 384 x 384 the masks themselves would be M times the label map.
+    """
+
+    classes: jax.Array  # int32 [N, M], 0 where padded
+    present: jax.Array  # bool [N, M]
+    labels: jax.Array  # integer [N, H, W]
+
+
+def make_targets(
+    labels: jax.Array, max_targets: int, num_classes: int, size: tuple[int, int] | None = None
+) -> Targets:
+    """Finds the classes present in each label map, background (class 0) included.
+
+    Args:
+        labels: integer [N, G, G'], class ids. Ids of `num_classes` and above, among them IGNORED,
+            belong to no target.
+        max_targets: M. A map with more classes keeps its M lowest ids: whoever makes the batch has
+            to choose M large enough.
+        num_classes: K, counted with background; at most IGNORED.
+        size: (H, W) to which the maps are brought by nearest neighbour (pixel centres, as Pillow
+            does), the size of the frames the network sees; None leaves them as they are.
+
+    Returns:
+        Targets with labels [N, H, W].
+    """
+    labels = jnp.asarray(labels)
+    shown = (labels[:, None] == jnp.arange(num_classes)[None, :, None, None]).any(axis=(2, 3))
+    classes = jnp.sort(jnp.where(shown, jnp.arange(num_classes), num_classes), axis=1)
+    classes = jnp.pad(
+        classes[:, :max_targets],
+        ((0, 0), (0, max(0, max_targets - num_classes))),
+        constant_values=num_classes,
+    )
+    present = classes < num_classes
+    if size is not None:
+        labels = labels[:, _nearest(labels.shape[1], size[0])]
+        labels = labels[:, :, _nearest(labels.shape[2], size[1])]
+    return Targets(jnp.where(present, classes, 0).astype(jnp.int32), present, labels)
+
+
+def _nearest(source: int, target: int) -> np.ndarray:
+    """For each of `target` pixels the source pixel its centre falls into; exact in integers."""
+    return (2 * np.arange(target) + 1) * source // (2 * target)
+
+
+def frame_weights(
+    labels: jax.Array, labelled: jax.Array, valid: jax.Array, drop_empty_clips: bool
+) -> jax.Array:
+    """Which frames count in the loss.
+
+    A frame of which every pixel is IGNORED does not.
+
+    Args:
+        labels: integer [B, T, H, W].
+        labelled: bool [B, T], frames that have a label map.
+        valid: bool [B, T], frames that exist (not padding).
+        drop_empty_clips: the MS3 rule: a clip that is background, or IGNORED, in all its counted
+            frames contributes nothing.
+
+    Returns:
+        float32 [B, T], 1 or 0.
+    """
+    labels = jnp.asarray(labels)
+    counted = labels != IGNORED
+    counts = jnp.asarray(labelled, bool) & jnp.asarray(valid, bool) & counted.any(axis=(2, 3))
+    if drop_empty_clips:
+        sounding = ((labels != 0) & counted).any(axis=(2, 3)) & counts
+        counts &= sounding.any(axis=1, keepdims=True)
+    return counts.astype(jnp.float32)
+
+
+def assignments(
+    class_logits: jax.Array,
+    mask_logits: jax.Array,
+    targets: Targets,
+    config: LossConfig,
+    *,
+    key: jax.Array | None = None,
+    draws: dict[str, jax.Array] | None = None,
+) -> jax.Array:
+    """Matches queries to targets, for every prediction and frame. No gradient passes.
+
+    Args:
+        class_logits: float [D, N, Q, K+1].
+        mask_logits: float [D, N, Q, h, w].
+        targets: of N frames.
+        config: sampling.
+        key: random key; the same key in `set_prediction_loss` gives the same matching.
+        draws: instead of `key`; only its "matching" is used. See `set_prediction_loss`.
+
+    Returns:
+        int32 [D, N, M], the query of each target, -1 for targets without one (padding).
+    """
+    class_logits = jax.lax.stop_gradient(class_logits).astype(jnp.float32)
+    mask_logits = jax.lax.stop_gradient(mask_logits).astype(jnp.float32)
+    if config.grid:
+        logits = point_sampling.to_grid(mask_logits, config.grid)
+        truth = _targets_on_grid(targets, config.grid)
+        share = _counted_on_grid(targets, config)
+        per_frame = jax.vmap(matching.pairwise_cost)
+        cost = jax.vmap(per_frame, (0, 0, None, None, None))(
+            class_logits, logits, truth, targets.classes, share
+        )
+    else:
+
+        def frame_cost(class_logits, mask_logits, source, classes, labels):
+            points = point_sampling.draw(source, "matching", (config.num_points, 2))
+            logits = point_sampling.sample_maps(mask_logits, points)
+            truth = point_sampling.sample_equal(labels, classes[:, None], points)
+            share = _counted_at(labels, points, config)
+            return matching.pairwise_cost(class_logits, logits, truth, classes, share)
+
+        source = point_sampling.random_source(class_logits.shape[:2], key, draws, ("matching",))
+        # One prediction after the other: [N, Q, P] at full size is 50 MB for each of them.
+        cost = jax.lax.map(
+            lambda d: jax.vmap(frame_cost)(*d, targets.classes, targets.labels),
+            (class_logits, mask_logits, source),
+        )
+    predictions, frames, queries, slots = cost.shape
+    present = jnp.broadcast_to(targets.present, (predictions, frames, slots))
+    query = matching.match(cost.reshape(-1, queries, slots), present.reshape(-1, slots))
+    return query.reshape(predictions, frames, slots)
+
+
+def set_prediction_loss(
+    class_logits: jax.Array,
+    mask_logits: jax.Array,
+    targets: Targets,
+    weight: jax.Array,
+    config: LossConfig,
+    *,
+    key: jax.Array | None = None,
+    draws: dict[str, jax.Array] | None = None,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The loss of all predictions, summed.
+
+    Random points come from `key`, separately for every prediction, frame and target, so padding
+    frames or targets behind the real ones does not change what the real ones draw. Or they are
+    handed in as `draws`, (x, y) in [0, 1]: "matching" float32 [D, N, P, 2], "candidates"
+    [D, N, M, int(oversample_ratio * P), 2] and "fresh" [D, N, M, P - int(importance_ratio * P), 2].
+    With `config.grid` neither is needed.
+
+    Args:
+        class_logits: float [D, N, Q, K+1], the last class meaning "no object".
+        mask_logits: float [D, N, Q, h, w].
+        targets: of N frames; see `make_targets`.
+        weight: bool or float [N]; a frame of weight 0 enters neither a sum nor a normaliser.
+        config: weights and sampling.
+        key: random key.
+        draws: the random numbers themselves.
+
+    Returns:
+        (total, terms): a float32 scalar and {"class", "mask", "dice"}, each float32 [D] and already
+        weighted, of which total is the sum. Zero if no frame counts. Not finite if the logits of a
+        frame that counts are not.
+
+    Raises:
+        ValueError: random points are asked for but neither `key` nor `draws` is given.
+    """
+    class_logits = class_logits.astype(jnp.float32)
+    mask_logits = mask_logits.astype(jnp.float32)
+    weight = jnp.asarray(weight).astype(jnp.float32)
+    targets = targets._replace(present=targets.present & (weight > 0)[:, None])
+    query = assignments(class_logits, mask_logits, targets, config, key=key, draws=draws)
+
+    classification = jax.vmap(_class_loss, (0, 0, None, None, None))(
+        class_logits, query, targets.classes, weight, config.no_object_weight
+    )
+
+    pair_weight = jnp.where(query >= 0, weight[:, None], 0.0)
+    matched = jnp.take_along_axis(mask_logits, jnp.maximum(query, 0)[:, :, :, None, None], axis=2)
+    # Replaced, not multiplied by zero: a padded frame's NaN must not reach loss or gradient.
+    matched = jnp.where((pair_weight > 0)[..., None, None], matched, 0.0)
+    if config.grid:
+        logits = point_sampling.to_grid(matched, config.grid)
+        share = _counted_on_grid(targets, config)
+        share = None if share is None else share[:, None]
+        cross_entropy, dice = _pair_losses(logits, _targets_on_grid(targets, config.grid), share)
+    else:
+        source = point_sampling.random_source(
+            class_logits.shape[:2], key, draws, ("candidates", "fresh")
+        )
+        # As in `assignments` one prediction at a time; only points and logits are kept for the
+        # backward pass.
+        cross_entropy, dice = jax.lax.map(
+            lambda d: _losses_at_points(*d, targets, config), (matched, source)
+        )
+    # Every target counts in the normaliser, also one that found no query.
+    masks = jnp.sum(targets.present * weight[:, None])
+    masks = jnp.where(masks > 0, masks, 1.0)
+    terms = {
+        "class": config.class_weight * classification,
+        "mask": config.mask_weight * jnp.sum(cross_entropy * pair_weight, axis=(1, 2)) / masks,
+        "dice": config.dice_weight * jnp.sum(dice * pair_weight, axis=(1, 2)) / masks,
+    }
+    return sum(jnp.sum(term) for term in terms.values()), terms
+
+
+def _class_loss(
+    class_logits: jax.Array,
+    query: jax.Array,
+    classes: jax.Array,
+    weight: jax.Array,
+    no_object_weight: float,
+) -> jax.Array:
+    """Weighted mean cross-entropy of all queries, a scalar: [N, Q, K+1], [N, M], [N, M], [N]."""
+    frames, queries, no_object = *class_logits.shape[:2], class_logits.shape[2] - 1
+    slot = jnp.where(query >= 0, query, queries)  # out of range, so dropped
+    wanted = jnp.full((frames, queries), no_object, jnp.int32)
+    wanted = wanted.at[jnp.arange(frames)[:, None], slot].set(classes, mode="drop")
+    logits = jnp.where((weight > 0)[:, None, None], class_logits, 0.0)
+    log_probability = jax.nn.log_softmax(logits, axis=-1)
+    loss = -jnp.take_along_axis(log_probability, wanted[..., None], axis=-1)[..., 0]
+    importance = jnp.where(wanted == no_object, no_object_weight, 1.0) * weight[:, None]
+    total = jnp.sum(importance)
+    return jnp.sum(loss * importance) / jnp.where(total > 0, total, 1.0)
+
+
+def _pair_losses(
+    logits: jax.Array, truth: jax.Array, share: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """Mean cross-entropy and dice over the last axis, P points; leading axes broadcast.
+
+    `share` is how much of each point counts, None: all of it. What is left of a point that is
+    partly ignored has the target truth / share, so that only the softplus is to be weighted.
+    """
+    if share is None:
+        cross_entropy = jnp.mean(jax.nn.softplus(logits) - logits * truth, axis=-1)
+    else:
+        entropy = jax.nn.softplus(logits) * share - logits * truth
+        cross_entropy = jnp.sum(entropy, axis=-1) / matching.points_counted(share)
+    inside = jax.nn.sigmoid(logits)
+    overlap = jnp.sum(inside * truth, axis=-1)
+    inside = inside if share is None else inside * share
+    sizes = jnp.sum(inside, axis=-1) + jnp.sum(truth, axis=-1)
+    return cross_entropy, 1.0 - (2.0 * overlap + 1.0) / (sizes + 1.0)
+
+
+def _losses_at_points(
+    matched: jax.Array, source: dict[str, jax.Array], targets: Targets, config: LossConfig
+) -> tuple[jax.Array, jax.Array]:
+    """Cross-entropy and dice [N, M] of one prediction from its matched mask logits [N, M, h, w]."""
+    chosen = int(config.importance_ratio * config.num_points)
+    slots = matched.shape[1]
+
+    def choose(logits, source, labels):
+        candidates = point_sampling.draw(
+            source, "candidates", (slots, int(config.oversample_ratio * config.num_points), 2)
+        )
+        fresh = point_sampling.draw(source, "fresh", (slots, config.num_points - chosen, 2))
+        certainty = jnp.abs(jax.vmap(point_sampling.sample_map)(logits, candidates))
+        if (share := _counted_at(labels, candidates, config)) is not None:
+            certainty = jnp.where(share > 0, certainty, jnp.inf)  # taken last
+        _, best = jax.lax.top_k(-certainty, chosen)
+        kept = jnp.take_along_axis(candidates, best[..., None], axis=1)
+        return jnp.concatenate([kept, fresh], axis=1)
+
+    @jax.checkpoint
+    def losses(logits, points, classes, labels):
+        return _pair_losses(
+            jax.vmap(point_sampling.sample_map)(logits, points),
+            jax.vmap(point_sampling.sample_equal, (None, 0, 0))(labels, classes, points),
+            _counted_at(labels, points, config),
+        )
+
+    points = jax.vmap(choose)(jax.lax.stop_gradient(matched), source, targets.labels)
+    return jax.vmap(losses)(matched, points, targets.classes, targets.labels)
+
+
+def _targets_on_grid(targets: Targets, grid: int) -> jax.Array:
+    """Target masks [N, M, grid * grid] at the regular grid's points."""
+    masks = targets.labels[:, None] == targets.classes[:, :, None, None]
+    return point_sampling.to_grid(masks.astype(jnp.float32), grid)
+
+
+def _counted_at(labels: jax.Array, points: jax.Array, config: LossConfig) -> jax.Array | None:
+    """How much of each point [..., P, 2] of a label map [H, W] is not ignored, float32 [..., P]."""
+    if not config.ignores:
+        return None
+    return 1.0 - point_sampling.share_equal(labels, IGNORED, points)
+
+
+def _counted_on_grid(targets: Targets, config: LossConfig) -> jax.Array | None:
+    """The same of the regular grid's points, float32 [N, grid * grid]."""
+    if not config.ignores:
+        return None
+    ignored = (targets.labels == IGNORED).astype(jnp.float32)
+    inside = point_sampling.to_grid(jnp.ones_like(ignored[0]), config.grid)
+    return jnp.maximum(1.0 - point_sampling.to_grid(ignored, config.grid) / inside, 0.0)

@@ -1,0 +1,198 @@
+"""The small parts everything is built of, each doing exactly what PyTorch's does.
+
+Mixed precision: products (`Dense`, `Conv`, attention) take their inputs in the compute type; norms,
+softmax and with them the residual streams stay float32. No layer asks for a matmul precision of its
+own except `resize_bilinear`, so `jax.default_matmul_precision` decides.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from aavs_jax.methods.parts.initializers import Ones, Zeros
+
+EPSILON = 1e-5  # of every LayerNorm and GroupNorm
+ZEROS = Zeros()
+
+
+def parameter(shape: tuple[int, ...], initializer: Any) -> nnx.Param:
+    """A float32 parameter that knows how it wants to be drawn (`init.py` draws it)."""
+    return nnx.Param(jnp.zeros(shape, jnp.float32), initializer=initializer)
+
+
+class Dense(nnx.Module):
+    """A linear layer on the last axis; also what a 1x1 convolution is when channels come last."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        kernel_init: Any,
+        bias_init: Any = ZEROS,
+        dtype: str = "float32",
+    ):
+        """`bias_init=None`: no bias. `dtype`: compute and output type."""
+        self.dtype = dtype
+        self.kernel = parameter((inputs, outputs), kernel_init)
+        self.bias = None if bias_init is None else parameter((outputs,), bias_init)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., inputs] -> [..., outputs]."""
+        y = jnp.dot(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
+        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+
+
+class Conv(nnx.Module):
+    """A 3x3 convolution, stride 1, zero padding 1."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        kernel_init: Any,
+        bias_init: Any = ZEROS,
+        dtype: str = "float32",
+    ):
+        """`bias_init=None`: no bias. `dtype`: compute and output type."""
+        self.dtype = dtype
+        self.kernel = parameter((3, 3, inputs, outputs), kernel_init)
+        self.bias = None if bias_init is None else parameter((outputs,), bias_init)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[N,H,W,inputs] -> [N,H,W,outputs]."""
+        y = jax.lax.conv_general_dilated(
+            x.astype(self.dtype),
+            self.kernel[...].astype(self.dtype),
+            window_strides=(1, 1),
+            padding=((1, 1), (1, 1)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+
+
+class LayerNorm(nnx.Module):
+    """Normalises the last axis; float32 inside and out."""
+
+    def __init__(self, size: int):
+        self.scale = parameter((size,), Ones())
+        self.bias = parameter((size,), Zeros())
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., size] -> float32 [..., size]."""
+        return _normalise(x.astype(jnp.float32), (-1,)) * self.scale[...] + self.bias[...]
+
+
+class GroupNorm(nnx.Module):
+    """Normalises groups of neighbouring channels over the whole map; float32 inside and out."""
+
+    def __init__(self, size: int, groups: int):
+        self.groups = groups
+        self.scale = parameter((size,), Ones())
+        self.bias = parameter((size,), Zeros())
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[N,H,W,size] -> float32 [N,H,W,size]."""
+        grouped = x.astype(jnp.float32).reshape(*x.shape[:3], self.groups, -1)
+        return _normalise(grouped, (1, 2, 4)).reshape(x.shape) * self.scale[...] + self.bias[...]
+
+
+def _normalise(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    # Two passes: E[x^2] - E[x]^2 loses too many digits in float32.
+    centred = x - x.mean(axes, keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.square(centred).mean(axes, keepdims=True) + EPSILON)
+
+
+class Mlp(nnx.Module):
+    """Two linear layers with ReLU between: the feed-forward network of both transformers."""
+
+    def __init__(
+        self,
+        size: int,
+        hidden: int,
+        outputs: int,
+        *,
+        kernel_init: Any,
+        dtype: str,
+    ):
+        self.hidden = Dense(size, hidden, kernel_init=kernel_init, dtype=dtype)
+        self.output = Dense(hidden, outputs, kernel_init=kernel_init, dtype=dtype)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., size] -> [..., outputs]."""
+        return self.output(jax.nn.relu(self.hidden(x)))
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """The exact GELU, with erf."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def resize_matrix(size: int, new_size: int) -> np.ndarray:
+    """The two-tap linear interpolation of one axis as a float32 matrix [new_size, size].
+
+    Half-pixel centres, edges repeated, no antialiasing when shrinking. The arithmetic is torch's:
+    its scale, size / new_size, is a float32, which moves the taps of 384 -> 224 by 1.5e-5 of a
+    pixel. The position scale * (i + 1/2) - 1/2 is rounded to float32 once, as a fused
+    multiply-add does it; torch's builds for CPUs without that instruction round twice.
+    """
+    scale = np.float32(size) / np.float32(new_size)
+    centres = np.arange(new_size) + 0.5
+    # In float64 this product of two float32 numbers is exact.
+    position = np.maximum(np.float64(scale) * centres - 0.5, 0.0).astype(np.float32)
+    # A scale that was rounded up may point behind the last pixel.
+    low = np.minimum(position.astype(np.int64), size - 1)
+    high = np.minimum(low + 1, size - 1)
+    upper = np.clip(position - low.astype(np.float32), 0.0, 1.0)
+    matrix = np.zeros((new_size, size), np.float32)
+    np.add.at(matrix, (np.arange(new_size), low), 1 - upper)
+    np.add.at(matrix, (np.arange(new_size), high), upper)
+    return matrix
+
+
+def resize_bilinear(x: jax.Array, size: tuple[int, int], axes: tuple[int, int]) -> jax.Array:
+    """Resizes two axes, as torch's `interpolate` does with `align_corners=False`.
+
+    Values up to 1 agree to 5e-7.
+
+    As two products with constant matrices: unlike gathers these differentiate fast everywhere. They
+    ask for full precision, because thresholds lie behind them: masks hit exactly 0.5.
+
+    Args:
+      x: float array.
+      size: new height and width.
+      axes: which axes of `x` are height and width.
+
+    Returns:
+      float32, `x`'s shape but for the two axes.
+    """
+    x = x.astype(jnp.float32)
+    for axis, new_size in zip(axes, size, strict=True):
+        if x.shape[axis] != new_size:
+            matrix = jnp.asarray(resize_matrix(x.shape[axis], new_size))
+            product = jnp.tensordot(x, matrix, axes=(axis, 1), precision=jax.lax.Precision.HIGHEST)
+            x = jnp.moveaxis(product, -1, axis)
+    return x
+
+
+def sine_positions(height: int, width: int, size: int) -> jax.Array:
+    """Sine position embedding float32 [height,width,size]: y's features first, then x's.
+
+    Positions count from 1 and are scaled to at most 2 pi; features alternate sin and cos at
+    temperature 10000 (DETR's, in its normalised form).
+    """
+    half = size // 2
+    frequency = 10000.0 ** (2 * (np.arange(half) // 2) / half)
+
+    def axis_features(length: int) -> np.ndarray:
+        position = np.arange(1, length + 1) / (length + 1e-6) * 2 * np.pi
+        angle = position[:, None] / frequency
+        return np.where(np.arange(half) % 2, np.cos(angle), np.sin(angle)).astype(np.float32)
+
+    y = jnp.broadcast_to(axis_features(height)[:, None], (height, width, half))
+    x = jnp.broadcast_to(axis_features(width)[None], (height, width, half))
+    return jnp.concatenate([y, x], axis=-1)

@@ -1,0 +1,252 @@
+"""The backbone: a Swin transformer (Liu et al., ICCV 2021) with AAVS's adapters in its blocks."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from aavs_jax.methods.aavs.config import SwinConfig
+from aavs_jax.methods.parts.adapters import ResidualAdapter
+from aavs_jax.methods.parts.initializers import Normal, Zeros
+from aavs_jax.methods.parts.layers import Dense, LayerNorm, gelu, parameter
+
+BLOCKED = -100.0  # added to the attention between regions a shift brought side by side
+
+
+class Swin(nnx.Module):
+    """Four stages of windowed attention; gives one normalised feature map per stage."""
+
+    def __init__(self, config: SwinConfig, dtype: str):
+        self.depths = config.depths
+        self.drop_path_rates = _drop_path_rates(config)
+        self.drop_path_branches = 2 if config.drop_path_branches == "both" else 1
+        self.patch_embedding = PatchEmbedding(config.patch_size, config.embed_dim, dtype)
+        self.patch_norm = LayerNorm(config.embed_dim)
+        self.stages = nnx.List(
+            [
+                Stage(config, index, last=index == len(config.depths) - 1, dtype=dtype)
+                for index in range(len(config.depths))
+            ]
+        )
+
+    def __call__(self, frames: jax.Array, *, rngs: nnx.Rngs | None = None) -> list[jax.Array]:
+        """Normalised frames [N,H,W,3] -> float32 maps at strides 4, 8, 16, 32.
+
+        Args:
+          frames: float [N,H,W,3].
+          rngs: with a 'dropout' stream: drop-path is active. None: deterministic.
+
+        Returns:
+          [N, ceil(H/4), ceil(W/4), E], [N, ., ., 2E], [N, ., ., 4E], [N, ., ., 8E].
+        """
+        x = self.patch_norm(self.patch_embedding(frames))
+        active = rngs is not None and any(self.drop_path_rates)
+        keep = self._branch_factors(rngs, frames.shape[0]) if active else None
+        maps = []
+        for index, stage in enumerate(self.stages):
+            start = sum(self.depths[:index])
+            factors = None if keep is None else keep[start : start + self.depths[index]]
+            x, output = stage(x, factors)
+            maps.append(output)
+        return maps
+
+    def _branch_factors(self, rngs: nnx.Rngs, frames: int) -> jax.Array:
+        """Drop-path's factors [blocks,branches,N,1,1,1]: 0, or 1 / (chance to be kept).
+
+        One draw for all blocks: a draw in every block would fill the program with key arithmetic.
+        """
+        kept = 1 - np.asarray(self.drop_path_rates, np.float32)
+        shape = (len(kept), self.drop_path_branches, frames, 1, 1, 1)
+        kept = kept[:, None, None, None, None, None]
+        uniform = jax.random.uniform(rngs.dropout(), shape)
+        return jnp.where(uniform < kept, 1 / kept, 0.0)
+
+
+def _drop_path_rates(config: SwinConfig) -> tuple[float, ...]:
+    """The chance to be left out, by block."""
+    blocks = sum(config.depths)
+    if config.drop_path_schedule == "linear":
+        return tuple(np.linspace(0, config.drop_path_rate, blocks).tolist())
+    return (config.drop_path_rate,) * blocks
+
+
+class PatchEmbedding(nnx.Module):
+    """A convolution whose stride is its window: cut into patches, then one product."""
+
+    def __init__(self, patch_size: int, outputs: int, dtype: str):
+        self.dtype = dtype
+        self.kernel = parameter((patch_size, patch_size, 3, outputs), Normal())
+        self.bias = parameter((outputs,), Zeros())
+
+    def __call__(self, frames: jax.Array) -> jax.Array:
+        """[N,H,W,3] -> [N,ceil(H/p),ceil(W/p),outputs]; zero-padded right and bottom."""
+        kernel = self.kernel[...]
+        patch = kernel.shape[0]
+        patches = split_windows(pad_to_multiple(frames, patch), patch)
+        patches = patches.reshape(*patches.shape[:3], -1).astype(self.dtype)
+        kernel = kernel.reshape(-1, kernel.shape[-1]).astype(self.dtype)
+        return jnp.dot(patches, kernel) + self.bias[...].astype(self.dtype)
+
+
+class Stage(nnx.Module):
+    """Blocks at one resolution, an output norm, and the step to the next resolution."""
+
+    def __init__(self, config: SwinConfig, index: int, last: bool, dtype: str):
+        size = config.embed_dim << index
+        hidden = int(size * config.mlp_ratio)
+        self.blocks = nnx.List(
+            [
+                Block(
+                    size,
+                    hidden,
+                    heads=config.num_heads[index],
+                    window=config.window_size,
+                    shift=config.window_size // 2 if block % 2 else 0,
+                    dtype=dtype,
+                )
+                for block in range(config.depths[index])
+            ]
+        )
+        self.output_norm = LayerNorm(size)
+        self.merge = None if last else PatchMerging(size, dtype)
+
+    def __call__(
+        self, x: jax.Array, factors: jax.Array | None
+    ) -> tuple[jax.Array | None, jax.Array]:
+        """[N,h,w,C] -> (input of the next stage [N,h/2,w/2,2C] or None, output [N,h,w,C])."""
+        for index, block in enumerate(self.blocks):
+            x = block(x, None if factors is None else factors[index])
+        return (None if self.merge is None else self.merge(x)), self.output_norm(x)
+
+
+class Block(nnx.Module):
+    """Windowed attention and an MLP, each normalised first, adapted, and added to its input."""
+
+    def __init__(self, size: int, hidden: int, *, heads: int, window: int, shift: int, dtype: str):
+        self.attention_norm = LayerNorm(size)
+        self.attention = WindowAttention(size, heads, window, shift, dtype)
+        self.attention_adapter = ResidualAdapter(size, dtype)
+        self.mlp_norm = LayerNorm(size)
+        self.mlp_hidden = Dense(size, hidden, kernel_init=Normal(), dtype=dtype)
+        self.mlp_output = Dense(hidden, size, kernel_init=Normal(), dtype=dtype)
+        self.mlp_adapter = ResidualAdapter(size, dtype)
+
+    def __call__(self, x: jax.Array, factors: jax.Array | None) -> jax.Array:
+        """float32 [N,h,w,C] -> the same; `factors` [1 or 2,N,1,1,1] scale the attention's branch
+        and, where there are two, the MLP's.
+        """
+        branch = self.attention_adapter(self.attention(self.attention_norm(x)))
+        x = x + (branch if factors is None else branch * factors[0])
+        branch = self.mlp_adapter(self.mlp_output(gelu(self.mlp_hidden(self.mlp_norm(x)))))
+        scaled = factors is not None and factors.shape[0] == 2
+        return x + (branch * factors[1] if scaled else branch)
+
+
+class WindowAttention(nnx.Module):
+    """Self-attention within windows, with a learned bias per head and relative position."""
+
+    def __init__(self, size: int, heads: int, window: int, shift: int, dtype: str):
+        self.heads = heads
+        self.window = window
+        self.shift = shift
+        self.query = Dense(size, size, kernel_init=Normal(), dtype=dtype)
+        self.key = Dense(size, size, kernel_init=Normal(), dtype=dtype)
+        self.value = Dense(size, size, kernel_init=Normal(), dtype=dtype)
+        self.output = Dense(size, size, kernel_init=Normal(), dtype=dtype)
+        self.relative_position_bias = parameter(((2 * window - 1) ** 2, heads), Normal())
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[N,h,w,C] -> [N,h,w,C]; any h, w: padded tokens take part in the attention."""
+        n, height, width, channels = x.shape
+        window, shift = self.window, self.shift
+        x = pad_to_multiple(x, window)
+        _, padded_height, padded_width, _ = x.shape
+        rows, columns = padded_height // window, padded_width // window
+        if shift:
+            x = jnp.roll(x, (-shift, -shift), (1, 2))
+
+        tokens = window * window
+        windows = split_windows(x, window).reshape(n, rows * columns, tokens, channels)
+        per_head = (n, rows * columns, tokens, self.heads, channels // self.heads)
+        query = self.query(windows).reshape(per_head)
+        key = self.key(windows).reshape(per_head)
+        value = self.value(windows).reshape(per_head)
+
+        scores = jnp.einsum("nwqhd,nwkhd->nwhqk", query, key, preferred_element_type=jnp.float32)
+        bias = self.relative_position_bias[...][relative_position_index(window)]
+        scores = scores * per_head[-1] ** -0.5 + bias.transpose(2, 0, 1)
+        if shift:
+            # Compared on the device: the mask itself is 5 MB at full size, its regions 37 kB.
+            region = jnp.asarray(shift_regions(padded_height, padded_width, window, shift))
+            apart = region[:, None, :, None] != region[:, None, None, :]
+            scores = scores + jnp.where(apart, BLOCKED, 0.0)
+        weights = jax.nn.softmax(scores).astype(value.dtype)
+        x = jnp.einsum("nwhqk,nwkhd->nwqhd", weights, value).reshape(windows.shape)
+
+        x = self.output(x)
+        x = x.reshape(n, rows, columns, window, window, channels)
+        x = x.transpose(0, 1, 3, 2, 4, 5).reshape(n, padded_height, padded_width, channels)
+        if shift:
+            x = jnp.roll(x, (shift, shift), (1, 2))
+        return x[:, :height, :width]
+
+
+class PatchMerging(nnx.Module):
+    """Halves the resolution: four neighbours side by side, normalised, to twice the width."""
+
+    def __init__(self, size: int, dtype: str):
+        self.norm = LayerNorm(4 * size)
+        self.reduction = Dense(
+            4 * size, 2 * size, kernel_init=Normal(), bias_init=None, dtype=dtype
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[N,h,w,C] -> [N,ceil(h/2),ceil(w/2),2C]."""
+        cells = split_windows(pad_to_multiple(x, 2), 2)
+        # Columns outside, rows inside: the order the published weights were trained with.
+        cells = cells.swapaxes(3, 4).reshape(*cells.shape[:3], -1)
+        # float32, as it starts the next stage's residual stream.
+        return self.reduction(self.norm(cells)).astype(jnp.float32)
+
+
+def pad_to_multiple(x: jax.Array, multiple: int) -> jax.Array:
+    """[N,H,W,C] with zeros right and bottom, until `multiple` divides H and W."""
+    height, width = -x.shape[1] % multiple, -x.shape[2] % multiple
+    if not height and not width:
+        return x
+    return jnp.pad(x, ((0, 0), (0, height), (0, width), (0, 0)))
+
+
+def split_windows(x: jax.Array, window: int) -> jax.Array:
+    """[N,H,W,C] -> [N,H/window,W/window,window,window,C]."""
+    n, height, width, channels = x.shape
+    x = x.reshape(n, height // window, window, width // window, window, channels)
+    return x.transpose(0, 1, 3, 2, 4, 5)
+
+
+@functools.lru_cache
+def relative_position_index(window: int) -> np.ndarray:
+    """Row of the bias table for each pair: int32 [window^2 (query), window^2 (key)]."""
+    y, x = np.divmod(np.arange(window * window, dtype=np.int32), window)
+    dy = y[:, None] - y[None, :] + window - 1
+    dx = x[:, None] - x[None, :] + window - 1
+    return dy * (2 * window - 1) + dx
+
+
+@functools.lru_cache
+def shift_regions(height: int, width: int, window: int, shift: int) -> np.ndarray:
+    """Which part of the unshifted map a token comes from: int32 [windows, window^2].
+
+    After rolling, the last window of each axis holds tokens from both ends of the map; those must
+    not see each other.
+    """
+
+    def axis_region(length: int) -> np.ndarray:
+        position = np.arange(length)
+        return (position >= length - window).astype(np.int32) + (position >= length - shift)
+
+    region = 3 * axis_region(height)[:, None] + axis_region(width)[None, :]
+    region = region.reshape(height // window, window, width // window, window)
+    return region.transpose(0, 2, 1, 3).reshape(-1, window * window)

@@ -1,1 +1,0 @@
-"""The networks. Read `aavs.py` first: it says how the parts join."""

@@ -1,0 +1,1 @@
+"""What a config asks for, checked and made once."""

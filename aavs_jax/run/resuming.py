@@ -1,0 +1,125 @@
+"""What may change in the config of a run that is taken up again, and what it means for the run.
+
+Parameters that were trained stay what they are: a key that had a part in them cannot change. Others
+can: those that change no score, those of scores alone, those of what has not begun; and a phase
+from which nobody has started yet can be given more epochs.
+"""
+
+import dataclasses
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from aavs_jax.state import tree
+
+Config = Mapping[str, Any]
+
+# A run resumes with other values of these: they change no score.
+FREE_KEYS = ("data.cache", "data.num_workers", "checkpoint_every", "log_every")
+# What they do stands in the keys of each stage.
+SHARED_KEYS = ("backbone", "dtype", "batch_size", "epochs")
+# Where the data came from; the same data may lie elsewhere by now.
+DATA_KEYS = ("data.folder", "data.clips", "data.size", "data.seed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Changes:
+    """What differs between the config of a run and that of the command that takes it up again.
+
+    Attributes:
+      refused: '<key> was <value>, is <value>' of the first that cannot change, and how many more;
+        '' if there are none.
+      said: what the others mean, a line each.
+      stages: names of the stages whose scores have to be computed again.
+      rewritten: those of them whose parameters will be others, too.
+      anew: whether the table of the whole run has to be made again.
+    """
+
+    refused: str = ""
+    said: tuple[str, ...] = ()
+    stages: frozenset[str] = frozenset()
+    rewritten: frozenset[str] = frozenset()
+    anew: bool = False
+
+
+def compare(before: Config, now: Config, root: Path, *, same_data: bool = False) -> Changes:
+    """Sorts the differences between two configs.
+
+    Args:
+      before: plain values, as JSON has them.
+      now: the same.
+      root: the folder of the run; what is begun is looked up there.
+      same_data: whether what both take as data is known to be the same.
+    """
+    old, new = tree.flatten(before), tree.flatten(now)
+    free = FREE_KEYS + SHARED_KEYS + (DATA_KEYS if same_data else ())
+    refused, said, stages, rewritten, anew = [], [], set(), set(), False
+    for key in sorted(old.keys() | new.keys()):
+        was, is_ = old.get(key), new.get(key)
+        if was == is_ or key in free or _not_begun(key, before, root):
+            continue
+        difference = f"{key} was {was!r}, is {is_!r}"
+        names = key.split(".")
+        if names[0] == "eval":
+            stages |= set(before["schedule"])
+            anew = True
+            said.append(f"{difference}: scores are computed again; nothing is trained again")
+        elif key == "schedule" and list(is_[: len(was)]) == list(was):
+            anew = True
+            said.append(f"{difference}: the stages there are stay as they are")
+        elif names[-1] == "max_targets" and was < is_:
+            said.append(f"{difference}")
+        elif (
+            names[2:5:2] == ["phases", "epochs"]
+            and was < is_
+            and _is_last(names[1], names[3], now, root)
+        ):
+            stage, phase = names[1], f"{names[1]}/{names[3]}"
+            stages.add(stage)
+            rewritten.add(stage)
+            anew = True
+            said.append(
+                f"{difference}: {phase} resumes from its last state, with the learning rates of "
+                f"{is_:g} epochs from there on"
+            )
+        else:
+            refused.append(difference)
+    if refused:
+        more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
+        return Changes(refused=refused[0] + more)
+    return Changes("", tuple(said), frozenset(stages), frozenset(rewritten), anew)
+
+
+def forget_scores(root: Path, changes: Changes) -> None:
+    """Removes what has to be made again: tables, and of other parameters masks and examples."""
+    if changes.anew:
+        (root / "results.json").unlink(missing_ok=True)
+    for stage in changes.stages:
+        (root / stage / "results.json").unlink(missing_ok=True)
+    for stage in changes.rewritten:
+        for folder in (*(root / stage).glob("masks*"), root / stage / "examples"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _not_begun(key: str, before: Config, root: Path) -> bool:
+    """Whether a key belongs to a stage or phase in which nothing has happened yet."""
+    names = key.split(".")
+    if names[0] != "stages" or len(names) < 2:
+        return False
+    stage = names[1]
+    if not (root / stage).exists():
+        return True
+    if names[2] != "phases" or len(names) < 5:
+        return False
+    known = stage in before["stages"] and names[3] in before["stages"][stage]["phases"]
+    return known and not (root / stage / names[3]).exists()
+
+
+def _is_last(stage: str, phase: str, config: Config, root: Path) -> bool:
+    """Whether nothing has started from a phase: neither a phase nor a stage after it."""
+    order = list(config["stages"][stage]["order"])
+    schedule = list(config["schedule"])
+    later = [root / stage / name for name in order[order.index(phase) + 1 :]]
+    later += [root / name for name in schedule[schedule.index(stage) + 1 :]]
+    return not any(folder.exists() for folder in later)

@@ -1,0 +1,1 @@
+"""One pass over a split, by a network or by files, and its scores."""

@@ -1,0 +1,1 @@
+"""What training changes: arrays by path, on devices and in checkpoints."""

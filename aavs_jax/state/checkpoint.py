@@ -1,0 +1,394 @@
+"""Checkpoints: what a phase resumes from, and what the next one starts from. Orbax's V1 API.
+
+    <phase>/checkpoints/<step>   trainable parameters, optimiser state, data iterator, figures
+    <phase>/frozen               the parameters that the phase never changes, if any, written once
+
+Kept are the two newest, to continue from, and the best by its validation's score, to hand over.
+"""
+
+import contextlib
+import json
+import logging
+import math
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from aavs_jax.errors import UserError
+from aavs_jax.state.sharding import everyone_is_here
+from aavs_jax.state.train_state import TrainState
+from data_pipelines.errors import reason, remedy
+
+PARAMETERS = "parameters"  # the item of a checkpoint that `save_parameters` always writes
+LEFT_OVER = "left_over"  # the item beside it: tensors of the origin without a place in the network
+# Orbax writes each array in a task of its own. Where several fail, as on a full disk, the first is
+# raised and said in a sentence; asyncio would log the tracebacks of the others.
+logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+_SYSTEM = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "[os_error_code=")
+# What the best checkpoint is chosen by; larger is better. NaN: it was not, or cannot be, scored.
+SCORE = "score"
+
+
+def rank(score: float, place: Any) -> tuple:
+    """Sorts what was validated: the largest score is best, of equals the earliest.
+
+    A score that is not a number is worse than all others; where there are no others, the latest
+    is best.
+
+    Args:
+      score: of the validation, NaN where there is none.
+      place: when it was, an integer.
+    """
+    return (True, score, -place) if math.isfinite(score) else (False, 0.0, place)
+
+
+def _rank(checkpoint: Any) -> tuple:
+    return rank(checkpoint.metrics[SCORE], checkpoint.step)
+
+
+class _KeepBest:
+    """Orbax's preservation policy BestN keeps the latest of equals, and knows no NaN."""
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        best = max((c for c in checkpoints if c.metrics), key=_rank, default=None)
+        return [c is best for c in checkpoints]
+
+
+class Best(NamedTuple):
+    """A checkpoint that was validated."""
+
+    step: int
+    score: float  # NaN: it was not, or cannot be, scored
+
+
+class PhaseCheckpoints:
+    """The checkpoints of one phase; a context manager."""
+
+    def __init__(self, directory: Path, *, reading: bool = False):
+        """Opens the folder of a phase, making it if missing.
+
+        Args:
+          directory: of the phase.
+          reading: only to read from, perhaps while it trains: nothing in it is tidied up.
+
+        Raises:
+          UserError: it cannot be written.
+        """
+        self._directory = Path(directory).absolute()
+        self._reading = reading
+        policies = ocp.training.preservation_policies
+        with _writing(self._directory):
+            if not reading:
+                self._root.mkdir(parents=True, exist_ok=True)
+            self._put_aside_what_cannot_be_listed()
+            self._orbax = ocp.training.Checkpointer(
+                self._root,
+                preservation_policy=policies.AnyPreservationPolicy(
+                    [policies.LatestN(2), _KeepBest()]
+                ),
+                # What a killed process was writing; it is not a checkpoint yet.
+                cleanup_tmp_directories=not reading,
+            )
+
+    @property
+    def _root(self) -> Path:
+        return self._directory / "checkpoints"
+
+    def __enter__(self) -> "PhaseCheckpoints":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        with _writing(self._directory):
+            self._orbax.close()
+
+    @property
+    def latest_step(self) -> int:
+        """The newest checkpoint's step, -1 if there is none."""
+        return self._orbax.latest.step if self._orbax.latest else -1
+
+    def save(self, state: TrainState, data: Any, figures: Mapping[str, float] | None) -> None:
+        """Writes in the background; what was being written before is waited for.
+
+        Args:
+          state: after some step; must not hold NaN.
+          data: the Grain iterator, having given the batches of the steps done.
+          figures: of the validation at this step, SCORE among them, if there was one. Where a
+            phase has no validation, its last checkpoint comes with the SCORE NaN.
+        """
+        with _writing(self._directory):
+            self._orbax.wait()
+            self._orbax.save_checkpointables_async(
+                int(state.step),
+                {"state": _saved_part(state), "data": data},
+                metrics=dict(figures) if figures else None,
+                force=True,
+            )
+
+    def wait(self) -> None:
+        """Until everything is on the disk."""
+        with _writing(self._directory):
+            self._orbax.wait()
+
+    def restore_latest(self, state: TrainState, data: Any) -> TrainState | None:
+        """The newest checkpoint that can be read; `data` is moved to its place.
+
+        Damaged ones are moved out of the way, said so, and the one before is taken. If none can be
+        read, the fault may lie elsewhere, and all stay where they are.
+
+        Args:
+          state: shapes and shardings wanted; its frozen parameters are taken over.
+          data: a fresh Grain iterator.
+
+        Returns:
+          The state, or None if there is no checkpoint.
+
+        Raises:
+          UserError: there are some, and none can be read.
+        """
+        beginning = data.get_state()
+        damaged: list[tuple[int, Exception]] = []
+        for checkpoint in reversed(self._orbax.checkpoints):
+            try:
+                loaded = self._orbax.load_checkpointables(
+                    checkpoint.step, {"state": _abstract(_saved_part(state)), "data": data}
+                )["state"]
+            # Orbax, TensorStore and JSON each have errors of their own for what is damaged.
+            except Exception as error:
+                damaged.append((checkpoint.step, error))
+                # It may have been moved before the fault was found.
+                data.set_state(beginning)
+                continue
+            for step, error in damaged:
+                self._put_aside(step, error)
+            if damaged:
+                self._orbax.reload()
+            return TrainState(frozen=state.frozen, **loaded)
+        if not damaged:
+            return None
+        raise UserError(
+            f"none of the checkpoints in {self._root} can be read ({_reason(damaged[0][1])}): if "
+            "the code or the libraries have changed, go back to those of config.json; otherwise "
+            f"{self._anew}"
+        )
+
+    def best(self) -> Best | None:
+        """Of the checkpoints that were validated the best; None if there is none."""
+        scored = [c for c in self._orbax.checkpoints if c.metrics]
+        if not scored:
+            return None
+        best = max(scored, key=_rank)
+        return Best(best.step, best.metrics[SCORE])
+
+    def best_parameters(self) -> dict[str, np.ndarray]:
+        """All parameters of the best checkpoint, as host arrays by path.
+
+        A damaged one is moved out of the way, said so, and the next best is taken.
+
+        Raises:
+          UserError: none can be read, or the frozen parameters cannot.
+        """
+        while best := self.best():
+            if (parameters := self.load(best)) is not None:
+                return parameters
+        self.raise_none()
+
+    def load(self, best: Best) -> dict[str, np.ndarray] | None:
+        """What `best_parameters` gives, of one checkpoint; None if it is damaged, and then it is
+        moved out of the way, said so.
+
+        Raises:
+          UserError: the frozen parameters cannot be read; the phase is only read from, and the
+            checkpoint is damaged.
+        """
+        try:
+            loaded = _load_on_host(self._root / str(best.step), "state")
+        except Exception as error:  # as in restore_latest
+            self._put_aside(best.step, error)
+            self._orbax.reload()
+            return None
+        return loaded["trainable"] | self.load_frozen()
+
+    def raise_none(self) -> NoReturn:
+        """Raises the UserError that says that there is no checkpoint to hand over."""
+        if self._reading:
+            raise UserError(
+                f"no checkpoint of {self._directory} has been validated yet: wait for its first "
+                "validation, or name another phase"
+            )
+        raise UserError(f"no readable checkpoint in {self._root}: {self._anew}")
+
+    @property
+    def _anew(self) -> str:
+        if self._reading:
+            return "name another phase or folder of weights"
+        return (
+            f"delete the folder {self._directory} and start the command again, which trains this "
+            "phase anew"
+        )
+
+    def save_frozen(self, parameters: Mapping[str, jax.Array]) -> None:
+        """Writes what the phase never changes, before its first checkpoint."""
+        if parameters:  # Orbax refuses to write nothing
+            save_parameters(self._directory / "frozen", parameters)
+
+    def load_frozen(self) -> dict[str, np.ndarray]:
+        """What `save_frozen` wrote, as host arrays by path.
+
+        Raises:
+          UserError: it cannot be read.
+        """
+        folder = self._directory / "frozen"
+        try:
+            return load_parameters(folder) if folder.exists() else {}
+        except UserError as error:
+            raise UserError(f"{folder} holds no readable parameters: {self._anew}") from error
+
+    def _put_aside_what_cannot_be_listed(self) -> None:
+        """Orbax opens no folder in which one checkpoint's metadata or figures are damaged."""
+        mine = self._reading or jax.process_index() == 0
+        for folder in self._root.iterdir() if mine else ():
+            if not (folder.name.isdecimal() and folder.is_dir()):
+                continue
+            for file in (folder / "_CHECKPOINT_METADATA", folder / "metrics" / "metrics"):
+                try:
+                    if file.exists() and not isinstance(json.loads(file.read_bytes()), dict):
+                        raise ValueError(f"{file.name} is damaged")
+                except ValueError as error:
+                    self._move_aside(int(folder.name), error)
+                    break
+                except FileNotFoundError:  # who trains here has just deleted it
+                    break
+        if not self._reading:
+            everyone_is_here("damaged checkpoints are aside")
+
+    def _put_aside(self, step: int, error: Exception) -> None:
+        if jax.process_index() == 0:
+            self._move_aside(step, error)
+        everyone_is_here("damaged checkpoint is aside")
+
+    def _move_aside(self, step: int, error: Exception) -> None:
+        if self._reading:
+            raise UserError(
+                f"the checkpoint {self._root / str(step)} cannot be read ({_reason(error)}): give "
+                "another phase or folder of weights"
+            ) from error
+        aside = self._directory / "damaged" / str(step)
+        logging.warning(
+            "The checkpoint %s cannot be read (%s); it is moved to %s, and the one before it "
+            "is used instead.",
+            self._root / str(step),
+            _reason(error),
+            aside,
+        )
+        with _writing(self._directory):
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(self._root / str(step), aside)
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"
+
+
+def save_parameters(
+    folder: Path,
+    parameters: Mapping[str, jax.Array | np.ndarray],
+    left_over: Mapping[str, np.ndarray] | None = None,
+) -> None:
+    """Writes parameters, by path, as an Orbax checkpoint that appears whole or not at all.
+
+    Args:
+      folder: replaced if it is there.
+      parameters: must not change until this returns.
+      left_over: of any dtype and by any name, kept beside them.
+
+    Raises:
+      UserError: the disk is full or the folder cannot be written.
+    """
+    context = ocp.Context()
+    # Weights are noise to a compressor, which would win 7 % and hold all of them in memory; nor
+    # need arrays be copied that nobody changes meanwhile.
+    context.array.saving.use_compression = False
+    context.memory.deepcopy_host_arrays = False
+    items = {PARAMETERS: dict(parameters)} | ({LEFT_OVER: dict(left_over)} if left_over else {})
+    with _writing(folder, context):
+        ocp.save_checkpointables(Path(folder).absolute(), items, overwrite=True)
+
+
+def load_parameters(folder: Path) -> dict[str, np.ndarray]:
+    """What `save_parameters` wrote, as host arrays by path.
+
+    Raises:
+      UserError: there is nothing readable.
+    """
+    folder = Path(folder).absolute()
+    if not folder.is_dir():
+        raise UserError(f"there is no folder of parameters at {folder}: check the path")
+    try:
+        return _load_on_host(folder, PARAMETERS)
+    except Exception as error:
+        raise UserError(
+            f"{folder} holds no readable Orbax checkpoint of parameters "
+            f"({type(error).__name__}): check the path, or write it anew"
+        ) from error
+
+
+def load_left_over(folder: Path) -> dict[str, np.ndarray]:
+    """What `save_parameters` was given as `left_over`, by name; {} if nothing.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    folder = Path(folder).absolute()
+    if not (folder / LEFT_OVER).exists():
+        return {}
+    try:
+        return _load_on_host(folder, LEFT_OVER)
+    except Exception as error:  # as in load_parameters
+        raise UserError(
+            f"what was left over of the origin cannot be read from {folder} "
+            f"({type(error).__name__}): convert the origin once more"
+        ) from error
+
+
+def _load_on_host(folder: Path, name: str) -> Any:
+    """One item of a checkpoint as NumPy arrays, whatever devices it was saved from."""
+    shapes = ocp.metadata(folder, name).metadata
+    empty = jax.tree.map(lambda array: np.empty(array.shape, array.dtype), shapes)
+    return ocp.load_checkpointables(folder, {name: empty})[name]
+
+
+def _saved_part(state: TrainState) -> dict[str, Any]:
+    return {"step": state.step, "trainable": state.trainable, "opt_state": state.opt_state}
+
+
+def _abstract(values: Any) -> Any:
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), values
+    )
+
+
+@contextlib.contextmanager
+def _writing(folder: Path, context: ocp.Context | None = None) -> Iterator[None]:
+    """Full disks and forbidden folders are the user's to mend; under Orbax's options `context`."""
+    context = context or ocp.Context()
+    # Made in the background, a folder that cannot be made keeps threads waiting for it, and the
+    # process from ending, for 20 minutes.
+    context.asynchronous.create_directories_asynchronously = False
+    try:
+        with context:
+            yield
+    except (OSError, ValueError) as error:
+        # TensorStore reports the system's errors as ValueErrors.
+        if isinstance(error, ValueError) and not any(sign in str(error) for sign in _SYSTEM):
+            raise
+        raise UserError(
+            f"cannot write a checkpoint to {folder} ({reason(error)}): {remedy(error)}, or choose "
+            "another folder with --workdir; the same command then resumes the run"
+        ) from error

@@ -1,0 +1,1 @@
+"""Where parameters come from: cards, folders, pretrained ones, a phase before."""

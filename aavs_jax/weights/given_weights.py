@@ -1,0 +1,368 @@
+"""Weights that are to be evaluated: which stage's they are, and whether its network is whole.
+
+Nothing is drawn at random here: a parameter that is missing, too many or of another shape is an
+error that names it. Only an audio encoder may come from a folder of its own.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aavs_jax.errors import UserError
+from aavs_jax.methods.method import Method, make_method
+from aavs_jax.run.progress import say
+from aavs_jax.schedule import SELECTED_BY
+from aavs_jax.state import tree
+from aavs_jax.state.checkpoint import PhaseCheckpoints
+from aavs_jax.weights import card
+from aavs_jax.weights.card import Card
+from aavs_jax.weights.pretrained import AUDIO_ENCODER, DROP_PATH, MAKING, check_converted
+from aavs_jax.weights.starting import choose, in_words
+from configs import base
+from data_pipelines.errors import tidy_path
+from data_pipelines.prepared.source import ClipSource
+
+Config = Mapping[str, Any]
+
+QUESTIONS = {"binary": "where it sounds", "semantic": "what it is"}
+# Task and whether there are prior masks -> the configs that have such a network last.
+CONFIGS = {
+    ("binary", False): "configs/s4.py or configs/ms3.py",
+    ("semantic", True): "configs/avss.py",
+    ("semantic", False): "configs/avss_end_to_end.py",
+}
+# Of a card's network: the stage decides on these.
+NOT_SIZES = ("task", "num_classes", "prior", "dtype")
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """A stage's weights.
+
+    Attributes:
+      folder: as given.
+      card: of the folder.
+      stage: the stage's config, with the sizes of the weights.
+      parameters: all of the network's, by path.
+      digest: of them.
+    """
+
+    folder: Path
+    card: Card
+    stage: Config
+    parameters: dict[str, np.ndarray]
+    digest: str
+
+
+def read(config: Config, name: str, folders: str) -> dict[str, Given]:
+    """The weights of every stage that there are some for, in the order of the schedule.
+
+    Args:
+      config: as in configs/base.py.
+      name: of the config, such as "s4".
+      folders: separated by commas: `<run>/<stage>/<phase>`, of which the best checkpoint is taken;
+        a whole run, of which what its stages keep is taken; or what `aavs_jax.convert` wrote.
+
+    Raises:
+      UserError: no weights there; not of a network that can be evaluated, or of none that the
+        schedule has; parameters missing, too many or misfitting.
+    """
+    cards = {folder: card.read(folder) for folder in _folders(folders)}
+    chosen = _assign(config, name, cards)
+    for stage_name in config["schedule"]:
+        if stage_name not in chosen:
+            say(f"[{stage_name}] is left out: no weights are given for it")
+    return {
+        stage_name: _read(config, stage_name, chosen[stage_name], cards[chosen[stage_name]])
+        for stage_name in config["schedule"]
+        if stage_name in chosen
+    }
+
+
+def own_data(data: Mapping[str, Any], folders: str) -> dict[str, Any]:
+    """The data to score on: what the config names, or else what the weights were trained on.
+
+    Args:
+      data: config.data; it names data where it has a folder, or other numbers for the built-in data
+        set than configs/base.py has.
+      folders: as for `read`; converted weights were trained on nobody knows what.
+
+    Returns:
+      config.data, with `folder`, `clips`, `size` and `seed` of the run whose weights are given.
+
+    Raises:
+      UserError: the weights are of runs on different data; or what the run was trained on is not
+        there any more.
+    """
+    keys = ("folder", "clips", "size", "seed")
+    usual = base.base("", small=True).data
+    if any(data[key] != usual[key] for key in keys):
+        return dict(data)
+    found: dict[tuple, Path] = {}
+    for folder in filter(None, (part.strip() for part in folders.split(","))):
+        run = next(
+            (r for r in (Path(folder), *Path(folder).absolute().parents[:2]) if _is_run(r)), None
+        )
+        if run is not None:
+            theirs = _read_record(run)["data"]
+            found.setdefault(tuple(theirs[key] for key in keys), run)
+    if len(found) > 1:
+        first, second = list(found.values())[:2]
+        raise UserError(
+            f"{first} and {second} were trained on different data: say on which to score, with "
+            "--config=...:FOLDER"
+        )
+    if not found:
+        return dict(data)
+    values, run = next(iter(found.items()))
+    if values[0] and not Path(values[0]).is_dir():
+        raise UserError(
+            f"{run} was trained on {values[0]}, and there is no such folder now: say on which data "
+            "to score, with --config=...:FOLDER"
+        )
+    return {**data, **dict(zip(keys, values, strict=True))}
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
+
+
+def _read_record(run: Path) -> Mapping[str, Any]:
+    """The config of a run."""
+    path = run / "config.json"
+    try:
+        config = json.loads(path.read_bytes())["config"]
+        config["data"]["folder"], config["schedule"], config["stages"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged: name <run>/<stage>/<phase> instead of it") from error
+    return config
+
+
+def check_classes(stage_name: str, given: Given, source: ClipSource) -> None:
+    """Whether a semantic network and the data have the same classes; other names are said.
+
+    Raises:
+      UserError: not as many.
+    """
+    if given.stage["task"] != "semantic":
+        return
+    count = given.card.network["num_classes"]
+    if count != source.num_classes:
+        raise UserError(
+            f"{given.folder} is {given.card.describe()}, and the data has {source.num_classes} "
+            f"classes, background included: give the stage {stage_name} weights for these classes, "
+            "or the data that these weights are for"
+        )
+    for class_id, (theirs, ours) in enumerate(
+        zip(given.card.classes, source.class_names, strict=False)
+    ):
+        if theirs != ours:
+            say(
+                f"[{stage_name}] classes are called otherwise by {given.folder} than by the data: "
+                f"class {class_id} is {theirs!r} there and {ours!r} here"
+            )
+            break
+
+
+def _folders(folders: str) -> list[Path]:
+    found: list[Path] = []
+    for text in filter(None, (part.strip() for part in folders.split(","))):
+        folder = tidy_path(text)
+        check_converted(folder, "--evaluate")
+        found += _kept_phases(folder) if (folder / "config.json").exists() else [folder]
+    if not found:
+        raise UserError("--evaluate names no folder of weights: give --evaluate=DIR")
+    return found
+
+
+def _kept_phases(run: Path) -> list[Path]:
+    """The folders of the phases whose best a run's stages keep, of those that have been trained."""
+    path = run / "config.json"
+    try:
+        record = json.loads(path.read_bytes())
+        if isinstance(record, dict) and "config" not in record:
+            raise UserError(
+                f"{path} is not the record of a run: give --evaluate a folder that "
+                "aavs_jax.convert wrote, a run, or <run>/<stage>/<phase>"
+            )
+        config = record["config"]
+        stages = {name: config["stages"][name] for name in config["schedule"]}
+        last = {name: run / name / stage["order"][-1] for name, stage in stages.items()}
+        scores = {name: SELECTED_BY[stage["task"]] for name, stage in stages.items()}
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise UserError(f"{path} is damaged: name <run>/<stage>/<phase> instead of it") from error
+    kept = []
+    for name, stage in stages.items():
+        if (chosen := choose(run / name, stage, reading=True)) is not None:
+            say(f"of {run / name} is taken {chosen.describe(scores[name])}")
+            kept.append(run / name / chosen.phase)
+        elif any((last[name] / "checkpoints").glob("[0-9]*")):
+            kept.append(last[name])
+    if not kept:
+        raise UserError(
+            f"{run} holds no trained network: none of its stages has reached its last phase, such "
+            f"as {next(iter(last.values()))}"
+        )
+    return kept
+
+
+def _is_phase(folder: Path) -> bool:
+    return (folder / "checkpoints").is_dir()
+
+
+def _parameters(folder: Path) -> dict[str, np.ndarray]:
+    if not _is_phase(folder):
+        return card.weights(folder)[0]
+    with PhaseCheckpoints(folder, reading=True) as checkpoints:
+        return checkpoints.best_parameters()
+
+
+def _assign(config: Config, name: str, cards: Mapping[Path, Card]) -> dict[str, Path]:
+    """Stage -> folder of weights."""
+    chosen: dict[str, Path] = {}
+    for folder, found in cards.items():
+        if found.kind != "aavs":
+            key = "vggish" if found.kind == "vggish" else "mask2former"
+            raise UserError(
+                f"{folder} is {found.describe()}: a start for training "
+                f"(--config.init.{key}={folder}) and no network that can be evaluated"
+            )
+        task, prior = found.network["task"], found.network["prior"]
+        fitting = [
+            stage_name
+            for stage_name in config["schedule"]
+            if config["stages"][stage_name]["task"] == task
+            and (config["stages"][stage_name]["prior"]["train"] != "none") == prior
+        ]
+        if not fitting:
+            raise UserError(_no_stage(config, name, folder, found))
+        free = [stage_name for stage_name in fitting if stage_name not in chosen]
+        if not free:
+            raise UserError(
+                f"{chosen[fitting[0]]} and {folder} are both for the stage {fitting[0]}: give one "
+                "of them"
+            )
+        chosen[free[0]] = folder
+    return chosen
+
+
+def _no_stage(config: Config, name: str, folder: Path, found: Card) -> str:
+    task, prior = found.network["task"], found.network["prior"]
+    tasks = list(dict.fromkeys(config["stages"][s]["task"] for s in config["schedule"]))
+    asks = " and ".join(QUESTIONS[t] for t in tasks)
+    if task in tasks:
+        asks = f"{QUESTIONS[task]} {'without' if prior else 'with'} prior masks"
+    fitting = CONFIGS.get((task, prior), "one with such a stage")
+    return (
+        f"{folder} is {found.describe()}, and the config {name} asks {asks}: use --config={fitting}"
+    )
+
+
+def _read(config: Config, stage_name: str, folder: Path, found: Card) -> Given:
+    if _is_phase(folder) and not (folder.absolute().parent / "results.json").exists():
+        say(f"[{stage_name}] the run of {folder} is not complete: the best of it so far is taken")
+    parameters = _parameters(folder)
+    stage = _with_sizes(config["stages"][stage_name], found.network)
+    # A phase has all of its network.
+    if not _is_phase(folder) and not any(path.startswith(AUDIO_ENCODER) for path in parameters):
+        encoder, sizes = _audio_encoder(config, stage_name, folder)
+        parameters |= encoder
+        stage = _with_sizes(stage, sizes)
+    if found.image_size:
+        stage = stage | {"data": stage["data"] | {"image_size": found.image_size}}
+    _say_sizes(stage_name, config["stages"][stage_name], stage, folder)
+    size = stage["data"]["label_size"]
+    if found.label_size and found.label_size != size:
+        say(
+            f"[{stage_name}] is scored at {size} pixels; it was trained and judged at "
+            f"{found.label_size}, which --config.stages.{stage_name}.data.label_size="
+            f"{found.label_size} would be"
+        )
+    _check_whole(folder, parameters, make_method(stage, found.network["num_classes"]))
+    return Given(folder, found, stage, parameters, tree.digest(parameters))
+
+
+def _with_sizes(stage: Config, network: Mapping[str, Any]) -> dict[str, Any]:
+    sizes = {key: value for key, value in network.items() if key not in NOT_SIZES}
+    return {**stage, "model": _merged(stage["model"], sizes)}
+
+
+def _merged(values: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(values)
+    for key, value in others.items():
+        inner = values.get(key)
+        merged[key] = _merged(inner, value) if isinstance(inner, Mapping) else value
+    return merged
+
+
+def _say_sizes(stage_name: str, asked: Config, taken: Config, folder: Path) -> None:
+    """Tells where the weights' sizes are not the config's."""
+    differing = []
+    for part in ("model", "data"):
+        before, now = _flat(asked[part]), _flat(taken[part])
+        differing += [
+            f"{part}.{key} {now[key]} (not {before[key]})"
+            for key in before
+            # Drop-path has no part in an evaluation.
+            if now[key] != before[key] and key not in DROP_PATH
+        ]
+    if differing:
+        say(f"[{stage_name}] is of the sizes of {folder}: {', '.join(differing)}")
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """By dotted key, as JSON has it, where a tuple is a list."""
+    return json.loads(json.dumps(tree.flatten(values)))
+
+
+def _audio_encoder(
+    config: Config, stage_name: str, folder: Path
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Parameters and sizes of the audio encoder for weights that have none."""
+    given = config["init"]["vggish"]
+    place = Path(given) if given else folder.absolute().parent / "vggish"
+    if not given and not (place / card.FILE).exists():
+        raise UserError(
+            f"{folder} has no audio encoder, as AAVS files have none: make one of "
+            f"{MAKING['vggish'][0]} with {MAKING['vggish'][1]}, and give it with "
+            f"--config.init.vggish=DIR or put it beside, at {place}; the small network, "
+            "--config=configs/s4.py without data, runs without"
+        )
+    parameters, found = card.weights(place)
+    encoder = {p: value for p, value in parameters.items() if p.startswith(AUDIO_ENCODER)}
+    if not encoder:
+        raise UserError(
+            f"{place} is {found.describe()}, and {folder} lacks an audio encoder: give one with "
+            "--config.init.vggish=DIR"
+        )
+    say(f"[{stage_name}] takes the audio encoder that {folder} lacks from {place}")
+    return encoder, {"audio": found.network["audio"]}
+
+
+def _check_whole(folder: Path, parameters: Mapping[str, np.ndarray], method: Method) -> None:
+    wanted = {path: tuple(leaf.shape) for path, leaf in method.shapes.items()}
+    faults: Sequence[tuple[str, Mapping[str, str]]] = (
+        ("lacks", dict.fromkeys(wanted.keys() - parameters.keys(), "")),
+        ("holds what the network has not:", dict.fromkeys(parameters.keys() - wanted.keys(), "")),
+        (
+            "does not fit the network:",
+            {
+                path: f"of shape {list(parameters[path].shape)}, not {list(shape)}"
+                for path, shape in wanted.items()
+                if path in parameters and parameters[path].shape != shape
+            },
+        ),
+    )
+    mend = "convert the origin once more, or train"
+    if _is_phase(folder):
+        mend = f"put its folder {folder / 'frozen'} back, or name another phase"
+    for what, paths in faults:
+        if paths:
+            raise UserError(
+                f"{folder} {what} {in_words(paths)}, so nothing would be known of its figures: "
+                f"{mend}"
+            )

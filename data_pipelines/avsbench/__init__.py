@@ -1,1 +1,0 @@
-"""AVSBench: its layout on disk and the TFDS builder that reads it."""

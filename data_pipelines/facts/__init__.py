@@ -1,0 +1,1 @@
+"""What publishers of data sets decided; imports nothing."""

@@ -1,1 +1,0 @@
-"""A data folder, whatever its layout, is read into one table of clips."""

@@ -1,0 +1,1 @@
+"""From a prepared clip to the arrays of a batch."""

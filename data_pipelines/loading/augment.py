@@ -1,0 +1,204 @@
+"""Augmentations, as small Grain transforms: those of sounds, and the choice of all.
+
+Each draws from the example's own seed and its own name, so that what it does to a clip depends
+neither on processes nor on workers nor on the other augmentations. Some say what is to be heard,
+before it is read: `Request` -> `Request`. The others change what was read: they map the dict of
+arrays that `transforms.ReadClip` gives. All seconds of a clip are changed alike.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from data_pipelines.audio import LOG_OFFSET
+from data_pipelines.errors import DataError
+from data_pipelines.loading.augment_pictures import ColourJitter, Flip, ResizedCrop, check_range
+from data_pipelines.loading.partners import Partners
+from data_pipelines.loading.request import Request, generator
+
+# --- what is heard: Request -> Request --------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class SwapSound(grain.transforms.Map):
+    """Another clip's sound, none of whose classes is to be heard: nothing that is shown sounds.
+
+    Labels become background, and so do prior masks made from them; predicted ones stay.
+    """
+
+    probability: float
+    partners: Partners
+
+    def map(self, request: Request) -> Request:
+        rng = generator(request.seed, self)
+        if rng.random() >= self.probability:
+            return request
+        other = self.partners.draw(request.index, rng)
+        return dataclasses.replace(request, sound_index=other, empty=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class MixSounds(grain.transforms.Map):
+    """A second clip's sound, of other classes, beside the clip's own; the labels stay."""
+
+    probability: float
+    decibels: tuple[float, float]
+    partners: Partners
+
+    def __post_init__(self):
+        check_range("mix_sounds.decibels", self.decibels, -120, 120)
+
+    def map(self, request: Request) -> Request:
+        rng = generator(request.seed, self)
+        if rng.random() >= self.probability:
+            return request
+        other = self.partners.draw(request.index, rng)
+        level = float(rng.uniform(*self.decibels))
+        return dataclasses.replace(request, mixed_index=other, mixed_level=level)
+
+
+@dataclasses.dataclass(frozen=True)
+class TimeShift(grain.transforms.Map):
+    """Sound and picture apart by up to `windows` of 10 ms, either way."""
+
+    probability: float
+    windows: int
+
+    def __post_init__(self):
+        if not isinstance(self.windows, int) or self.windows < 0:
+            raise DataError(
+                f"augment.time_shift.windows is {self.windows}: give a whole number, 0 or more"
+            )
+
+    def map(self, request: Request) -> Request:
+        rng = generator(request.seed, self)
+        if rng.random() >= self.probability:
+            return request
+        shift = int(rng.integers(-self.windows, self.windows + 1))
+        return dataclasses.replace(request, shift=shift)
+
+
+@dataclasses.dataclass(frozen=True)
+class SoundGain(grain.transforms.Map):
+    """Louder or softer by some decibels, as if the waveform had been."""
+
+    probability: float
+    decibels: tuple[float, float]
+
+    def __post_init__(self):
+        check_range("sound_gain.decibels", self.decibels, -120, 120)
+
+    def map(self, element: dict[str, Any]) -> dict[str, Any]:
+        rng = generator(element["seed"], self)
+        if rng.random() >= self.probability:
+            return element
+        return element | {"audio": louder(element["audio"], rng.uniform(*self.decibels))}
+
+
+def louder(log_mel: np.ndarray, decibels: float) -> np.ndarray:
+    """Log-mel values of a sound made louder: exact, as mel magnitudes grow with the waveform.
+
+    Args:
+        log_mel: float32, any shape: log(magnitude + 0.01).
+        decibels: negative makes it softer.
+
+    Returns:
+        float32, the same shape. Digital silence stays silent.
+    """
+    return _to_log(_magnitudes(log_mel) * np.float32(10 ** (decibels / 20)))
+
+
+def mix(log_mel: np.ndarray, other: np.ndarray, decibels: float) -> np.ndarray:
+    """Log-mel values of two sounds at once, whose powers add as those of unrelated sounds do.
+
+    Args:
+        log_mel: float32, any shape.
+        other: float32, the same shape.
+        decibels: by how much the other is made louder first.
+
+    Returns:
+        float32, the same shape.
+    """
+    added = _magnitudes(other) * np.float32(10 ** (decibels / 20))
+    return _to_log(np.hypot(_magnitudes(log_mel), added))
+
+
+def _magnitudes(log_mel: np.ndarray) -> np.ndarray:
+    # The offset is the logarithm's own rounding of it, so that silence is exactly zero.
+    silence = np.exp(np.log(np.float32(LOG_OFFSET)))
+    return np.maximum(np.exp(log_mel) - silence, np.float32(0))
+
+
+def _to_log(magnitudes: np.ndarray) -> np.ndarray:
+    return np.log(magnitudes + np.float32(LOG_OFFSET))
+
+
+# --- from the config --------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentations:
+    """What a config's `data.augment` asks for.
+
+    Attributes:
+        flip: share of requests that are flipped; `Draw` has the coin.
+        requests: transforms of requests.
+        elements: transforms of arrays.
+    """
+
+    flip: float
+    requests: tuple[grain.transforms.Map, ...]
+    elements: tuple[grain.transforms.Map, ...]
+
+
+def augmentations(
+    options: Mapping[str, Any], clips: Sequence[Any], *, embeddings: bool = False
+) -> Augmentations:
+    """The transforms that are asked for, in the order in which they are applied.
+
+    Args:
+        options: `data.augment` of a stage, see configs/base.py; what is not named is off.
+        clips: `source.Clip`s of the source.
+        embeddings: whether sounds are read as embeddings, which cannot be changed any more.
+
+    Raises:
+        DataError: an unknown name; a probability or range that cannot be; a clip without any
+            other to take a sound from; a change of sounds that are embeddings.
+    """
+    partners = functools.cache(lambda: Partners(clips))
+    makers = {
+        "flip": lambda probability: Flip(),
+        "swap_sound": lambda probability: SwapSound(probability, partners()),
+        "mix_sounds": lambda **values: MixSounds(**values, partners=partners()),
+        "time_shift": TimeShift,
+        "resized_crop": ResizedCrop,
+        "colour_jitter": ColourJitter,
+        "sound_gain": SoundGain,
+    }
+    if unknown := options.keys() - makers.keys():
+        raise DataError(f"augment.{min(unknown)} is no augmentation: there are {', '.join(makers)}")
+    made = {}
+    for name, make in makers.items():
+        values = options.get(name, 0.0)
+        values = dict(values) if isinstance(values, Mapping) else {"probability": values}
+        probability = values["probability"]
+        if not 0 <= probability <= 1:
+            raise DataError(f"augment.{name}: the probability is {probability}: give 0 to 1")
+        if not probability:
+            continue
+        if embeddings and name in ("mix_sounds", "time_shift", "sound_gain"):
+            raise DataError(
+                f"augment.{name} changes sounds, but they are read as embeddings, which cannot be "
+                "changed: turn it off, or train without embeddings"
+            )
+        made[name] = make(**values)
+    requests = ("swap_sound", "mix_sounds", "time_shift")
+    return Augmentations(
+        flip=float(options.get("flip", 0.0)),
+        requests=tuple(made[name] for name in requests if name in made),
+        elements=tuple(made[name] for name in makers if name in made and name not in requests),
+    )

@@ -1,0 +1,1 @@
+"""Data sets that are composed here: Audible Shapes, Audible Stamps, VPO."""

@@ -1,0 +1,128 @@
+"""A plan becomes frames, labels and a waveform."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from data_pipelines.making.audible_stamps import sounds
+from data_pipelines.making.audible_stamps.media import Media
+from data_pipelines.making.audible_stamps.plan import Plan, picture_generator, sound_generator
+from data_pipelines.making.compositions import drifting_paths
+
+# Square root of an object's solid area as part of the frame's side, by how many share the frame.
+_SIZES = {1: (0.36, 0.50), 2: (0.33, 0.46), 3: (0.29, 0.39)}
+_LONGEST = 0.85  # of the frame's side: thin things are made smaller until they fit
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A drawn clip.
+
+    frames uint8 [T, S, S, 3]; labels uint8 [T, S, S], class ids of what sounds and is seen, 0
+    elsewhere; owners uint8 [T, S, S], which object (position in the plan + 1) is seen at a pixel,
+    silent ones included; waveform int16 [T * 16000].
+    """
+
+    plan: Plan
+    frames: np.ndarray
+    labels: np.ndarray
+    owners: np.ndarray
+    waveform: np.ndarray
+
+
+def draw(seed: int, plan: Plan, media: Media, size: int) -> Clip:
+    """Draws clip `plan.index` of the data set `seed`, frames of `size` x `size` pixels."""
+    sources = [
+        (media.recordings[s.index], s.active)
+        for s in plan.objects + plan.off_screen
+        if s.active.any()
+    ]
+    waveform = sounds.mix(sources, plan.seconds, sound_generator(seed, plan.index))
+
+    rng = picture_generator(seed, plan.index)
+    seconds = plan.seconds
+    frames = _background(rng, media.backgrounds, seconds, size)
+    owners = np.zeros((seconds, size, size), np.uint8)
+    labels = np.zeros((seconds, size, size), np.uint8)
+    cutouts = [_Cutout(rng, media.cutouts[s.index], len(plan.objects)) for s in plan.objects]
+    paths = drifting_paths(rng, np.array([cutout.radius for cutout in cutouts]), seconds)
+    for i, (item, cutout) in enumerate(zip(plan.objects, cutouts, strict=True)):
+        angles = rng.uniform(-0.2, 0.2) + np.linspace(0, rng.uniform(-0.4, 0.4), seconds)
+        growth = np.linspace(1, 1 + rng.uniform(-0.2, 0.2), seconds)
+        for t in range(seconds):
+            colours, alpha = cutout.place(paths[i, t], growth[t], angles[t], size)
+            frames[t] += alpha[..., None] * (colours - frames[t])
+            solid = alpha > 0.5
+            owners[t][solid] = i + 1
+            labels[t][solid] = item.class_id if item.active[t] else 0
+    frames += (rng.random((seconds, size, size, 1)) - 0.5) * (6 / 255)  # the camera's grain
+    frames = np.round(np.clip(frames, 0, 1) * 255).astype(np.uint8)
+    return Clip(plan, frames, labels, owners, waveform)
+
+
+class _Cutout:
+    """One instance of a stamp: its size, light, and whether it is mirrored."""
+
+    def __init__(self, rng, rgba, count):
+        if rng.random() < 0.5:
+            rgba = rgba[:, ::-1]
+        self._image = Image.fromarray(np.ascontiguousarray(rgba))
+        self._light, self._contrast = rng.uniform(0.8, 1.15), rng.uniform(0.85, 1.1)
+        height, width = rgba.shape[:2]
+        area = (rgba[..., 3] > 127).sum()
+        # Pixels of the picture -> parts of the frame's side.
+        self._unit = min(rng.uniform(*_SIZES[count]) / np.sqrt(area), _LONGEST / max(width, height))
+        # Between the circle around it and one of its area: for thin things neither is fair.
+        self.radius = self._unit * (max(width, height) + np.sqrt(width * height)) / 4
+
+    def place(self, centre, growth, angle, size):
+        """Colours float64 [S, S, 3] and alpha float64 [S, S], both in [0, 1]."""
+        scale = self._unit * growth * size
+        image = self._image
+        # First down to its size with a filter that sees every pixel, then moved.
+        shape = tuple(max(1, round(scale * side)) for side in image.size)
+        if scale < 1:
+            image = image.resize(shape, Image.Resampling.BOX)
+        scale_x, scale_y = (
+            scale * a / b for a, b in zip(self._image.size, image.size, strict=True)
+        )
+        cos, sin = np.cos(angle), np.sin(angle)
+        x, y = centre * size
+        rows = np.array([[cos / scale_x, sin / scale_x], [-sin / scale_y, cos / scale_y]])
+        shift = np.array(image.size) / 2 - rows @ (x, y)
+        turned = image.transform(
+            (size, size),
+            Image.Transform.AFFINE,
+            (*rows[0], shift[0], *rows[1], shift[1]),
+            Image.Resampling.BICUBIC,
+        )
+        pixels = np.asarray(turned) / 255.0
+        colours = (pixels[..., :3] - 0.5) * self._contrast + 0.5
+        return np.clip(colours * self._light, 0, 1), pixels[..., 3]
+
+
+def _background(rng, photographs, seconds, size):
+    """A window that moves slowly over a photograph. Returns float64 [T, S, S, 3] in [0, 1]."""
+    pixels = photographs[int(rng.random() * len(photographs))]
+    if rng.random() < 0.5:
+        pixels = pixels[:, ::-1]
+    height, width = pixels.shape[:2]
+    photograph = Image.fromarray(np.ascontiguousarray(pixels))
+    room = np.array([width, height])
+    sides = (
+        min(width, height)
+        * rng.uniform(0.6, 0.95)
+        * np.linspace(1, rng.uniform(0.95, 1.05), seconds)
+    )
+    start = rng.uniform(0, 1, 2) * (room - sides[0])
+    move = rng.uniform(-0.15, 0.15, 2) * sides[0]
+    light = rng.uniform(0.7, 1.15) * (1 + rng.uniform(-0.02, 0.02, seconds))
+    frames = np.zeros((seconds, size, size, 3))
+    for t, side in enumerate(sides):
+        corner = np.clip(start + move * t / (seconds - 1), 0, room - side)
+        window = photograph.resize(
+            (size, size), Image.Resampling.BICUBIC, box=(*corner, *(corner + side))
+        )
+        frames[t] = np.asarray(window) / 255.0 * light[t]
+    return np.clip(frames, 0, 1)

@@ -1,0 +1,1 @@
+"""VPO, composed of COCO's objects and VGGSound's recordings."""

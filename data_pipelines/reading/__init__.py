@@ -1,0 +1,1 @@
+"""Folders on a disk -> a table of clips."""

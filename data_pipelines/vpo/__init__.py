@@ -1,1 +1,0 @@
-"""VPO: still pictures with the sounds of the objects in them."""

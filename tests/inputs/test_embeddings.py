@@ -1,0 +1,299 @@
+"""Embeddings in place of log-mel examples: the same network, the same outputs."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from aavs_jax import schedule
+from aavs_jax.errors import UserError
+from aavs_jax.inputs import embeddings
+from aavs_jax.methods.aavs.config import AudioConfig
+from aavs_jax.methods.method import make_method
+from aavs_jax.state.checkpoint import save_parameters
+from aavs_jax.weights import card
+from configs import avss
+from data_pipelines.audio import silence_example
+from data_pipelines.making import audible_shapes
+from data_pipelines.prepare import prepare
+from data_pipelines.prepared.embeddings import Embeddings, folder_of
+from data_pipelines.prepared.source import open_source
+
+AUDIO = AudioConfig(blocks=((4,), (4,), (4,), (4,)), fully_connected=(8,))
+FROZEN = (r"decoder/.*", r"audio_proj/.*")
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    audible_shapes.make(folder / "raw", clips=12, size=32, progress=False)
+    prepare(folder / "raw", folder / "prepared", progress=False)
+    return folder / "prepared"
+
+
+@pytest.fixture(scope="module")
+def stage(tiny_stage):
+    """Trains all but the encoder, from pretrained parameters, in two phases."""
+    stage = tiny_stage("localise")
+    phase = stage["phases"].pop("all") | {"trains": FROZEN, "start": "pretrained"}
+    stage["order"] = ("a", "b")
+    stage["phases"] = {"a": phase, "b": phase | {"start": "localise/a"}}
+    return stage
+
+
+@pytest.fixture(scope="module")
+def method(stage):
+    return make_method(stage, 2)
+
+
+@pytest.fixture(scope="module")
+def parameters(method):
+    return method.initial(5)
+
+
+def encoder_of(parameters):
+    return {
+        path.removeprefix("audio_encoder/"): value
+        for path, value in parameters.items()
+        if path.startswith("audio_encoder/")
+    }
+
+
+@pytest.fixture
+def config(stage, parameters, tmp_path):
+    """A config whose stage can do with embeddings; tests take away what it needs."""
+    config = avss.get_config().to_dict()
+    config["schedule"] = ("localise",)
+    config["stages"] = {"localise": json.loads(json.dumps(stage))}
+    config["data"]["embeddings"] = True
+    sound = {path: v for path, v in parameters.items() if path.startswith("audio_encoder/")}
+    leave_folder(tmp_path / "vggish", sound, "vggish", {"audio": stage["model"]["audio"]})
+    config["init"] |= {"mask2former": "", "vggish": str(tmp_path / "vggish")}
+    return config
+
+
+def leave_folder(folder, parameters, kind, network):
+    """A folder of weights, as `aavs_jax.convert` leaves it."""
+    save_parameters(folder, parameters)
+    card.write(folder, card.Card(kind, network))
+
+
+def test_the_network_says_the_same_of_embeddings_and_of_sounds(data_dir, method, parameters):
+    folder = embeddings.compute(data_dir, encoder_of(parameters), AUDIO)
+    source = open_source(data_dir, "test")
+    rows = Embeddings(folder, source)
+    index = 1
+    record = source[index]["audio"]
+    frames = np.random.default_rng(0).integers(0, 256, (len(record), 32, 32, 3), np.uint8)
+    silence = np.stack([silence_example()] * len(record))
+    with jax.default_matmul_precision("highest"):
+        one = method.predict(parameters, frames, record)
+        for sound, embedded in (
+            (one, rows[index]),
+            (method.predict(parameters, frames, silence), np.stack([rows.silence] * len(record))),
+        ):
+            two = method.predict(parameters, frames, embedded)
+            # Sums of a few dozen float32 numbers, in two compilations.
+            np.testing.assert_allclose(sound["foreground"], two["foreground"], atol=1e-5)
+        # What is compared does depend on the sound.
+        other = method.predict(parameters, frames, rows[index] + 1)
+    assert np.abs(other["foreground"] - one["foreground"]).max() > 1e-3
+
+
+def test_a_stage_with_a_frozen_encoder_hears_embeddings(
+    config, method, parameters, data_dir, tmp_path, capsys
+):
+    folder = embeddings.for_stage(config, "localise", method, data_dir, tmp_path)
+    assert folder == folder_of(data_dir, embeddings.digest(encoder_of(parameters)))
+    assert "[localise] hears embeddings" in capsys.readouterr().out
+
+
+def test_what_a_phase_started_from_counts_and_not_what_lies_there_now(
+    config, method, parameters, data_dir, tmp_path
+):
+    before = {path: value + 1 for path, value in parameters.items()}
+    save_parameters(tmp_path / "localise" / "a" / "frozen", before)
+    folder = embeddings.for_stage(config, "localise", method, data_dir, tmp_path)
+    assert folder == folder_of(data_dir, embeddings.digest(encoder_of(before)))
+    # And of a run that has begun, config.init may be gone.
+    shutil.rmtree(tmp_path / "vggish")
+    assert embeddings.for_stage(config, "localise", method, data_dir, tmp_path) == folder
+
+
+def test_phases_of_two_encoders_have_no_embeddings_that_are_right_for_both(
+    config, method, parameters, data_dir, tmp_path
+):
+    before = {path: value + 1 for path, value in parameters.items()}
+    save_parameters(tmp_path / "localise" / "a" / "frozen", before)
+    config["stages"]["localise"]["phases"]["b"]["start"] = "pretrained"
+    assert embeddings.for_stage(config, "localise", method, data_dir, tmp_path) is None
+
+
+def test_the_encoder_of_a_whole_network_is_one_too(
+    config, method, parameters, data_dir, tmp_path, capsys
+):
+    leave_folder(tmp_path / "whole", parameters, "aavs", method.network)
+    config["init"] |= {"mask2former": str(tmp_path / "whole"), "vggish": ""}
+    folder = embeddings.for_stage(config, "localise", method, data_dir, tmp_path)
+    assert folder == folder_of(data_dir, embeddings.digest(encoder_of(parameters)))
+    # Of two the one given as such.
+    louder = {
+        path: value + 1 for path, value in parameters.items() if path.startswith("audio_encoder/")
+    }
+    leave_folder(tmp_path / "other", louder, "vggish", {"audio": method.network["audio"]})
+    config["init"]["vggish"] = str(tmp_path / "other")
+    folder = embeddings.for_stage(config, "localise", method, data_dir, tmp_path)
+    assert folder == folder_of(data_dir, embeddings.digest(encoder_of(louder)))
+
+
+def switch_off(config):
+    config["data"]["embeddings"] = False
+
+
+def give_no_encoder(config):
+    config["init"]["vggish"] = ""
+
+
+def train_the_encoder_in_the_end(config):
+    config["stages"]["localise"]["phases"]["b"]["trains"] = (".*",)
+
+
+def train_the_encoder_beside_the_way(config):
+    phases = config["stages"]["localise"]["phases"]
+    phases["a"]["trains"] = (*FROZEN, "audio_encoder/fully_connected/.*")
+    phases["b"]["start"] = "pretrained"
+
+
+def draw_it_afresh(config):
+    config["stages"]["localise"]["phases"]["b"]["fresh"] = ("audio_encoder/.*bias",)
+
+
+def set_it_to_zero(config):
+    config["stages"]["localise"]["phases"]["a"]["zero"] = ("audio_encoder/.*",)
+
+
+def start_from_nothing(config):
+    config["stages"]["localise"]["phases"]["a"]["start"] = "nothing"
+
+
+def start_from_an_earlier_run(config):
+    config["stages"]["localise"]["phases"]["a"]["start"] = "pretraining/all"
+
+
+def change_sounds(config):
+    config["stages"]["localise"]["data"]["augment"]["sound_gain"]["probability"] = 0.5
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        switch_off,
+        give_no_encoder,
+        train_the_encoder_in_the_end,
+        train_the_encoder_beside_the_way,
+        draw_it_afresh,
+        set_it_to_zero,
+        start_from_nothing,
+        start_from_an_earlier_run,
+        change_sounds,
+    ],
+)
+def test_log_mel_where_the_encoder_or_its_input_is_another(
+    config, method, data_dir, tmp_path, capsys, change
+):
+    change(config)
+    assert embeddings.for_stage(config, "localise", method, data_dir, tmp_path) is None
+    said = capsys.readouterr().out
+    if change is change_sounds:
+        assert "data.augment.sound_gain changes sounds" in said and said.count("\n") == 1
+    else:
+        assert not said
+
+
+def test_log_mel_where_the_given_encoder_does_not_fit(
+    config, method, parameters, data_dir, tmp_path
+):
+    sound = {path: v for path, v in parameters.items() if path.startswith("audio_encoder/")}
+    last = "audio_encoder/fully_connected/0/bias"
+    for name, changed in (
+        ("shape", sound | {last: np.zeros(9, np.float32)}),
+        ("missing", {path: value for path, value in sound.items() if path != last}),
+    ):
+        leave_folder(tmp_path / name, changed, "vggish", {"audio": method.network["audio"]})
+        config["init"]["vggish"] = str(tmp_path / name)
+        assert embeddings.for_stage(config, "localise", method, data_dir, tmp_path) is None
+
+
+def test_a_digest_tells_weights_apart_and_nothing_else():
+    weights = {"b": np.arange(6, dtype=np.float32), "a": np.ones((2, 3), np.float32)}
+    digest = embeddings.digest(weights)
+    assert embeddings.digest(dict(sorted(weights.items()))) == digest
+    assert embeddings.digest({path: jax.numpy.asarray(v) for path, v in weights.items()}) == digest
+    for changed in (
+        weights | {"a": np.nextafter(weights["a"], 2, dtype=np.float32)},
+        weights | {"a": weights["a"].reshape(3, 2)},
+        {"b": weights["b"], "c": weights["a"]},
+        {"b": weights["b"]},
+    ):
+        assert embeddings.digest(changed) != digest
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(data_dir, parameters, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(embeddings.embeddings, "_write_all", full)
+    with pytest.raises(UserError, match=r"No space left.*--config\.data\.embeddings=False"):
+        embeddings.compute(data_dir, encoder_of(parameters) | {"other": np.ones(1)}, AUDIO)
+
+
+@pytest.mark.slow
+def test_a_run_with_embeddings_goes_as_one_without(
+    config, method, parameters, data_dir, tmp_path, monkeypatch
+):
+    """Two phases, checkpoints, validation and all sounds.
+
+    The two differ in their last bits. Classes far apart and steps of next to nothing keep that from
+    growing, which it does otherwise, and differently on every CPU.
+    """
+    clear = {
+        path: value * (10 if path.startswith("decoder/class_predictor/") else 1)
+        for path, value in parameters.items()
+    }
+    leave_folder(tmp_path / "mask2former", clear, "aavs", method.network)
+    config["init"]["mask2former"] = str(tmp_path / "mask2former")
+    config["data"]["folder"] = str(data_dir)
+    config["log_every"] = 1
+    config["stages"]["localise"]["data"]["batch_size"] = 4
+    for phase in config["stages"]["localise"]["phases"].values():
+        phase |= {"epochs": 4.0, "validate_every_epochs": 1.0}
+        phase["optimizer"] |= {"schedule": "constant", "warmup_steps": 0, "no_decay": ()}
+        phase["optimizer"]["learning_rate"] = 1e-6
+    rows, losses = {}, {}
+    for used in (True, False):
+        root = tmp_path / f"run-{used}"
+        seen = []
+        monkeypatch.setattr(schedule, "train_batches", spied(schedule.train_batches, seen))
+        config["data"]["embeddings"] = used
+        rows[used] = schedule.train_and_evaluate(config, root, "avss")
+        monkeypatch.undo()
+        assert seen == [used, used]
+        lines = map(json.loads, (root / "metrics.jsonl").read_text().splitlines())
+        losses[used] = [line["loss"] for line in lines if "loss" in line]
+    assert len(losses[True]) > 3
+    np.testing.assert_allclose(losses[True], losses[False], rtol=1e-3)
+    assert {row["sound"] for row in rows[True]} == {"right", "other", "silence"}
+    for one, two in zip(rows[True], rows[False], strict=True):
+        # A mask's edge may fall to the other side of a threshold in some pixels.
+        np.testing.assert_allclose(one.pop("value"), two.pop("value"), atol=0.01)
+        assert one == two
+
+
+def spied(train_batches, seen):
+    def see(*arguments):
+        seen.append(arguments[5] is not None)
+        return train_batches(*arguments)
+
+    return see

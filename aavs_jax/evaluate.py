@@ -38,6 +38,7 @@ from aavs_jax.weights import given_weights
 from aavs_jax.weights.given_weights import Given
 from aavs_jax.weights.pretrained import AUDIO_ENCODER
 from data_pipelines.errors import tidy_path
+from data_pipelines.loading.front_ends import LogMel
 from data_pipelines.prepared import embeddings as embedded
 from data_pipelines.prepared.embeddings import Embeddings
 from data_pipelines.prepared.source import ClipSource, fingerprint
@@ -195,7 +196,8 @@ def _embeddings(
         for path, value in given.parameters.items()
         if path.startswith(AUDIO_ENCODER)
     }
-    if "run" in given.card.origin and embedded.find(data_dir, digest(encoder)) is None:
+    found = embedded.find(data_dir, digest(encoder), LogMel(audio["channels"]))
+    if "run" in given.card.origin and found is None:
         return {}
     folder = embeddings.compute(data_dir, encoder, AAVSConfig.from_dict({"audio": audio}).audio)
     say(f"[{stage_name}] hears embeddings, of the audio encoder, from {folder}")

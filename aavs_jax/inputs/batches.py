@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from aavs_jax.errors import UserError
 from data_pipelines.loader import EvalLoader, eval_loader, train_loader
+from data_pipelines.loading.front_ends import LogMel
 from data_pipelines.loading.partners import has_other_sounds
 from data_pipelines.prepared.embeddings import Embeddings
 from data_pipelines.prepared.source import ClipSource, open_source, splits
@@ -96,7 +97,7 @@ def train_batches(
         prior_dir=masks_folder(stage, root),
         mixture=prior["mixture"],
         max_targets=data["max_targets"],
-        channels=stage["model"]["audio"]["channels"],
+        front_end=LogMel(stage["model"]["audio"]["channels"]),
         embeddings=embeddings,
         seed=seed,
         process_index=jax.process_index(),
@@ -134,7 +135,7 @@ def eval_batches(
         sound=sound,
         prior=prior,
         prior_dir=masks_folder(stage, root),
-        channels=stage["model"]["audio"]["channels"],
+        front_end=LogMel(stage["model"]["audio"]["channels"]),
         embeddings=embeddings,
         nearest=nearest,
         masks=masks,

@@ -24,6 +24,7 @@ from aavs_jax.state.sharding import everyone_is_here
 from aavs_jax.state.tree import digest
 from aavs_jax.weights.pretrained import AUDIO_ENCODER, load_audio_encoder
 from data_pipelines.errors import reason, remedy
+from data_pipelines.loading.front_ends import LogMel
 from data_pipelines.prepared import embeddings
 
 # Augmentations after which the embedding would be another.
@@ -94,9 +95,10 @@ def compute(data_dir: Path, parameters: Mapping[str, np.ndarray], config: AudioC
       UserError: it cannot be written.
       DataError: nothing is prepared in `data_dir`.
     """
-    identity = digest(parameters)
+    identity, front_end = digest(parameters), LogMel(config.channels)
+    place = embeddings.folder_of(data_dir, identity, front_end)
     try:
-        folder = embeddings.find(data_dir, identity)
+        folder = embeddings.find(data_dir, identity, front_end)
         if folder is None:
             encode = make_encode(parameters, config)
             clips, shown = embeddings.count(data_dir), jax.process_index() == 0
@@ -105,11 +107,13 @@ def compute(data_dir: Path, parameters: Mapping[str, np.ndarray], config: AudioC
                 progress_bar(clips, 0, "embeddings", enabled=shown) as bar,
             ):
                 with what_is_next("the same command computes the embeddings again"):
-                    folder = embeddings.write(data_dir, identity, encode, progress=bar.update)
+                    folder = embeddings.write(
+                        data_dir, identity, front_end, encode, progress=bar.update
+                    )
     except OSError as error:
         raise UserError(
-            f"cannot write {embeddings.folder_of(data_dir, identity)} ({reason(error)}): "
-            f"{remedy(error)}, or do without with --config.data.embeddings=False"
+            f"cannot write {place} ({reason(error)}): {remedy(error)}, or do without with "
+            "--config.data.embeddings=False"
         ) from error
     everyone_is_here(f"embeddings {identity}")
     return folder

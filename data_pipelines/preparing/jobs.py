@@ -79,7 +79,8 @@ class Job:
     def fingerprint(self) -> str:
         """Changes with the table and with what is stored of its clips."""
         chosen = sorted({clip.subset for clip in self.table.clips})
-        told = [self.table.fingerprint, chosen, *dataclasses.astuple(self.options)]
+        form = str(Builder.VERSION)  # what a run of another version left cannot be resumed
+        told = [form, self.table.fingerprint, chosen, *dataclasses.astuple(self.options)]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
     @property
@@ -240,7 +241,7 @@ def _row(clip: RawClip, record: Record) -> list[Any]:
     facts = record.facts
     return [
         *(clip.subset, clip.uid, facts["objects"], clip.seconds, labelled),
-        *(facts["stored_frames"], facts["classes"], facts["ignored_pixels"]),
+        *(facts["stored_frames"], facts["classes"], facts["ignored_pixels"], facts["mono_is_sum"]),
     ]
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from data_pipelines.facts import avsbench
 from data_pipelines.prepare import main, prepare, prepare_table
-from data_pipelines.prepared.source import open_source, splits
+from data_pipelines.prepared.source import heard, open_source, splits
 from data_pipelines.preparing import chunks, folder_page, folder_report
 from data_pipelines.preparing.chunks import Chunk, Record, read_chunk
 from data_pipelines.preparing.read import ReadOptions
@@ -377,8 +377,11 @@ def test_stills_in_stereo(tmp_path):
     assert source.clips[0].objects == (1,) and source.clips[0].labelled == (0,)
     record = source[0]
     assert len(record["frames"]) == len(record["labels"]) == 1
-    left, right = np.exp(record["stereo"][:, 0]) - 0.01, np.exp(record["stereo"][:, 1]) - 0.01
-    np.testing.assert_allclose(left, 7 * right, rtol=0.01, atol=0.01)
+    assert record["waveform"].shape == (48000, 2) and source.clips[0].mono_is_sum
+    left, right = record["waveform"].T.astype(int)
+    np.testing.assert_allclose(left, 7 * right, atol=4)
+    mono = heard(source.clips[0], record["waveform"], 1)
+    np.testing.assert_allclose(mono[:, 0], noise, atol=2 / 32768)
 
 
 # ---- the report
@@ -402,6 +405,7 @@ def a_record(sound, frames=("f",), silent=0, pixels=None, objects=(1,), findings
         "silent_seconds": silent,
         "seconds": 5,
         "repaired_seconds": 0,
+        "mono_is_sum": False,
         "sound_digest": sound,
         "frame_digests": [sound + frame for frame in frames],
         "objects": list(objects),

@@ -15,11 +15,11 @@ from aavs_jax.methods.method import make_method
 from aavs_jax.state.checkpoint import save_parameters
 from aavs_jax.weights import card
 from configs import avss
-from data_pipelines.audio import silence_example
+from data_pipelines.loading.front_ends import LOG_MEL
 from data_pipelines.making import audible_shapes
 from data_pipelines.prepare import prepare
 from data_pipelines.prepared.embeddings import Embeddings, folder_of
-from data_pipelines.prepared.source import open_source
+from data_pipelines.prepared.source import heard, open_source
 
 AUDIO = AudioConfig(blocks=((4,), (4,), (4,), (4,)), fully_connected=(8,))
 FROZEN = (r"decoder/.*", r"audio_proj/.*")
@@ -85,9 +85,10 @@ def test_the_network_says_the_same_of_embeddings_and_of_sounds(data_dir, method,
     source = open_source(data_dir, "test")
     rows = Embeddings(folder, source)
     index = 1
-    record = source[index]["audio"]
+    seconds = source.clips[index].seconds
+    record = LOG_MEL(heard(source.clips[index], source[index]["waveform"], 1), seconds)
     frames = np.random.default_rng(0).integers(0, 256, (len(record), 32, 32, 3), np.uint8)
-    silence = np.stack([silence_example()] * len(record))
+    silence = LOG_MEL(np.zeros((16000, 1), np.float32), seconds)
     with jax.default_matmul_precision("highest"):
         one = method.predict(parameters, frames, record)
         for sound, embedded in (
@@ -106,7 +107,7 @@ def test_a_stage_with_a_frozen_encoder_hears_embeddings(
     config, method, parameters, data_dir, tmp_path, capsys
 ):
     folder = embeddings.for_stage(config, "localise", method, data_dir, tmp_path)
-    assert folder == folder_of(data_dir, embeddings.digest(encoder_of(parameters)))
+    assert folder == folder_of(data_dir, embeddings.digest(encoder_of(parameters)), LOG_MEL)
     assert "[localise] hears embeddings" in capsys.readouterr().out
 
 
@@ -116,7 +117,7 @@ def test_what_a_phase_started_from_counts_and_not_what_lies_there_now(
     before = {path: value + 1 for path, value in parameters.items()}
     save_parameters(tmp_path / "localise" / "a" / "frozen", before)
     folder = embeddings.for_stage(config, "localise", method, data_dir, tmp_path)
-    assert folder == folder_of(data_dir, embeddings.digest(encoder_of(before)))
+    assert folder == folder_of(data_dir, embeddings.digest(encoder_of(before)), LOG_MEL)
     # And of a run that has begun, config.init may be gone.
     shutil.rmtree(tmp_path / "vggish")
     assert embeddings.for_stage(config, "localise", method, data_dir, tmp_path) == folder
@@ -137,7 +138,7 @@ def test_the_encoder_of_a_whole_network_is_one_too(
     leave_folder(tmp_path / "whole", parameters, "aavs", method.network)
     config["init"] |= {"mask2former": str(tmp_path / "whole"), "vggish": ""}
     folder = embeddings.for_stage(config, "localise", method, data_dir, tmp_path)
-    assert folder == folder_of(data_dir, embeddings.digest(encoder_of(parameters)))
+    assert folder == folder_of(data_dir, embeddings.digest(encoder_of(parameters)), LOG_MEL)
     # Of two the one given as such.
     louder = {
         path: value + 1 for path, value in parameters.items() if path.startswith("audio_encoder/")
@@ -145,7 +146,7 @@ def test_the_encoder_of_a_whole_network_is_one_too(
     leave_folder(tmp_path / "other", louder, "vggish", {"audio": method.network["audio"]})
     config["init"]["vggish"] = str(tmp_path / "other")
     folder = embeddings.for_stage(config, "localise", method, data_dir, tmp_path)
-    assert folder == folder_of(data_dir, embeddings.digest(encoder_of(louder)))
+    assert folder == folder_of(data_dir, embeddings.digest(encoder_of(louder)), LOG_MEL)
 
 
 def switch_off(config):

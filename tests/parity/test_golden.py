@@ -20,7 +20,7 @@ from aavs_jax.methods.aavs.config import AAVSConfig
 from aavs_jax.methods.aavs.init import abstract_model
 from aavs_jax.methods.objectives import mask_classification, set_prediction
 from aavs_jax.scoring.metrics import stepping_stones
-from data_pipelines import audio
+from data_pipelines.loading import front_ends
 
 ACTIVATIONS = 1e-4
 LOSSES = 1e-4
@@ -326,9 +326,9 @@ def numbered(golden, group: str) -> list[dict[str, np.ndarray]]:
 
 
 def test_log_mel(audio_golden):
-    assert int(audio_golden["audio/sample_rate"]) == audio.SAMPLE_RATE
+    assert int(audio_golden["audio/sample_rate"]) == front_ends.SAMPLE_RATE
     waveform = audio_golden["audio/waveform_int16"].astype(np.float32) / 32768
-    examples = audio.log_mel_examples(waveform)
+    examples = front_ends.log_mel_examples(waveform)
     check([("log-mel", examples, audio_golden["audio/log_mel_examples"])], ACTIVATIONS)
 
 

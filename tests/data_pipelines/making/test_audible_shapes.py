@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image, JpegImagePlugin
 
-from data_pipelines.audio import log_mel_examples
 from data_pipelines.errors import DataError
 from data_pipelines.facts import avsbench
+from data_pipelines.loading.front_ends import log_mel_examples
 from data_pipelines.make import main
 from data_pipelines.making.audible_shapes import make, sheet, sounds, write
 from data_pipelines.making.audible_shapes.plan import MIN_CLIPS, plans

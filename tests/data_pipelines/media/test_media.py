@@ -190,8 +190,9 @@ def test_formats_of_sound(tmp_path, name, subtype, tolerance):
     excerpt = read_sound(tmp_path / "sound", start=1, seconds=1, sides=True)
     assert excerpt.rate == 22050 and excerpt.samples.dtype == np.float32
     expected = samples[22050:44100]
-    expected = np.stack([expected.mean(1), expected[:, 0], expected[:, 1]], 1)
-    np.testing.assert_allclose(excerpt.samples, expected, atol=tolerance)
+    np.testing.assert_allclose(excerpt.samples, expected[:, :2], atol=tolerance)
+    mono = read_sound(tmp_path / "sound", start=1, seconds=1).samples
+    np.testing.assert_allclose(mono, expected.mean(1, keepdims=True), atol=tolerance)
 
 
 @pytest.mark.parametrize(
@@ -365,7 +366,7 @@ def test_memory_of_a_worker(what, tmp_path):
         import re, sys
         from pathlib import Path
         import soundfile
-        from data_pipelines.layouts.raw import RawClip, Sound
+        from data_pipelines.reading.raw import RawClip, Sound
         from data_pipelines.preparing.read import ReadOptions, read_clip
         path, folder = Path(sys.argv[2]), Path(sys.argv[2]).parent
         soundfile.write(folder / "a.wav", [0.0] * 16000, 16000)

@@ -24,8 +24,12 @@ def decode_frame(encoded: bytes, size: int) -> np.ndarray:
     Returns:
         uint8 [S, S, 3], RGB.
     """
-    image = Image.open(io.BytesIO(encoded)).convert("RGB")
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+    image = Image.open(io.BytesIO(encoded))
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    if image.size != (size, size):  # Pillow would copy what fits already
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(image)
 
 
 def semantic_label(encoded: bytes, size: int) -> np.ndarray:

@@ -12,8 +12,9 @@ from PIL import Image
 from data_pipelines.media.labels import IGNORED, colours_to_ids
 from data_pipelines.media.waveforms import FULL_SCALE, SAMPLE_RATE
 from data_pipelines.pages import data_uri, render
-from data_pipelines.preparing.folder_report import KINDS, completeness, in_bytes
+from data_pipelines.preparing.folder_report import KINDS
 from data_pipelines.preparing.read import ReadOptions, read_clip
+from data_pipelines.preparing.report_text import completeness, in_bytes
 from data_pipelines.reading.raw import RawClip, RawTable
 
 SAMPLES = 4  # clips of a subset

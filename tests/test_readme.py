@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from aavs_jax.methods import make_method
-from aavs_jax.state import tree
+from aavs_jax.run.resuming import flatten
 from configs import avss
 from data_pipelines.making import audible_shapes
 

@@ -210,7 +210,7 @@ def _read(config: Config, stage_name: str, folder: Path, found: Card) -> Given:
             f"{found.label_size}, which --config.stages.{stage_name}.data.label_size="
             f"{found.label_size} would be"
         )
-    _check_whole(folder, parameters, method)
+    check_whole(folder, parameters, method)
     return Given(folder, found, stage, parameters, tree.digest(parameters))
 
 
@@ -248,7 +248,8 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(flatten(values)))
 
 
-def _check_whole(folder: Path, parameters: Mapping[str, np.ndarray], method: Method) -> None:
+def check_whole(folder: Path, parameters: Mapping[str, np.ndarray], method: Method) -> None:
+    """Raises UserError where parameters are missing, too many or of another shape; names them."""
     wanted = {path: tuple(leaf.shape) for path, leaf in method.shapes.items()}
     faults: Sequence[tuple[str, Mapping[str, str]]] = (
         ("lacks", dict.fromkeys(wanted.keys() - parameters.keys(), "")),

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from aavs_jax.methods.objectives.set_prediction_config import LossConfig
 from aavs_jax.methods.aavs.config import AAVSConfig
 from aavs_jax.methods.aavs.network import abstract_model
 from aavs_jax.methods.objectives import mask_classification, set_prediction
+from aavs_jax.methods.objectives.set_prediction_config import LossConfig
 from aavs_jax.scoring.metrics import stepping_stones
 from data_pipelines import audio
 

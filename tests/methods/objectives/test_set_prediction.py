@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from aavs_jax.methods.objectives.set_prediction_config import LossConfig
 from aavs_jax.methods import make_method
 from aavs_jax.methods.objectives import point_sampling, set_prediction
+from aavs_jax.methods.objectives.set_prediction_config import LossConfig
 from aavs_jax.scoring import metrics
 from data_pipelines.media import labels as stored_labels
 
@@ -214,9 +214,7 @@ def test_everyone_means_the_same_by_ignored():
 def test_grid_equals_drawing_its_points_by_hand(problem):
     centres = (np.arange(8, dtype=np.float32) + 0.5) / 8
     points = np.stack(np.meshgrid(centres, centres), axis=-1).reshape(-1, 2)
-    by_hand = LossConfig(
-        num_points=64, importance_ratio=0.0, oversample_ratio=1.0, max_targets=M
-    )
+    by_hand = LossConfig(num_points=64, importance_ratio=0.0, oversample_ratio=1.0, max_targets=M)
     problem["draws"] = {
         "matching": np.broadcast_to(points, (D, N, 64, 2)),
         "candidates": np.zeros((D, N, M, 64, 2), np.float32),
@@ -288,9 +286,7 @@ def test_one_query_with_nan_masks_surfaces(problem):
 
 def test_gradient_flows_only_through_the_chosen_points():
     """Certain candidates are dropped, and the choice itself has no gradient."""
-    config = LossConfig(
-        num_points=2, oversample_ratio=2.0, importance_ratio=1.0, max_targets=1
-    )
+    config = LossConfig(num_points=2, oversample_ratio=2.0, importance_ratio=1.0, max_targets=1)
     mask = np.full((1, 1, 1, 4, 4), 8.0, np.float32)
     mask[..., 0, 0], mask[..., 3, 2] = 0.5, -0.25
     centre = np.array([[0.5, 0.5], [2.5, 3.5], [1.5, 2.5], [3.5, 1.5]], np.float32) / 4

@@ -19,7 +19,7 @@ from aavs_jax.methods.method import Method, make_method
 from aavs_jax.run.progress import say
 from aavs_jax.scoring.one_pass import protocols
 from aavs_jax.state import tree
-from aavs_jax.state.optimizer import make_schedule
+from aavs_jax.state.optimizer import make_schedule, rate_factors
 from aavs_jax.train import count_steps
 from aavs_jax.weights.pretrained import check_pretrained, shapes_of
 from aavs_jax.weights.starting import check_start, plan_start
@@ -84,8 +84,9 @@ def check_patterns(stage_name: str, stage: Config, method: Method) -> None:
             purpose = f"{stage_name}/{phase_name} {key}"
             chosen = tree.matching(method.shapes, phase[key], purpose)
             if key == "trains":
-                decay = phase["optimizer"]["no_decay"]
-                tree.matching(chosen, decay, f"{stage_name}/{phase_name} no_decay")
+                optimizer, name = phase["optimizer"], f"{stage_name}/{phase_name}"
+                tree.matching(chosen, optimizer["no_decay"], f"{name} no_decay")
+                rate_factors(optimizer, list(chosen), name)
                 if not chosen:
                     raise UserError(f"{purpose} is empty: name the parameters that shall train")
 

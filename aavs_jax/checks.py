@@ -84,11 +84,11 @@ def check_patterns(stage_name: str, stage: Config, method: Method) -> None:
             purpose = f"{stage_name}/{phase_name} {key}"
             chosen = tree.matching(method.shapes, phase[key], purpose)
             if key == "trains":
+                if not chosen:
+                    raise UserError(f"{purpose} is empty: name the parameters that shall train")
                 optimizer, name = phase["optimizer"], f"{stage_name}/{phase_name}"
                 tree.matching(chosen, optimizer["no_decay"], f"{name} no_decay")
                 rate_factors(optimizer, list(chosen), name)
-                if not chosen:
-                    raise UserError(f"{purpose} is empty: name the parameters that shall train")
 
 
 def check_data(config: Config, data_dir: Path, root: Path, mesh: Mesh) -> None:

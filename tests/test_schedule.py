@@ -109,12 +109,15 @@ def edited(edit, module=avss, argument=""):
     return config.to_dict()
 
 
+PLAIN_OPTIMIZER = {"no_decay": (), "multipliers": ()}
+
+
 @pytest.mark.parametrize("key", ["trains", "fresh", "zero"])
 def test_patterns_of_every_phase_are_looked_at(key):
     stage = {
         "order": ("a", "b"),
         "phases": {
-            name: {"trains": (".*",), "fresh": (), "zero": (), "optimizer": {"no_decay": ()}}
+            name: {"trains": (".*",), "fresh": (), "zero": (), "optimizer": PLAIN_OPTIMIZER}
             for name in ("a", "b")
         },
     }
@@ -124,15 +127,19 @@ def test_patterns_of_every_phase_are_looked_at(key):
         check_patterns("localise", stage, NETWORK)
 
 
-def test_what_is_spared_from_decay_must_train():
+@pytest.mark.parametrize(
+    ("key", "value"), [("no_decay", ("head/.*",)), ("multipliers", (("head/.*", 0.1),))]
+)
+def test_what_the_optimiser_names_must_train(key, value):
     phase = {"trains": ("queries",), "fresh": (), "zero": ()}
-    stage = {"order": ("a",), "phases": {"a": phase | {"optimizer": {"no_decay": ("head/.*",)}}}}
-    with pytest.raises(UserError, match=r"'head/\.\*' of 'localise/a no_decay' matches none"):
-        check_patterns("localise", stage, NETWORK)
+    phase["optimizer"] = PLAIN_OPTIMIZER | {key: value}
+    with pytest.raises(UserError, match=rf"'head/\.\*' of 'localise/a {key}' matches none"):
+        check_patterns("localise", {"order": ("a",), "phases": {"a": phase}}, NETWORK)
 
 
 def test_a_phase_that_trains_nothing_is_an_error():
-    phase = {"trains": (), "fresh": (), "zero": (), "optimizer": {"no_decay": ()}}
+    optimizer = {"no_decay": (".*/bias",), "multipliers": ((".*", 0.1),)}
+    phase = {"trains": (), "fresh": (), "zero": (), "optimizer": optimizer}
     with pytest.raises(UserError, match="'?localise/a trains'? is empty"):
         check_patterns("localise", {"order": ("a",), "phases": {"a": phase}}, NETWORK)
 

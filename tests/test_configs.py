@@ -4,8 +4,8 @@ import pytest
 from ml_collections import config_flags
 
 from aavs_jax.checks import check_patterns
-from aavs_jax.methods.method import make_method
-from aavs_jax.methods.objectives.set_prediction import LossConfig
+from aavs_jax.methods import make_method
+from aavs_jax.methods.objectives.set_prediction_config import LossConfig
 from aavs_jax.state import tree
 from configs import avss, avss_end_to_end, base, binary, ms3, s4
 from data_pipelines.loading.augment import Augmentations, augmentations

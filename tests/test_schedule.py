@@ -21,8 +21,9 @@ from aavs_jax.inputs.batches import (
     open_sources,
     sounds_to_hear,
 )
-from aavs_jax.methods.method import Method, make_method
-from aavs_jax.methods.objectives.set_prediction import LossConfig
+from aavs_jax.methods import make_method
+from aavs_jax.methods.method import Method
+from aavs_jax.methods.objectives.set_prediction_config import LossConfig
 from aavs_jax.run.workdir import Workdir
 from aavs_jax.schedule import run_stage, train_and_evaluate
 from aavs_jax.scoring.one_pass import Showcase

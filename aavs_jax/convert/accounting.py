@@ -10,7 +10,7 @@ from aavs_jax.convert.engine import Fate
 from aavs_jax.convert.fitting import TASKS, missing_for
 from aavs_jax.convert.importing import Source, Weights
 from aavs_jax.errors import UserError
-from aavs_jax.methods.aavs.config import BACKBONES
+from aavs_jax.methods.parts.sizes import BACKBONES
 from aavs_jax.state import tree
 from aavs_jax.weights.card import Card
 

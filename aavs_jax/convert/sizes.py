@@ -14,8 +14,9 @@ from aavs_jax.convert.huggingface import check_config, classes_of, huggingface_c
 from aavs_jax.convert.naming import inverse_plan
 from aavs_jax.convert.recognising import normal_names
 from aavs_jax.errors import UserError
-from aavs_jax.methods.aavs.config import LEVELS, POINTS, AAVSConfig
-from aavs_jax.methods.aavs.init import abstract_model
+from aavs_jax.methods.aavs.config import AAVSConfig
+from aavs_jax.methods.aavs.network import abstract_model
+from aavs_jax.methods.parts.deformable_attention import LEVELS, POINTS
 from aavs_jax.methods.parts.swin import Swin
 from aavs_jax.methods.parts.vggish import AudioEncoder
 from aavs_jax.weights.card import fault_of

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from aavs_jax.methods.aavs.config import DROP_PATH_OPTIONS
+from aavs_jax.methods.parts.sizes import DROP_PATH_OPTIONS
 from data_pipelines.loader import PRIORS, SOUNDS
 from data_pipelines.making.audible_shapes.plan import MIN_CLIPS
 from data_pipelines.making.writer import MAX_CLIPS, MAX_SIZE, MIN_SIZE

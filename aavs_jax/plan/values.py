@@ -4,14 +4,17 @@ A config is a Python file, where a mistyped key is simply a new one: `config.che
 would train to the end and change nothing. So all keys are compared with those of configs/base.py.
 """
 
+import dataclasses
 import difflib
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from aavs_jax import methods
 from aavs_jax.errors import UserError
-from aavs_jax.methods.aavs.config import BACKBONES
+from aavs_jax.methods.method import NOT_KEYS
+from aavs_jax.methods.parts.sizes import BACKBONES
 from aavs_jax.plan.rules import RULES
 from configs import base
 from data_pipelines.errors import DataError
@@ -53,19 +56,27 @@ def _copied(values: Any) -> Any:
 def _known(config: Config) -> dict[str, Any]:
     """What configs/base.py has for a config with these stages and phases."""
     known = base.base("", small=True).to_dict()
+    known["init"] = dict(known["init"])
     stages = config.get("stages")
     for name, stage in (stages if isinstance(stages, Mapping) else {}).items():
-        described = base.stage("binary", small=True).to_dict()
+        described = base.stage("", "binary", small=True).to_dict()
         phases = stage.get("phases") if isinstance(stage, Mapping) else None
         described["phases"] = {
             phase: base.phase((), "", 1, 1.0).to_dict()
             for phase in (phases if isinstance(phases, Mapping) else ())
         }
-        if isinstance(stage, Mapping) and stage.get("method") != "aavs":
-            # The sizes and losses of other methods are checked where they are made.
-            described |= {key: stage[key] for key in ("model", "loss") if key in stage}
+        method = stage.get("method") if isinstance(stage, Mapping) else None
+        module = methods.find(method if isinstance(method, str) else "aavs")
+        described |= {"model": _keys(module.SIZES()), "loss": _keys(module.LOSS())}
+        known["init"] |= dict.fromkeys(module.PRETRAINED, "")
         known["stages"][name] = described
     return known
+
+
+def _keys(configuration: Any) -> dict[str, Any]:
+    """The keys of a dataclass that a config sets."""
+    values = dataclasses.asdict(configuration)
+    return _copied({key: value for key, value in values.items() if key not in NOT_KEYS})
 
 
 def _compare(values: Config, known: Config, path: str) -> None:
@@ -166,10 +177,11 @@ def _leaves(values: Config, path: str = "") -> Iterator[tuple[str, Any]]:
 def _shared_out(config: dict[str, Any]) -> dict[str, Any]:
     """What all stages share, put into each stage; epochs keep the proportion of the phases."""
     for stage in config["stages"].values():
-        if config["backbone"]:
-            stage["model"]["backbone"] |= BACKBONES[config["backbone"]]
-        if config["dtype"]:
-            stage["model"]["dtype"] = config["dtype"]
+        model = stage["model"]
+        if config["backbone"] and isinstance(model.get("backbone"), dict):
+            model["backbone"] |= BACKBONES[config["backbone"]]
+        if config["dtype"] and "dtype" in model:
+            model["dtype"] = config["dtype"]
         if config["batch_size"]:
             stage["data"]["batch_size"] = config["batch_size"]
         if config["epochs"]:

@@ -15,7 +15,7 @@ from ml_collections import config_flags
 from aavs_jax.checks import check_schedule
 from aavs_jax.convert import next_commands, sizes
 from aavs_jax.convert.__main__ import main as convert_main
-from aavs_jax.methods.aavs.config import BACKBONES
+from aavs_jax.methods.parts.sizes import BACKBONES
 from aavs_jax.state.checkpoint import save_parameters
 from aavs_jax.weights import card
 from aavs_jax.weights.card import Card

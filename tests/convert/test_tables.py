@@ -17,7 +17,7 @@ from aavs_jax.convert import engine, sizes
 from aavs_jax.convert.format import MODULES, TENSORS
 from aavs_jax.convert.naming import pattern, plan, tensor_rows
 from aavs_jax.convert.tables import BY_NAME, FORMATS
-from aavs_jax.methods.aavs.config import AudioConfig, SwinConfig
+from aavs_jax.methods.parts.sizes import AudioConfig, SwinConfig
 from aavs_jax.methods.parts.swin import Swin
 from aavs_jax.methods.parts.vggish import AudioEncoder
 

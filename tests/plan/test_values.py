@@ -5,7 +5,7 @@ import math
 import pytest
 
 from aavs_jax.errors import UserError
-from aavs_jax.methods.aavs.config import BACKBONES
+from aavs_jax.methods.parts.sizes import BACKBONES
 from aavs_jax.plan.values import checked
 from configs import avss, avss_end_to_end, base, binary, ms3, s4
 

@@ -13,7 +13,8 @@ import pytest
 
 from aavs_jax.checks import check_schedule
 from aavs_jax.errors import UserError
-from aavs_jax.methods.method import Method, make_method
+from aavs_jax.methods import make_method
+from aavs_jax.methods.method import Method
 from aavs_jax.state.checkpoint import SCORE, PhaseCheckpoints, save_parameters
 from aavs_jax.state.train_state import TrainState
 from aavs_jax.weights import card, given_weights, pretrained

@@ -24,7 +24,7 @@ ZEROS = Zeros()
 
 
 def parameter(shape: tuple[int, ...], initializer: Any) -> nnx.Param:
-    """A float32 parameter that knows how it wants to be drawn (`init.py` draws it)."""
+    """A float32 parameter that knows how it wants to be drawn (`functional.py` draws it)."""
     return nnx.Param(jnp.zeros(shape, jnp.float32), initializer=initializer)
 
 

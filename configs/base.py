@@ -198,10 +198,20 @@ def phase(trains: tuple[str, ...], start: str, epochs: float, learning_rate: flo
     phase.zero = ()  # patterns of parameters that are set to zero
     phase.epochs = float(epochs)
     phase.validate_every_epochs = 1.0
-    phase.optimizer = ConfigDict()  # AdamW, betas 0.9 and 0.999, eps 1e-8
+    phase.optimizer = ConfigDict()
+    # Or 'adam' or 'sgd', which add the weight decay to the gradient: all three as in PyTorch.
+    phase.optimizer.name = "adamw"
+    phase.optimizer.betas = (0.9, 0.999)  # of adamw and adam: shares of the moments that are kept
+    phase.optimizer.eps = 1e-8  # of adamw and adam
+    phase.optimizer.momentum = 0.0  # of sgd; such as 0.9
     phase.optimizer.learning_rate = learning_rate
-    phase.optimizer.schedule = "constant"  # or 'cosine'
+    # 'cosine' and 'poly', (1 - share of the phase)^power, fall to zero at the phase's end.
+    phase.optimizer.schedule = "constant"
+    phase.optimizer.power = 0.9  # of poly
     phase.optimizer.warmup_steps = 0  # at most half of the phase
+    # Of learning rates: (pattern, factor) pairs. A parameter takes the factor of the first pattern
+    # that matches it, and 1 where none does. Layer decay is a list of such pairs, a part each.
+    phase.optimizer.multipliers = ()
     phase.optimizer.weight_decay = 0.05
     phase.optimizer.no_decay = ()  # patterns
     phase.optimizer.clip_norm = 0.0  # of the whole gradient; 0: none

@@ -126,9 +126,15 @@ def test_the_papers_recipe_that_all_share(name, stage_name):
     clipping = 0.01 if stage["task"] == "binary" else 0.0
     for phase, rate in ((a, 1e-3), (b, 1e-4)):
         assert phase["optimizer"] == {
+            "name": "adamw",
+            "betas": (0.9, 0.999),
+            "eps": 1e-8,
+            "momentum": 0.0,
             "learning_rate": rate,
             "schedule": "constant",
+            "power": 0.9,
             "warmup_steps": 0,
+            "multipliers": (),
             "weight_decay": 0.05,
             "no_decay": (),
             "clip_norm": clipping,

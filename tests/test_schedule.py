@@ -148,10 +148,13 @@ def test_patterns_of_every_phase_are_looked_at(key, tiny_stage):
         make_stage(config, "localise", Path("unused"))
 
 
-def test_what_is_spared_from_decay_must_train(tiny_stage):
-    optimizer = tiny_stage("localise")["phases"]["all"]["optimizer"] | {"no_decay": ("decoder/.*",)}
+@pytest.mark.parametrize(
+    ("key", "value"), [("no_decay", ("decoder/.*",)), ("multipliers", (("decoder/.*", 0.1),))]
+)
+def test_what_the_optimiser_names_must_train(tiny_stage, key, value):
+    optimizer = tiny_stage("localise")["phases"]["all"]["optimizer"] | {key: value}
     config = a_stage(tiny_stage, trains=("audio_proj/.*",), optimizer=optimizer)
-    with pytest.raises(UserError, match=r"'decoder/\.\*' of 'localise/b no_decay' matches none"):
+    with pytest.raises(UserError, match=rf"'decoder/\.\*' of 'localise/b {key}' matches none"):
         make_stage(config, "localise", Path("unused"))
 
 

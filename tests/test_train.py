@@ -26,6 +26,7 @@ from aavs_jax.state.optimizer import make_optimizer, make_schedule
 from aavs_jax.state.sharding import make_mesh, put_batch, put_state, state_shardings
 from aavs_jax.state.train_state import TrainState
 from aavs_jax.train import make_train_step, train_phase
+from configs import base
 
 CLIPS, BATCH = 24, 4
 STEPS = 12
@@ -41,11 +42,9 @@ PHASE = {
     "epochs": STEPS * BATCH / CLIPS,
     "validate_every_epochs": 5 * BATCH / CLIPS,
     "optimizer": {
-        "learning_rate": 0.1,
+        **base.phase((), "nothing", 1, 0.1).optimizer,
         "schedule": "cosine",
         "warmup_steps": 2,
-        "weight_decay": 0.05,
-        "no_decay": (),
         "clip_norm": 1.0,
     },
 }

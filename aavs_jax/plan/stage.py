@@ -174,9 +174,12 @@ def _check_patterns(stage: Stage, name: PhaseName) -> None:
     for key in ("fresh", "zero"):
         tree.matching(shapes, phase[key], f"{name} {key}")
     chosen, _ = trained_paths(stage.method, phase, name)
-    tree.matching(chosen, phase["optimizer"]["no_decay"], f"{name} no_decay")
     if not chosen:
         raise UserError(f"{name} trains is empty: name the parameters that shall train")
+    optimizer = phase["optimizer"]
+    tree.matching(chosen, optimizer["no_decay"], f"{name} no_decay")
+    multiplied = [pattern for pattern, _ in optimizer["multipliers"]]
+    tree.matching(chosen, multiplied, f"{name} multipliers")
 
 
 def _described(descriptions: Config, name: str, where: str) -> Config:

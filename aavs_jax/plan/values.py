@@ -14,105 +14,13 @@ from typing import Any
 from aavs_jax import methods
 from aavs_jax.errors import UserError
 from aavs_jax.methods.method import NOT_KEYS
-from aavs_jax.methods.parts.sizes import BACKBONES, DROP_PATH_OPTIONS
+from aavs_jax.methods.parts.sizes import BACKBONES
+from aavs_jax.plan.rules import RULES
 from configs import base
 from data_pipelines.errors import DataError
-from data_pipelines.loader import PRIORS, SOUNDS
 from data_pipelines.loading.augment import augmentations
-from data_pipelines.making.audible_shapes.plan import MIN_CLIPS
-from data_pipelines.making.writer import MAX_CLIPS, MAX_SIZE, MIN_SIZE
 
 Config = Mapping[str, Any]
-Rule = tuple[Callable[[Any], bool], str]  # whether a value can be, and what to give
-
-MOST_PIXELS = 4096  # of a side of what is seen, or scored
-
-
-def _least(least: int) -> Rule:
-    return (lambda value: value >= least), f"give at least {least}"
-
-
-def _between(low: float, high: float, what: str = "") -> Rule:
-    return (lambda value: low <= value <= high), f"give {low} to {high}{what}"
-
-
-def _one_of(*choices: str) -> Rule:
-    return (lambda value: value in choices), f"give one of {', '.join(choices)}"
-
-
-def _some_of(*choices: str) -> Rule:
-    def can_be(values) -> bool:
-        return 0 < len(values) == len(set(values)) and set(values) <= set(choices)
-
-    return can_be, f"give some of {', '.join(choices)}, each once"
-
-
-POSITIVE: Rule = (lambda value: value > 0), "give more than 0"
-SHARE = _between(0, 1)
-NAMES: Rule = (
-    lambda values: all(isinstance(v, str) and v for v in values) and len(values) == len({*values}),
-    "give names, each once",
-)
-PATTERNS: Rule = (
-    lambda values: all(isinstance(value, str) for value in values),
-    "give regular expressions, as in ('decoder/.*',)",
-)
-
-# Keys, * standing for the name of any stage or phase, or for any rest of a key -> their values.
-RULES: dict[str, Rule] = {
-    "seed": _least(0),
-    "log_every": _least(1),
-    "checkpoint_every": _least(1),
-    "data.num_workers": _least(0),
-    "data.clips": _between(MIN_CLIPS, MAX_CLIPS, " (with fewer some split of a subset is empty)"),
-    "data.size": _between(MIN_SIZE, MAX_SIZE, " pixels"),
-    "data.seed": _least(0),
-    "mesh.fsdp": _least(1),
-    "matmul_precision": _one_of("default", "high", "highest"),
-    "init.allow": PATTERNS,
-    "eval.frames_per_batch": _least(1),
-    "eval.sounds": _some_of(*SOUNDS),
-    "eval.examples": _least(0),
-    "schedule": (lambda values: values and NAMES[0](values), "name the stages to run, each once"),
-    "stages.*.task": _one_of("binary", "semantic"),
-    "stages.*.best_over_phases": _one_of("last", "all"),
-    "stages.*.order": (lambda values: values and NAMES[0](values), "name its phases, each once"),
-    "stages.*.loss.*_weight": _least(0),
-    "stages.*.loss.num_points": _least(1),
-    "stages.*.loss.oversample_ratio": _least(1),
-    "stages.*.loss.importance_ratio": SHARE,
-    "stages.*.loss.grid": _least(0),
-    "stages.*.data.subsets": NAMES,
-    "stages.*.data.image_size": _between(1, MOST_PIXELS, " pixels"),
-    "stages.*.data.label_size": _between(1, MOST_PIXELS, " pixels"),
-    "stages.*.data.max_targets": _least(1),
-    "stages.*.data.batch_size": _least(1),
-    "stages.*.data.sampling": _one_of("clip", "frame"),
-    "stages.*.data.seconds": _least(1),
-    "stages.*.prior.train": _one_of(*PRIORS),
-    "stages.*.prior.mixture": SHARE,
-    "stages.*.prior.evaluate": _some_of(*PRIORS[:3]),
-    "stages.*.phases.*.trains": PATTERNS,
-    "stages.*.phases.*.fresh": PATTERNS,
-    "stages.*.phases.*.zero": PATTERNS,
-    "stages.*.phases.*.epochs": POSITIVE,
-    "stages.*.phases.*.validate_every_epochs": POSITIVE,
-    "stages.*.phases.*.optimizer.learning_rate": POSITIVE,
-    "stages.*.phases.*.optimizer.schedule": _one_of("constant", "cosine"),
-    "stages.*.phases.*.optimizer.warmup_steps": _least(0),
-    "stages.*.phases.*.optimizer.weight_decay": _least(0),
-    "stages.*.phases.*.optimizer.no_decay": PATTERNS,
-    "stages.*.phases.*.optimizer.clip_norm": _least(0),
-    "stages.*.model.dtype": _one_of("float32", "bfloat16"),
-    "stages.*.model.backbone.drop_path_rate": (
-        lambda value: 0 <= value < 1,
-        "give 0, or a share below 1",
-    ),
-    **{
-        f"stages.*.model.backbone.{key}": _one_of(*choices)
-        for key, choices in DROP_PATH_OPTIONS.items()
-    },
-}
 
 
 def checked(config: Config) -> dict[str, Any]:
@@ -218,13 +126,20 @@ def _check_values(config: Config) -> None:
             continue  # of the built-in data set, which is not made
         for pattern, (can_be, give) in RULES.items():
             if re.fullmatch(pattern.replace(".", r"\.").replace("*", ".*"), key):
-                if not can_be(value):
+                if not _fits(can_be, value):
                     raise UserError(f"config.{key} is {value!r}: {give}")
         if re.fullmatch(r"stages\.[^.]*\.model\..*", key):
             numbers = [n for n in _numbers(value) if isinstance(n, int)]
             if any(number < 1 for number in numbers):
                 raise UserError(f"config.{key} is {value!r}: give at least 1")
     _check_shared(config)
+
+
+def _fits(can_be: Callable[[Any], bool], value: Any) -> bool:
+    try:
+        return can_be(value)
+    except (TypeError, ValueError):  # what a tuple holds may be of any type
+        return False
 
 
 def _check_shared(config: Config) -> None:

@@ -3,6 +3,11 @@
 Mixed precision: products (`Dense`, `Conv`, attention) take their inputs in the compute type; norms,
 softmax and with them the residual streams stay float32. No layer asks for a matmul precision of its
 own except `resize_bilinear`, so `jax.default_matmul_precision` decides.
+
+Why these are not flax's own: `nnx.Linear` and `nnx.Conv` compute the same bits, but nnx checks each
+of the ten more attributes they have, so that the paper's network takes a third longer to build; and
+they ask for random keys, which are not wanted here. The norms of flax multiply the scale into the
+reciprocal deviation first, which rounds differently.
 """
 
 from typing import Any

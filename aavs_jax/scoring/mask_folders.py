@@ -129,7 +129,7 @@ class FoundMasks:
       others: how many PNG files in the folder are none of these.
     """
 
-    avsbench: str
+    layout: str
     files: dict[str, dict[int, Path]]
     others: int
 

@@ -448,7 +448,7 @@ def test_a_failed_run_leaves_no_report(published, convert, changed, tmp_path):
 # may not be able to read the libraries either, so each way is gone once before they are given away.
 _AS_NOBODY = """
 import os, shutil, sys
-from aavs_jax import card
+from aavs_jax.weights import card
 from aavs_jax.convert.__main__ import main
 versions = card._versions()
 card._versions = lambda: versions

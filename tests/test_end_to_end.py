@@ -19,7 +19,7 @@ from aavs_jax.run.logging_writer import read_metrics
 from aavs_jax.scoring import metrics
 from aavs_jax.state.checkpoint import PhaseCheckpoints, load_parameters, save_parameters
 from aavs_jax.weights import card
-from aavs_jax.weights.starting import best_parameters
+from aavs_jax.weights.keeping import best_parameters
 from configs import avss
 from configs.aavs import BACKBONE_ADAPTERS, BINARY_TRAINS, SEMANTIC_TRAINS
 from data_pipelines.facts import avsbench

@@ -130,7 +130,7 @@ def compute(
             f"{remedy(error)}, or do without with --config.data.embeddings=False"
         ) from error
     everyone_is_here(f"embeddings {identity}")
-    say(f"[{stage.name}] hears embeddings, of the frozen audio encoder, from {folder}")
+    say(f"[{stage.name}] hears embeddings, of the audio encoder, from {folder}")
     return {split: Embeddings(folder, source) for split, source in stage.sources.items()}
 
 

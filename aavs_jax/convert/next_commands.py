@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aavs_jax.convert.importing import AUDIO_ENCODER, Weights
+from aavs_jax.convert.formats import AUDIO_ENCODER
+from aavs_jax.convert.importing import Weights
 from aavs_jax.errors import UserError
 from aavs_jax.methods.aavs.config import AAVSConfig
 from aavs_jax.weights import card as cards

@@ -156,12 +156,12 @@ def test_allowed_tensors_come_back(changed, convert, same, tensors_of, tmp_path)
 
 def test_an_unfitting_number_of_half_precision_is_kept_whole(ours, convert, tmp_path):
     """A network that was trained on after it came as float16 loses nothing on its way back."""
-    from aavs_jax.convert import importing
+    from aavs_jax.convert import exporting, importing
 
     parameters, card = cards.weights(ours("mask2former_half"))
     parameters["decoder/norm/scale"] = parameters["decoder/norm/scale"] + np.float32(1e-7)
     weights = importing.Weights(parameters, {}, card)
-    importing.write_folder(tmp_path / "trained", weights)
+    exporting.write_folder(tmp_path / "trained", weights)
     convert(tmp_path / "trained", "--to=huggingface", "--out", tmp_path / "theirs")
     convert(tmp_path / "theirs", "--out", tmp_path / "back")
     found, _ = cards.weights(tmp_path / "back")

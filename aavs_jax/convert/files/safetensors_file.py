@@ -18,26 +18,12 @@ from aavs_jax.convert.files.tensors import Tensor, Unreadable, damaged, quoted, 
 MOST_HEADER = 2**23  # bytes; the library allows 100 MB, of which Python would make gigabytes
 
 DTYPES = {
-    "F64": np.dtype(np.float64),
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
+    **{f"F{8 * size}": np.dtype(f"f{size}") for size in (2, 4, 8)},
+    **{f"I{8 * size}": np.dtype(f"i{size}") for size in (1, 2, 4, 8)},
+    **{f"U{8 * size}": np.dtype(f"u{size}") for size in (1, 2, 4, 8)},
     "BF16": np.dtype(ml_dtypes.bfloat16),
-    "I64": np.dtype(np.int64),
-    "I32": np.dtype(np.int32),
-    "I16": np.dtype(np.int16),
-    "I8": np.dtype(np.int8),
-    "U64": np.dtype(np.uint64),
-    "U32": np.dtype(np.uint32),
-    "U16": np.dtype(np.uint16),
-    "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
 }
-
-
-def looks_like(head: bytes) -> bool:
-    """Whether a file may be of this format: a length, then a JSON dict. Text never is: its first
-    eight characters would make a length beyond all files."""
-    return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**40
 
 
 def describe(path: Path, buffer: Any) -> tuple[dict[str, Tensor], dict[str, str]]:

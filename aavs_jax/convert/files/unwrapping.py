@@ -12,23 +12,16 @@ USUAL = {
     *("state_dict", "model", "model_state_dict", "model_state", "model_dict", "state", "net"),
     *("net_state_dict", "network", "module", "params", "parameters", "weights"),
 }
-# What may hold tensors without being weights of the network: whole names -> what it is.
-BESIDES = [
-    (
-        r"(.*_)?(optim|optimizer|optimiser|opt)(s|_states?|_state_dicts?|_dict|_[gd])?",
-        "optimiser state",
-    ),
-    (
-        r"(.*_)?(scheduler|lr_scheduler|lr_schedulers|sched|lr)(_states?|_state_dict)?",
-        "schedule state",
-    ),
-    (r"(.*_)?(scaler|grad_scaler|amp)(_states?|_state_dict)?", "state of the loss scaling"),
-    (r"(.*_)?(criterion|loss|loss_fn)(_state|_state_dict)?", "state of the loss"),
-    (r"(.*_)?rng(_.*)?|random_state", "state of random numbers"),
-    (r"callbacks|loops", "state of the trainer"),
-]
+# What may hold tensors without being weights of the network: what it is -> whole names.
+BESIDES = {
+    "optimiser state": r"(.*_)?(optim|optimi[sz]er|opt)(s|_(states?|state_dicts?|dict|[gd]))?",
+    "schedule state": r"(.*_)?((lr_)?schedulers?|sched|lr)(_states?|_state_dict)?",
+    "state of the loss scaling": r"(.*_)?(scaler|grad_scaler|amp)(_states?|_state_dict)?",
+    "state of the loss": r"(.*_)?(criterion|loss|loss_fn)(_state|_state_dict)?",
+    "state of random numbers": r"(.*_)?rng(_.*)?|random_state",
+    "state of the trainer": r"callbacks|loops",
+}
 PREFIXES = ("module.", "_orig_mod.")
-_COMPILED = "_orig_mod."
 _DEEPEST = 6
 
 
@@ -63,11 +56,6 @@ def unwrap(value: Any) -> Unwrapped:
         for key, entry in value.items():
             if chosen is None and isinstance(entry, Weight) and type(key) is str:
                 continue
-            if chosen is None and isinstance(entry, Inert) and entry.weight:
-                raise Unreadable(
-                    f"has in {quoted(key)} {entry.title}, which can't be read here: save it as an "
-                    "ordinary tensor"
-                )
             if key is not chosen:
                 besides[place + _shown(key)] = _reason(key, entry)
         if chosen is None:
@@ -141,8 +129,6 @@ def _weights_in(value: dict, usual: bool, depth: int, counts: dict[int, int]) ->
     for key, entry in value.items():
         if isinstance(entry, Weight):
             count += usual or _many(entry)
-        elif isinstance(entry, Inert):
-            count += entry.weight
         elif type(entry) is dict and type(key) is str and not _aside(key):
             count += _weights_in(entry, usual or key in USUAL, depth - 1, counts)
     counts[id(value)] = count
@@ -157,7 +143,9 @@ def _aside(key: object) -> str:
     """What an entry is, by its name, that holds no weights; '' if its name doesn't say."""
     if type(key) is not str or len(key) > 100:
         return ""
-    return next((title for pattern, title in BESIDES if re.fullmatch(pattern, key.lower())), "")
+    return next(
+        (title for title, pattern in BESIDES.items() if re.fullmatch(pattern, key.lower())), ""
+    )
 
 
 def _shown(key: object) -> str:
@@ -217,7 +205,7 @@ def strip(names: list[str]) -> tuple[dict[str, str], list[str]]:
         now = {name: value.removeprefix(prefix) for name, value in now.items()}
     within = {name: re.sub(r"(?<![^.])_orig_mod\.(?=.)", "", value) for name, value in now.items()}
     if within != now:
-        taken.append(_COMPILED)
+        taken.append(PREFIXES[1])
     if len(set(within.values())) < len(within):
         raise damaged("names that differ only in '_orig_mod.'")
     return within, taken

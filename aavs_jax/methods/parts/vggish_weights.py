@@ -1,0 +1,84 @@
+"""The audio encoder's parameters under the names of VGGish for PyTorch (torchvggish)."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from flax import nnx
+
+from aavs_jax.methods.aavs.config import AudioConfig
+from aavs_jax.methods.parts.key_tables import (
+    ByPath,
+    Format,
+    Kind,
+    LeftOver,
+    Row,
+    Shapes,
+    frozen,
+    shapes_of,
+)
+from aavs_jax.methods.parts.vggish import AudioEncoder
+
+PCA = "of the post-processing to AudioSet's 8-bit embeddings, which no network here uses"
+
+
+def _place(numbers: Mapping[str, int], paths: Iterable[str]) -> int:
+    """Where a convolution stands among theirs: each is followed by a ReLU, each block by a pool."""
+    kernels = {path.rpartition("/")[0] for path in paths if path.startswith("audio_encoder/blocks")}
+    blocks = [int(kernel.split("/")[2]) for kernel in kernels]
+    before = sum(block < numbers["block"] for block in blocks)
+    return 2 * (before + numbers["conv"]) + numbers["block"]
+
+
+def _sizes(ours: Shapes, theirs: ByPath) -> dict[str, Any]:
+    """Two places from convolution to convolution, three over a pooling."""
+    places = sorted(_numbers(theirs, "features."))
+    blocks: list[list[int]] = []
+    for place, before in zip(places, [-3, *places], strict=False):
+        if place - before not in (2, 3):
+            raise ValueError(
+                f"features.{place} cannot follow features.{before}: here an encoder is "
+                "convolutions, each with a ReLU, and poolings"
+            )
+        if place - before == 3:
+            blocks.append([])
+        blocks[-1].append(theirs[f"features.{place}.weight"][0])
+    first = theirs["features.0.weight"]
+    if len(first) != 4:
+        raise ValueError(f"features.0.weight is {first}, no convolution: take the whole file")
+    layers = sorted(_numbers(theirs, "embeddings."))
+    widths = [theirs[f"embeddings.{layer}.weight"][0] for layer in layers]
+    return {"audio": {"blocks": blocks, "fully_connected": widths, "channels": first[1]}}
+
+
+def _numbers(theirs: ByPath, place: str) -> set[int]:
+    """The N of all 'PLACE.N.weight' that have a side."""
+    expression = re.compile(re.escape(place) + r"([0-9]{1,6})\.weight")
+    found = {expression.fullmatch(name) for name, shape in theirs.items() if shape}
+    return {int(match[1]) for match in found if match}
+
+
+def _parameters(network: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    config = AudioConfig(**{k: frozen(value) for k, value in network.get("audio", {}).items()})
+    return shapes_of(nnx.eval_shape(lambda: AudioEncoder(config, "float32")), "audio_encoder/")
+
+
+# Its first linear layer takes the map flattened in the order time, frequency, channel, as ours
+# does: torchvggish moves the channels last before it flattens. A transpose is all there is to it.
+FORMAT = Format(
+    name="vggish",
+    title="VGGish for PyTorch",
+    kind="vggish",
+    signature=(r"features\.0\.weight$", r"embeddings\.0\.weight$"),
+    rows=(
+        Row("features.{place}", "audio_encoder/blocks/{block}/{conv}", "conv"),
+        Row("embeddings.{layer*2}", "audio_encoder/fully_connected/{layer}", "dense"),
+    ),
+    left_over=(
+        LeftOver("pproc.*", PCA),
+        LeftOver("pca_eigen_vectors", PCA),
+        LeftOver("pca_means", PCA),
+    ),
+    derived={"place": _place},
+)
+VGGISH = Kind("vggish", (FORMAT,), _sizes, _parameters)

@@ -68,13 +68,6 @@ def beside(out: Path) -> Path:
     return out.with_name(out.stem + ".vggish.pth")
 
 
-def write(out: Path, weights: Weights, to: str, allow: Sequence[str]) -> tuple[Fate, ...]:
-    """Writes what `makers` says."""
-    found, fates = makers(out, weights, to, allow)
-    files.write_all(found)
-    return fates
-
-
 def makers(
     out: Path, weights: Weights, to: str, allow: Sequence[str]
 ) -> tuple[Makers, tuple[Fate, ...]]:

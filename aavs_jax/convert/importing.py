@@ -116,7 +116,7 @@ def read(source: Source, allow: Sequence[str] = ()) -> Weights:
         wanted = sizes.wanted(card.kind, card.network)
     else:
         kept = {name: tensors.pop(name) for name in list(tensors) if name.startswith(LEFT_OVER)}
-        wanted = sizes.wanted_of_ours(card.kind, card.network, tensors)
+        wanted = sizes.wanted(card.kind, card.network, tensors)
         # A card may name parameters that it never had.
         allow = [*allow, *(re.escape(path) for path in card.new if path not in tensors)]
     try:

@@ -1,6 +1,6 @@
 """What sizes a network in somebody's file has, and what such a network's parameters are."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from aavs_jax.convert.formats import AUDIO_ENCODER, KINDS
 from aavs_jax.convert.naming import inverse_plan
 from aavs_jax.convert.recognising import normal_names
 from aavs_jax.errors import UserError, shown
-from aavs_jax.methods.parts.key_tables import TENSORS, ByPath, Format, Shapes
+from aavs_jax.methods.parts.key_tables import TENSORS, ByPath, Format
 from aavs_jax.weights.card import fault_of
 
 # Fields of a config.json that say nothing about the weights.
@@ -45,17 +45,18 @@ def network_of(
     return network
 
 
-def wanted(kind: str, network: Mapping[str, Any], *, heard: bool = False) -> ByPath:
+def wanted(kind: str, network: Mapping[str, Any], paths: Iterable[str] = ()) -> ByPath:
     """Path -> shape of each parameter that a file of this kind holds.
 
     Args:
       kind: of KINDS.
       network: as from `network_of`; what it does not say has its default.
-      heard: with the audio encoder, where that is another file.
+      paths: of weights under our own names, among which an audio encoder may be as well.
 
     Raises:
       UserError: there can be no such network.
     """
+    heard = KINDS[kind].hears and any(path.startswith(AUDIO_ENCODER) for path in paths)
     try:
         if fault := fault_of(network):
             raise ValueError(fault)
@@ -66,12 +67,6 @@ def wanted(kind: str, network: Mapping[str, Any], *, heard: bool = False) -> ByP
         raise UserError(
             f"a network of these sizes cannot be ({error}): take weights of another"
         ) from error
-
-
-def wanted_of_ours(kind: str, network: Mapping[str, Any], paths: Any) -> ByPath:
-    """`wanted` of weights under our own names, where an audio encoder may be among the paths."""
-    heard = KINDS[kind].hears and any(path.startswith(AUDIO_ENCODER) for path in paths)
-    return wanted(kind, network, heard=heard)
 
 
 def classes_of(config: Mapping[str, Any] | None) -> tuple[str, ...]:
@@ -86,7 +81,7 @@ def classes_of(config: Mapping[str, Any] | None) -> tuple[str, ...]:
     return () if numbered else names
 
 
-def _ours(format: Format, normal: ByPath) -> Shapes:
+def _ours(format: Format, normal: ByPath) -> ByPath:
     """What the file's names and shapes tell of our parameters; no numbers are read."""
     shapes: dict[str, tuple[int, ...]] = {}
     for step in inverse_plan(format, normal):
@@ -97,7 +92,7 @@ def _ours(format: Format, normal: ByPath) -> Shapes:
             shapes |= {path: to_ours(part).shape for path, part in pairs}
         except (ValueError, IndexError, ArithmeticError):
             continue  # of a shape that cannot be: the engine says so, or what asks for it does
-    return Shapes(shapes)
+    return shapes
 
 
 def _check_config(config: Mapping[str, Any], expected: Mapping[str, Any], place: str) -> None:

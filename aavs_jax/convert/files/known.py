@@ -170,10 +170,6 @@ def _size(sizes=()) -> tuple:
     return tuple(sizes)
 
 
-def _an(title: str) -> Callable[..., Inert]:
-    return lambda *_: Inert(title)
-
-
 TENSORS: dict[str, Callable] = {
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
@@ -181,54 +177,32 @@ TENSORS: dict[str, Callable] = {
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter,
 }
-_NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
-_PATHS = ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")
-_BUILTINS = ("builtins", "__builtin__")
-_VALUES = ("bytes", "bytearray", "set", "frozenset", "complex", "slice", "range", "xrange")
-_TYPES = ("int", "float", "str", "bool", "list", "dict", "tuple", "object")
-_SETTINGS = (
-    "argparse.Namespace",
-    "types.SimpleNamespace",
-    "yacs.config.CfgNode",
-    "fvcore.common.config.CfgNode",
-    "detectron2.config.config.CfgNode",
-    "easydict.EasyDict",
-    "pytorch_lightning.utilities.parsing.AttributeDict",
-    "lightning.pytorch.utilities.parsing.AttributeDict",
-    "lightning_fabric.utilities.data.AttributeDict",
-    "lightning.fabric.utilities.data.AttributeDict",
+# What checkpoints hold beside weights, of no use here: called or not, it stays inert.
+_HARMLESS = re.compile(
+    r"torch\.(Tensor|device|nn\.parameter\.(Parameter|Buffer)|serialization\._get_layout)"
+    r"|numpy\.(dtype|ndarray|_?core\.multiarray\.(scalar|_reconstruct))"
+    r"|pathlib\.(_local\.)?(Pure)?(Posix|Windows)?Path"
+    r"|(builtins|__builtin__)\.(bytes|bytearray|set|frozenset|complex|slice|x?range)"
+    r"|(builtins|__builtin__)\.(int|float|str|bool|list|dict|tuple|object)"
+    r"|_codecs\.encode|argparse\.Namespace|types\.SimpleNamespace|easydict\.EasyDict"
+    r"|(yacs|fvcore\.common|detectron2\.config)\.config\.CfgNode"
+    r"|(pytorch_)?lightning(\.pytorch|\.fabric|_fabric)?\.utilities\.\w+\.AttributeDict"
 )
 CALLS: dict[str, Callable] = {
     **TENSORS,
     "torch._tensor._rebuild_from_type_v2": _with_attributes,
     "torch.Size": _size,
-    "torch.device": _an("a device"),
-    "torch.serialization._get_layout": _an("a layout"),
     "collections.OrderedDict": _ordered_dict,
     "collections.defaultdict": lambda *_: {},
     "collections.Counter": lambda *_: {},
-    "_codecs.encode": _an("bytes"),
-    "numpy.dtype": _an("a dtype"),
-    **{f"{module}.scalar": _an("a NumPy number") for module in _NUMPY},
-    **{f"{module}._reconstruct": _an("a NumPy array") for module in _NUMPY},
-    **{f"pathlib.{name}": _an("a path") for name in _PATHS},
-    **{f"pathlib._local.{name}": _an("a path") for name in _PATHS},
-    **{f"{module}.{name}": _an(f"a {name}") for module in _BUILTINS for name in _VALUES},
-    **{name: _an("settings") for name in _SETTINGS},
-}
-_NAMES = {
-    "numpy.ndarray",
-    "torch.Tensor",
-    "torch.nn.parameter.Parameter",
-    "torch.nn.parameter.Buffer",
-    *(f"{module}.{name}" for module in _BUILTINS for name in _TYPES),
 }
 
 
 def named(module: str, name: str) -> Named:
     """The inert mark for a global that a file names; raises Unreadable for one not known."""
     full = f"{module}.{name}"
-    if full in CALLS or full in STORAGES or full in DTYPES or full in _NAMES:
+    known = full in CALLS or full in STORAGES or full in DTYPES
+    if known or _HARMLESS.fullmatch(full):
         return Named(full)
     shown = full[:100] if full.isprintable() else quoted(full)
     if _OTHER_TENSORS.fullmatch(full):
@@ -249,6 +223,8 @@ def named(module: str, name: str) -> Named:
 
 def called(function: object, arguments: object) -> object:
     """What stands for the result of calling a known global; raises Unreadable."""
+    if isinstance(function, Named) and _HARMLESS.fullmatch(function.name):
+        return Inert(f"a {function.name.rpartition('.')[2].strip('_')}")
     if not isinstance(function, Named) or function.name not in CALLS:
         raise damaged("it calls what is no function")
     if type(arguments) is not tuple:

@@ -6,6 +6,7 @@ may be nested as deeply, and refer to themselves as often, as the pickle likes: 
 them has to bound his way.
 """
 
+import functools
 import pickletools
 import struct
 from collections.abc import Callable
@@ -174,18 +175,13 @@ class _Machine:
     def TUPLE(self, _):
         self._stack.append(tuple(self._from_mark()))
 
-    def _short_tuple(self, count: int):
+    def _short_tuple(self, count: int, _):
         found = [self.pop() for _ in range(count)]
         self._stack.append(tuple(reversed(found)))
 
-    def TUPLE1(self, _):
-        self._short_tuple(1)
-
-    def TUPLE2(self, _):
-        self._short_tuple(2)
-
-    def TUPLE3(self, _):
-        self._short_tuple(3)
+    TUPLE1 = functools.partialmethod(_short_tuple, 1)
+    TUPLE2 = functools.partialmethod(_short_tuple, 2)
+    TUPLE3 = functools.partialmethod(_short_tuple, 3)
 
     def FROZENSET(self, _):
         self._stack.append(self._from_mark())

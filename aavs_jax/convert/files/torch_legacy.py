@@ -23,12 +23,12 @@ def describe(buffer: Any) -> Any:
       Unreadable: it is some other pickle, damaged, or asks for more than weights need.
     """
     window = Window(buffer, 0, len(buffer))
-    if not _is(interpret(window), MAGIC):
+    if interpret(window) != MAGIC:
         raise Unreadable(
             "is a pickle that torch.save did not write, so no weights of PyTorch: load it where it "
             "was made, and save the state dict with torch.save"
         )
-    if not _is(interpret(window), PROTOCOL):
+    if interpret(window) != PROTOCOL:
         raise damaged("an unknown version of the old format")
     system = interpret(window)
     if type(system) is not dict or system.get("little_endian") is not True:
@@ -50,10 +50,6 @@ def describe(buffer: Any) -> Any:
     value = interpret(window, persistent)
     _locate(regions, buffer, interpret(window), window.place)
     return value
-
-
-def _is(value: object, number: int) -> bool:
-    return type(value) is int and value == number
 
 
 def _locate(

@@ -1,7 +1,7 @@
 """Which dict of a checkpoint is the weights, and what lies beside it."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from aavs_jax.convert.files.known import Inert, Weight
@@ -31,7 +31,7 @@ class Unwrapped:
 
     weights: dict[str, Weight]
     under: list[str]
-    besides: dict[str, str] = field(default_factory=dict)
+    besides: dict[str, str]
 
 
 def unwrap(value: Any) -> Unwrapped:
@@ -41,41 +41,36 @@ def unwrap(value: Any) -> Unwrapped:
       value: as the pickle machine gives it: may be nested deeply and refer to itself.
 
     Raises:
-      Unreadable: there is none, or more than one, or it has tensors that can't be read.
+      Unreadable: there is none, or more than one.
     """
-    under: list[str] = []
-    besides: dict[str, str] = {}
+    found = Unwrapped({}, [], {})
     while True:
         if type(value) is not dict:
             raise Unreadable(
                 f"holds {_title(value)} instead of a state dict: have the state dict alone saved "
                 "with torch.save"
             )
-        place = "".join(f"{name}/" for name in under)
-        chosen = _chosen(value, len(under))
+        place = "".join(f"{name}/" for name in found.under)
+        chosen = _chosen(value, len(found.under))
         for key, entry in value.items():
             if chosen is None and isinstance(entry, Weight) and type(key) is str:
-                continue
-            if key is not chosen:
-                besides[place + _shown(key)] = _reason(key, entry)
-        if chosen is None:
-            weights = {k: v for k, v in value.items() if isinstance(v, Weight) and type(k) is str}
-            if not weights:
-                _no_weights(value)
-            return Unwrapped(weights, under, besides)
-        under.append(chosen)
-        value = value[chosen]
-
-
-def _no_weights(value: dict) -> None:
-    if _is_optimiser(value) or any(_aside(key) == "optimiser state" for key in value):
-        raise Unreadable(
-            "holds the state of an optimiser and no weights: give the file of the model instead"
-        )
-    some = ", ".join(_shown(key) for key in list(value)[:5])
-    raise Unreadable(
-        f"holds no weights ({some or 'an empty dict'}): have the state dict saved with torch.save"
-    )
+                found.weights[key] = entry
+            elif key is not chosen:
+                found.besides[place + _shown(key)] = _what(key, entry)
+        if chosen is not None:
+            found.under.append(chosen)
+            value = value[chosen]
+        elif found.weights:
+            return found
+        elif _is_optimiser(value) or any(_aside(key) == "optimiser state" for key in value):
+            raise Unreadable(
+                "holds the state of an optimiser and no weights: give the file of the model instead"
+            )
+        else:
+            some = ", ".join(_shown(key) for key in list(value)[:5]) or "an empty dict"
+            raise Unreadable(
+                f"holds no weights ({some}): have the state dict saved with torch.save"
+            )
 
 
 def _chosen(value: dict, depth: int) -> str | None:
@@ -156,29 +151,23 @@ def _shown(key: object) -> str:
 
 def _title(value: object) -> str:
     """What a value is, without looking into it."""
-    if type(value) in (bool, type(None)):
-        return str(value)
-    if type(value) in (int, float):
-        return f"a number, {value}" if abs(value) < 1e15 else "a number"
-    if type(value) is str:
-        return f"text, {quoted(value)}"
     if isinstance(value, Weight):
         return f"a tensor, {list(value.shape)}"
     if isinstance(value, Inert):
         return value.title
-    if type(value) is dict:
-        return f"a dict of {len(value)}"
-    if type(value) in (list, tuple):
-        return f"a list of {len(value)}"
-    return "bytes" if isinstance(value, bytes | bytearray) else "something"
+    if type(value) in (dict, list, tuple):
+        return f"a {type(value).__name__} of {len(value)}"
+    if type(value) is int and abs(value) > 1e15:
+        return "a number"
+    return quoted(value) if type(value) is str else str(value)[:100]
 
 
-def _reason(key: object, value: object) -> str:
+def _what(key: object, value: object) -> str:
+    """What lies beside the weights: by its name, or what it says itself."""
     if type(value) is dict and _is_optimiser(value):
         return "optimiser state"
-    if type(value) in (dict, list, tuple) or isinstance(value, Inert | Weight):
-        return _aside(key) or _title(value)
-    return _title(value)
+    plain = isinstance(value, int | float | str | bytes | None)
+    return ("" if plain else _aside(key)) or _title(value)
 
 
 def strip(names: list[str]) -> tuple[dict[str, str], list[str]]:

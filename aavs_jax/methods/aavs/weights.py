@@ -15,8 +15,9 @@ from aavs_jax.methods.parts.key_tables import (
     Kind,
     LeftOver,
     Row,
-    Shapes,
+    count,
     shapes_of,
+    side,
     under,
 )
 from aavs_jax.methods.parts.swin_weights import (
@@ -162,8 +163,8 @@ AAVS = (
 )
 
 
-def _mask2former_sizes(ours: Shapes, theirs: ByPath) -> dict[str, Any]:
-    offsets = ours.side("pixel_decoder/layers/0/attention/sampling_offsets/bias", 0)
+def _mask2former_sizes(ours: ByPath, theirs: ByPath) -> dict[str, Any]:
+    offsets = side(ours, "pixel_decoder/layers/0/attention/sampling_offsets/bias", 0)
     heads, rest = divmod(offsets, 2 * LEVELS * POINTS)
     if rest:
         raise ValueError(
@@ -172,26 +173,26 @@ def _mask2former_sizes(ours: Shapes, theirs: ByPath) -> dict[str, Any]:
         )
     return {
         "backbone": backbone_sizes(ours),
-        "num_classes": ours.side("decoder/class_predictor/bias", 0) - 1,
-        "num_queries": ours.side("decoder/query_positions", 0),
-        "feature_size": ours.side("decoder/query_positions", 1),
+        "num_classes": side(ours, "decoder/class_predictor/bias", 0) - 1,
+        "num_queries": side(ours, "decoder/query_positions", 0),
+        "feature_size": side(ours, "decoder/query_positions", 1),
         "num_heads": heads,
-        "encoder_layers": ours.count("pixel_decoder/layers/"),
-        "encoder_ffn": ours.side("pixel_decoder/layers/0/ffn/hidden/kernel", 1),
-        "decoder_layers": ours.count("decoder/layers/"),
-        "decoder_ffn": ours.side("decoder/layers/0/ffn/hidden/kernel", 1),
+        "encoder_layers": count(ours, "pixel_decoder/layers/"),
+        "encoder_ffn": side(ours, "pixel_decoder/layers/0/ffn/hidden/kernel", 1),
+        "decoder_layers": count(ours, "decoder/layers/"),
+        "decoder_ffn": side(ours, "decoder/layers/0/ffn/hidden/kernel", 1),
     }
 
 
-def _aavs_sizes(ours: Shapes, theirs: ByPath) -> dict[str, Any]:
+def _aavs_sizes(ours: ByPath, theirs: ByPath) -> dict[str, Any]:
     network = _mask2former_sizes(ours, theirs)
     network["prior"] = "decoder/sounding_embed" in ours
     binary = network["num_classes"] == 2 and not network["prior"]
     network["task"] = "binary" if binary else "semantic"
     # Without it the file is no whole one, which is told better by what it lacks.
     if "audio_proj/hidden/kernel" in ours:
-        embedding = ours.side("audio_proj/hidden/kernel", 0)
-        network["audio_hidden"] = ours.side("audio_proj/hidden/kernel", 1)
+        embedding = side(ours, "audio_proj/hidden/kernel", 0)
+        network["audio_hidden"] = side(ours, "audio_proj/hidden/kernel", 1)
         if embedding != AAVSConfig().audio.fully_connected[-1]:
             # Of the encoder that belongs to it only its output is known.
             network["audio"] = {"fully_connected": [embedding]}

@@ -102,8 +102,9 @@ class Kind:
       name: as `Card.kind`.
       formats: the ways of naming it; a file is held against them in this order, and it is written
         in the first.
-      sizes: (Shapes of our parameters, shapes of the file's tensors by normal name) -> the sizes,
-        nested plain values, as `Card.network`. Raises ValueError: says what cannot be told.
+      sizes: (shapes of our parameters as far as the names tell, shapes of the file's tensors by
+        normal name) -> the sizes, nested plain values, as `Card.network`. Raises ValueError: says
+        what cannot be told.
       parameters: sizes -> path -> shape of each parameter that such a file holds.
       config: (sizes, names of the classes or ()) -> the config.json with which transformers loads
         the first of the formats; None: transformers has no such network.
@@ -112,35 +113,26 @@ class Kind:
 
     name: str
     formats: tuple[Format, ...]
-    sizes: Callable[["Shapes", ByPath], dict[str, Any]]
+    sizes: Callable[[ByPath, ByPath], dict[str, Any]]
     parameters: Callable[[Mapping[str, Any]], dict[str, tuple[int, ...]]]
     config: Callable[[Mapping[str, Any], Sequence[str]], dict[str, Any]] | None = None
     hears: bool = False
 
 
-class Shapes:
-    """Shapes of our parameters, as far as the names and shapes in a file tell them."""
+def side(shapes: ByPath, path: str, axis: int) -> int:
+    """One side of a parameter; raises ValueError where the file does not tell it."""
+    try:
+        return int(shapes[path][axis])
+    except (KeyError, IndexError):
+        raise ValueError(
+            f"there is no tensor for {path}, or it has another form, so the network's sizes "
+            "cannot be told: take the whole file"
+        ) from None
 
-    def __init__(self, shapes: ByPath):
-        self._shapes = shapes
 
-    def __contains__(self, path: str) -> bool:
-        return path in self._shapes
-
-    def side(self, path: str, axis: int) -> int:
-        """One side of a parameter; raises ValueError where it cannot be told."""
-        try:
-            return int(self._shapes[path][axis])
-        except (KeyError, IndexError):
-            raise ValueError(
-                f"there is no tensor for {path}, or it has another form, so the network's sizes "
-                "cannot be told: take the whole file"
-            ) from None
-
-    def count(self, place: str) -> int:
-        """How many different things follow a place like 'decoder/layers/'."""
-        paths = (path for path in self._shapes if path.startswith(place))
-        return len({path[len(place) :].split("/")[0] for path in paths})
+def count(shapes: ByPath, place: str) -> int:
+    """How many different things follow a place like 'decoder/layers/'."""
+    return len({path[len(place) :].split("/")[0] for path in shapes if path.startswith(place)})
 
 
 def under(theirs: str, ours: str, *rows: Row) -> tuple[Row, ...]:

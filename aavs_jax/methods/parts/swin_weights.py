@@ -15,9 +15,10 @@ from aavs_jax.methods.parts.key_tables import (
     Kind,
     LeftOver,
     Row,
-    Shapes,
+    count,
     frozen,
     shapes_of,
+    side,
     under,
 )
 from aavs_jax.methods.parts.swin import Swin
@@ -109,15 +110,15 @@ def _unless_backbone(make: Filler) -> Filler:
     return lambda parameters: None if LAST_NORM in parameters else make(parameters)
 
 
-def backbone_sizes(ours: Shapes) -> dict[str, Any]:
+def backbone_sizes(ours: ByPath) -> dict[str, Any]:
     """Fields of SwinConfig; raises ValueError for what is no such backbone."""
-    stages = ours.count("backbone/stages/")
+    stages = count(ours, "backbone/stages/")
     if stages != 4:
         raise ValueError(f"the backbone has {stages} stages; here it has four")
-    size = ours.side("backbone/patch_norm/scale", 0)
+    size = side(ours, "backbone/patch_norm/scale", 0)
     first = [f"backbone/stages/{stage}/blocks/0/" for stage in range(stages)]
     tables = [block + "attention/relative_position_bias" for block in first]
-    rows = {ours.side(table, 0) for table in tables}
+    rows = {side(ours, table, 0) for table in tables}
     sides = {math.isqrt(count) for count in rows}
     if len(rows) != 1 or any(side % 2 == 0 or side**2 not in rows for side in sides):
         raise ValueError(
@@ -126,11 +127,11 @@ def backbone_sizes(ours: Shapes) -> dict[str, Any]:
         )
     return {
         "embed_dim": size,
-        "depths": [ours.count(f"backbone/stages/{stage}/blocks/") for stage in range(stages)],
-        "num_heads": [ours.side(table, 1) for table in tables],
+        "depths": [count(ours, f"backbone/stages/{stage}/blocks/") for stage in range(stages)],
+        "num_heads": [side(ours, table, 1) for table in tables],
         "window_size": (sides.pop() + 1) // 2,
-        "patch_size": ours.side("backbone/patch_embedding/kernel", 0),
-        "mlp_ratio": ours.side(first[0] + "mlp_hidden/kernel", 1) / max(size, 1),
+        "patch_size": side(ours, "backbone/patch_embedding/kernel", 0),
+        "mlp_ratio": side(ours, first[0] + "mlp_hidden/kernel", 1) / max(size, 1),
     }
 
 
@@ -161,7 +162,7 @@ def _config(backbone: Mapping[str, Any]) -> SwinConfig:
     return SwinConfig(**{key: frozen(value) for key, value in backbone.items()})
 
 
-def _sizes(ours: Shapes, theirs: ByPath) -> dict[str, Any]:
+def _sizes(ours: ByPath, theirs: ByPath) -> dict[str, Any]:
     return {"backbone": backbone_sizes(ours)}
 
 

@@ -13,7 +13,6 @@ from aavs_jax.methods.parts.key_tables import (
     Kind,
     LeftOver,
     Row,
-    Shapes,
     frozen,
     shapes_of,
 )
@@ -30,7 +29,7 @@ def _place(numbers: Mapping[str, int], paths: Iterable[str]) -> int:
     return 2 * (before + numbers["conv"]) + numbers["block"]
 
 
-def _sizes(ours: Shapes, theirs: ByPath) -> dict[str, Any]:
+def _sizes(ours: ByPath, theirs: ByPath) -> dict[str, Any]:
     """Two places from convolution to convolution, three over a pooling."""
     places = sorted(_numbers(theirs, "features."))
     blocks: list[list[int]] = []

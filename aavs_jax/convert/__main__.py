@@ -23,6 +23,24 @@ from aavs_jax.state.checkpoint import PARAMETERS
 from aavs_jax.weights import card as cards
 from data_pipelines.errors import lies_in, reason, remedy, tidy_path
 
+_SOURCES = (
+    "a file, a folder with one, a folder of weights, or <run>/<stage>/<phase>; several are merged"
+)
+_TO = (
+    "orbax: a folder of weights for training and evaluation (the default); huggingface: a folder "
+    "for transformers; safetensors: our own names in one file; origin: as it came; the others: a "
+    ".pth under the names of its authors, and the audio encoder beside it"
+)
+_REPORT = "print what became of each tensor; with a file, which must be new, as JSON into it"
+_ALLOW = (
+    "regular expressions of names that may be left over, missing, left behind or not finite; each "
+    "has to match one"
+)
+_FIT = (
+    "make a whole network of AAVS; what the sources lack is initialised at random and named in the "
+    "card"
+)
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
@@ -71,48 +89,15 @@ def _parser() -> argparse.ArgumentParser:
         "AAVS and VGGish (PyTorch), and our own, in any direction. Nothing in a file is executed. "
         "Exit code 2: a fault, in one sentence, and nothing half-written.",
     )
-    parser.add_argument(
-        "sources",
-        nargs="+",
-        metavar="SOURCE",
-        help="a file, a folder with one, a folder of weights, or <run>/<stage>/<phase>; several "
-        "are merged",
-    )
-    parser.add_argument("--out", required=True, metavar="OUT", help="what to write; must be new")
-    parser.add_argument(
-        "--to",
-        choices=exporting.TARGETS,
-        default="orbax",
-        help="orbax: a folder of weights for training and evaluation (the default); huggingface: a "
-        "folder for transformers; safetensors: our own names in one file; origin: as it came; the "
-        "others: a .pth under the names of its authors, and the audio encoder beside it",
-    )
-    parser.add_argument(
-        "--report",
-        nargs="?",
-        const="",
-        metavar="FILE.json",
-        help="print what became of each tensor; with a file, which must be new, as JSON into it",
-    )
-    parser.add_argument(
-        "--allow",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="PATTERN",
-        help="regular expressions of names that may be left over, missing, left behind or not "
-        "finite; each has to match one",
-    )
-    parser.add_argument(
-        "--window", type=int, metavar="W", help="resize a Swin's position tables to this window"
-    )
-    parser.add_argument(
-        "--fit",
-        choices=tuple(fitting.TASKS),
-        help="make a whole network of AAVS; what the sources lack is initialised at random and "
-        "named in the card",
-    )
-    parser.add_argument("--seed", type=int, metavar="N", help="of --fit (default 0)")
+    add = parser.add_argument
+    add("sources", nargs="+", metavar="SOURCE", help=_SOURCES)
+    add("--out", required=True, help="what to write; must be new")
+    add("--to", choices=exporting.TARGETS, default="orbax", help=_TO)
+    add("--report", nargs="?", const="", metavar="FILE.json", help=_REPORT)
+    add("--allow", nargs="+", action="extend", default=[], metavar="PATTERN", help=_ALLOW)
+    add("--window", type=int, help="resize a Swin's position tables to this window")
+    add("--fit", choices=tuple(fitting.TASKS), help=_FIT)
+    add("--seed", type=int, help="of --fit (default 0)")
     return parser
 
 
@@ -148,7 +133,7 @@ def _run(options: argparse.Namespace) -> None:
         say(line)
     say(f"wrote       {' and '.join(map(str, makers))}")
     if options.to == "orbax":
-        for line in (*accounting.training_draws(weights), *next_commands.what_next(weights, out)):
+        for line in next_commands.what_next(weights, out):
             say(line)
 
 

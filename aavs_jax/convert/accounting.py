@@ -7,10 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from aavs_jax.convert.engine import Fate
-from aavs_jax.convert.fitting import TASKS, missing_for
-from aavs_jax.convert.formats import AUDIO_ENCODER, KINDS, part_of
+from aavs_jax.convert.formats import part_of
 from aavs_jax.convert.importing import Source, Weights
-from aavs_jax.errors import UserError
 from aavs_jax.methods.aavs.config import BACKBONES
 from aavs_jax.state import tree
 from aavs_jax.weights.card import Card
@@ -20,7 +18,6 @@ SWINS = {
     (sizes["embed_dim"], sizes["depths"]): name.replace("_", "-").title()
     for name, sizes in BACKBONES.items()
 }
-SETS = {"binary": "S4 and MS3", "semantic": "AVSS"}
 
 
 def describe(card: Card) -> str:
@@ -84,44 +81,12 @@ def _reasons(
         if what not in whats:
             continue
         if len(group) > 2 and all(fate.ours and not fate.theirs for fate in group):
-            words = _parts(fate.ours[0] for fate in group)
+            parts = collections.Counter(part_of(fate.ours[0]) for fate in group)
+            words = ", ".join(f"{part} ({count})" for part, count in parts.items())
         else:
             names = [fate.theirs or fate.ours[0] for fate in group]
             words = ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")
         lines.append(f"{what:<12}{len(group)}: {words}: {reason}")
-    return lines
-
-
-def _parts(paths: Iterable[str]) -> str:
-    """'backbone adapters (40), audio MLP (4)'."""
-    counts = collections.Counter(map(part_of, paths))
-    return ", ".join(f"{part} ({count})" for part, count in counts.items())
-
-
-def training_draws(weights: Weights) -> list[str]:
-    """What of these weights fits each task of the paper, and what training them would draw.
-
-    Of an audio encoder, and of sizes that AAVS cannot have, there is nothing to say.
-    """
-    kind, lines = KINDS[weights.card.kind], []
-    if kind.hears and not any(path.startswith(AUDIO_ENCODER) for path in weights.parameters):
-        return [
-            "without an audio encoder: give VGGish's file as a second SOURCE, or pass its folder "
-            "with --config.init.vggish"
-        ]
-    for task, sizes in TASKS.items() if kind.name in ("mask2former", "swin") else ():
-        try:
-            absent, misfit, numbers = missing_for(weights, task)
-        except UserError:
-            return []
-        count = len(weights.parameters)
-        lines.append(
-            f"for {SETS[task]} ({sizes['num_queries']} queries, {sizes['num_classes']} classes) "
-            f"{count - len(misfit)} of the {count} arrays fit ({numbers:,} numbers); training "
-            "initialises at random, from config.seed:"
-        )
-        lines += ["  of another shape here: " + ", ".join(misfit)] if misfit else []
-        lines.append(f"  not in the file: {_parts(absent)}")
     return lines
 
 
@@ -169,16 +134,10 @@ def as_json(
 
 def _source(source: Source) -> dict[str, Any]:
     values = {"path": str(source.path), "kind": source.card.kind, "origin": source.card.origin}
-    if source.state is None:
-        return values
-    return values | {
-        "format": source.format.name,
-        "form": source.state.form,
-        "wrapping": source.card.origin.get("wrapping", ""),
-        "config": str(source.config or ""),
-        "besides": source.state.besides,
-        "bytes": source.state.bytes,
-    }
+    if source.state is not None:
+        values |= {"form": source.state.form, "besides": source.state.besides}
+        values |= {"format": source.format.name, "config": str(source.config or "")}
+    return values
 
 
 def _shape(shape: Sequence[int]) -> str:

@@ -1,7 +1,6 @@
 """Sources merged, and a whole network of AAVS made of parts."""
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -170,18 +169,3 @@ def _refit(fate: Fate, misfits: Mapping[str, str]) -> Fate:
     return dataclasses.replace(
         fate, ours=(), our_shapes=(), what="left behind", reason=f"does not fit: {wrong[0]}"
     )
-
-
-def missing_for(weights: Weights, task: str) -> tuple[list[str], list[str], int]:
-    """What training a task's network would initialise at random.
-
-    Returns:
-      Paths of parameters that are not there; of those whose shape does not fit; how many numbers
-      are taken.
-    """
-    wanted = whole_shapes(network_for(weights.card.network, task))
-    given = {path: value.shape for path, value in weights.parameters.items()}
-    absent = [path for path in wanted if path not in given]
-    misfit = [path for path in given if path in wanted and wanted[path] != given[path]]
-    taken = wanted.keys() - {*absent, *misfit}
-    return absent, misfit, sum(math.prod(wanted[path]) for path in taken)

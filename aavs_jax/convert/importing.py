@@ -84,16 +84,14 @@ def open_source(path: Path) -> Source:
         if not format.kind:  # a folder of ours as one file
             return Source(path, _carried(path, state, origin), state, format)
         origin |= _prefix(format, names, state.wrapping) | {"form": state.form}
-        config_file = _config_file(path)
-        config = _config(config_file)
+        config_file, config = _config(path)
         shapes = {name: tensor.shape for name, tensor in state.tensors.items()}
         network = sizes.network_of(format, shapes, config)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     classes = sizes.classes_of(config)
     card = Card(format.kind, network, classes=classes, origin=origin, huggingface=config)
-    beside = config_file if config is not None and config_file.parent != path else None
-    return Source(path, card, state, format, beside)
+    return Source(path, card, state, format, None if path.is_dir() else config_file)
 
 
 def read(source: Source, allow: Sequence[str] = ()) -> Weights:
@@ -237,21 +235,16 @@ def _carried(path: Path, state: files.StateDict, origin: Mapping[str, Any]) -> C
     return dataclasses.replace(card, origin={**origin, "of": card.origin})
 
 
-def _config_file(path: Path) -> Path | None:
-    """Where a folder's config.json is, or that of a file which has its name from transformers."""
-    if path.is_dir():
-        return path / "config.json"
-    return path.with_name("config.json") if path.name in foreign.NAMES else None
-
-
-def _config(file: Path | None) -> dict[str, Any] | None:
-    """What a config.json says; None if there is none."""
-    if file is None or not file.is_file():
-        return None
+def _config(path: Path) -> tuple[Path | None, dict[str, Any] | None]:
+    """The config.json in a folder, or beside a file which has its name from transformers."""
+    named = path.is_dir() or path.name in foreign.NAMES
+    file = (path if path.is_dir() else path.parent) / "config.json"
+    if not named or not file.is_file():
+        return None, None
     try:
         config = json.loads(file.read_bytes()) if file.stat().st_size <= MOST_JSON else None
     except (OSError, ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
         raise UserError("its config.json cannot be read: download it once more")
-    return config
+    return file, config

@@ -17,6 +17,7 @@ from aavs_jax.weights import card as cards
 from aavs_jax.weights.pretrained import MAKING, decisive_sizes
 from aavs_jax.weights.size_keys import flat_sizes, size_flags, without_key
 
+KINDS = ("aavs", "mask2former", "swin", "vggish")  # that the recipes of AAVS take
 RUN = "python -m aavs_jax.main --config="
 DATA = ":/data/avsbench"  # stands for the user's folder
 # (task, whether there are prior masks) -> the recipe that trains and evaluates such a network.
@@ -48,12 +49,16 @@ TRAINS = '("(?!audio_encoder/).*",)'
 def what_next(weights: Weights, out: Path) -> list[str]:
     """The commands that train with, evaluate or export what was converted, a line each.
 
+    Of other methods than AAVS there is nothing to say yet.
+
     Args:
       weights: as converted.
       out: the folder they were written to. An audio encoder in `vggish` beside it is named where
         one is needed.
     """
     card, place = weights.card, shlex.quote(str(out))
+    if card.kind not in KINDS:
+        return []
     if card.kind == "vggish":
         given = f"--config.init.mask2former=DIR --config.init.vggish={place}"
         sizes = decisive_sizes(card.network, with_sound=True)

@@ -72,13 +72,11 @@ def wanted(kind: str, network: Mapping[str, Any], paths: Iterable[str] = ()) -> 
 def classes_of(config: Mapping[str, Any] | None) -> tuple[str, ...]:
     """Class names by id from a config.json, () if it has none, or only 'LABEL_0' and so on."""
     labels = (config or {}).get("id2label")
-    if not isinstance(labels, Mapping):
+    count = len(labels) if isinstance(labels, Mapping) else 0
+    names = tuple(labels.get(str(index)) for index in range(count))
+    if not all(isinstance(name, str) for name in names):
         return ()
-    names = tuple(labels.get(str(index)) for index in range(len(labels)))
-    if any(not isinstance(name, str) for name in names):
-        return ()
-    numbered = all(name == f"LABEL_{index}" for index, name in enumerate(names))
-    return () if numbered else names
+    return () if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else names
 
 
 def _ours(format: Format, normal: ByPath) -> ByPath:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from aavs_jax.convert.files.reading import read_file, refusing
-from aavs_jax.convert.files.tensors import StateDict, quoted
+from aavs_jax.convert.files.tensors import StateDict
 from aavs_jax.convert.files.unwrapping import strip
-from aavs_jax.errors import UserError
+from aavs_jax.errors import UserError, shown
 from aavs_jax.weights.foreign import weight_files
 
 INDEX = ".index.json"  # the end of its name
@@ -100,7 +100,7 @@ def _shards(index: Path) -> StateDict:
     if missing:
         raise UserError(
             f"{index.parent} lacks {len(missing)} of the {len(names)} shards that {index.name} "
-            f"names ({', '.join(map(quoted, missing[:5]))}): download them"
+            f"names ({', '.join(map(shown, missing[:5]))}): download them"
         )
     shards = {name: read_file(path) for name, path in paths.items()}
     for name, shard in shards.items():
@@ -108,7 +108,7 @@ def _shards(index: Path) -> StateDict:
         if differing := sorted(expected ^ set(shard.tensors)):
             raise UserError(
                 f"{paths[name]} does not hold what {index.name} says (for one, "
-                f"{quoted(differing[0])}): download both again, of the same version"
+                f"{shown(differing[0])}): download both again, of the same version"
             )
     parts = shards.values()
     return StateDict(

@@ -13,7 +13,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from aavs_jax.convert.files.tensors import MOST_DIMENSIONS, Unreadable, damaged, quoted
+from aavs_jax.convert.files.tensors import MOST_DIMENSIONS, Unreadable, damaged
+from aavs_jax.errors import shown
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -204,19 +205,19 @@ def named(module: str, name: str) -> Named:
     known = full in CALLS or full in STORAGES or full in DTYPES
     if known or _HARMLESS.fullmatch(full):
         return Named(full)
-    shown = full[:100] if full.isprintable() else quoted(full)
+    name = full[:100] if full.isprintable() else shown(full)
     if _OTHER_TENSORS.fullmatch(full):
         raise Unreadable(
             f"has tensors that can't be read here, such as sparse, quantised, complex and 8-bit "
-            f"ones ({shown}): save them as ordinary tensors of float32"
+            f"ones ({name}): save them as ordinary tensors of float32"
         )
     if full.startswith("torch.nn.modules."):
         raise Unreadable(
-            f"is a whole network saved as program objects ({shown}), which can't be opened without "
+            f"is a whole network saved as program objects ({name}), which can't be opened without "
             "running its code: have torch.save(model.state_dict(), ...) saved instead"
         )
     raise Unreadable(
-        f"asks to run {shown}, which no file of weights needs; it was not opened: do not trust it, "
+        f"asks to run {name}, which no file of weights needs; it was not opened: do not trust it, "
         "or, if you know where it comes from, save its state dict alone with torch.save"
     )
 

@@ -18,11 +18,10 @@ from aavs_jax.convert.files.tensors import (
     Tensor,
     Unreadable,
     check_sound,
-    quoted,
     tensor,
 )
 from aavs_jax.convert.files.unwrapping import unwrap
-from aavs_jax.errors import UserError
+from aavs_jax.errors import UserError, shown
 from aavs_jax.weights.foreign import HEAD, form_of
 
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf", b"Rar!")
@@ -95,11 +94,11 @@ def _read(path: Path, buffer: Any) -> StateDict:
         form, value = "torch (before 1.6)", torch_legacy.describe(buffer)
     else:
         raise Unreadable(_stranger(buffer[:HEAD]))
-    found = unwrap(value)
+    weights, places, besides = unwrap(value)
     check = _checker(path, buffer)
-    tensors = {name: _tensor(buffer, weight, check) for name, weight in found.weights.items()}
-    under = f"under {'/'.join(map(repr, found.under))}" if found.under else ""
-    return StateDict(tensors, form, under, found.besides, {}, (path,))
+    tensors = {name: _tensor(buffer, weight, check) for name, weight in weights.items()}
+    under = f"under {'/'.join(map(repr, places))}" if places else ""
+    return StateDict(tensors, form, under, besides, {}, (path,))
 
 
 def _tensor(buffer: Any, weight: Weight, check: Callable[[Region], None]) -> Tensor:
@@ -113,18 +112,14 @@ def _tensor(buffer: Any, weight: Weight, check: Callable[[Region], None]) -> Ten
 
 def _checker(path: Path, buffer: Any) -> Callable[[Region], None]:
     """A function that raises UserError if a region's CRC-32 is not as noted; looks at each once."""
-    sound: set[int] = set()
 
+    @functools.cache
     def check(region: Region) -> None:
-        if not region.crc or region.start in sound:
-            return
         with memoryview(buffer) as whole, whole[region.start :][: region.size] as part:
-            found = zlib.crc32(part)
-        if found != region.crc:
-            raise UserError(
-                f"{path} is damaged (the check sum of its numbers differs): download it again"
-            )
-        sound.add(region.start)
+            if region.crc and zlib.crc32(part) != region.crc:
+                raise UserError(
+                    f"{path} is damaged (the check sum of its numbers differs): download it again"
+                )
 
     return check
 
@@ -150,4 +145,4 @@ def _stranger(head: bytes) -> str:
             f"is no file of weights that is known here (it begins with {head[:8].hex(' ')}): give "
             "one of PyTorch or safetensors"
         )
-    return f"is text, not weights (it begins with {quoted(text[:40])}): download it again"
+    return f"is text, not weights (it begins with {shown(text[:40])}): download it again"

@@ -13,7 +13,8 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from aavs_jax.convert.files.tensors import Tensor, Unreadable, damaged, quoted, tensor
+from aavs_jax.convert.files.tensors import Tensor, Unreadable, damaged, tensor
+from aavs_jax.errors import shown
 
 MOST_HEADER = 2**23  # bytes; the library allows 100 MB, of which Python would make gigabytes
 
@@ -47,7 +48,7 @@ def describe(path: Path, buffer: Any) -> tuple[dict[str, Tensor], dict[str, str]
             metadata = dict(file.metadata() or {})
         header = json.loads(buffer[8 : 8 + size])
     except (SafetensorError, ValueError, RecursionError) as error:
-        raise damaged(f"the safetensors library says: {quoted(error)}") from None
+        raise damaged(f"the safetensors library says: {shown(str(error))}") from None
     header.pop("__metadata__", None)
     if set(header) != names:
         raise damaged("its header names tensors twice")
@@ -60,7 +61,7 @@ def _tensor(name: str, entry: dict[str, Any], buffer: Any, data: int) -> Tensor:
     dtype = DTYPES.get(entry["dtype"])
     if dtype is None:
         raise Unreadable(
-            f"has in {quoted(name)} numbers of the kind {quoted(entry['dtype'])}, which no weight "
+            f"has in {shown(name)} numbers of the kind {shown(entry['dtype'])}, which no weight "
             "here can be: save it as float32"
         )
     begin, end = entry["data_offsets"]

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from aavs_jax.errors import shown
+
 # A tensor may repeat numbers of its storage (torch's expand), which a file could abuse to describe
 # arrays of any size: together they may be four times the file, and this much in any case.
 REPEATED = 4
@@ -25,12 +27,6 @@ class Unreadable(Exception):
 def damaged(detail: str) -> Unreadable:
     """The error for a file that is not as any writer would have left it."""
     return Unreadable(f"is damaged ({detail}): download it or copy it again")
-
-
-def quoted(text: object) -> str:
-    """A string out of a file, short and without control characters, to be shown."""
-    shown = repr(str(text)[:100])
-    return shown if len(str(text)) <= 100 else shown[:-1] + "...'"
 
 
 @dataclass(frozen=True)
@@ -131,7 +127,7 @@ def check_sound(tensors: Mapping[str, Tensor], size: int) -> None:
     total = 0
     for name, value in tensors.items():
         if not name or not name.isprintable() or len(name) > MOST_CHARACTERS:
-            raise damaged(f"a tensor named {quoted(name)}")
+            raise damaged(f"a tensor named {shown(name)}")
         # Sides of 0 count as 1: NumPy refuses what is empty and yet too wide.
         total += math.prod(max(side, 1) for side in value.shape) * value.dtype.itemsize
     if total > REPEATED * size + SLACK:

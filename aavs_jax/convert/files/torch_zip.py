@@ -8,7 +8,8 @@ from typing import Any
 
 from aavs_jax.convert.files.known import Region, Storage, storage_named
 from aavs_jax.convert.files.pickles import MOST_BYTES, Window, interpret
-from aavs_jax.convert.files.tensors import Unreadable, damaged, quoted
+from aavs_jax.convert.files.tensors import Unreadable, damaged
+from aavs_jax.errors import shown
 
 MOST_TABLE = 2**23  # bytes of an archive's table of contents: more than 50,000 entries of torch's
 _HEADER = 30  # bytes before the name of an entry where its content is
@@ -29,8 +30,16 @@ def describe(path: Path, buffer: Any) -> Any:
     if not names:
         raise Unreadable("is an empty zip archive: download it again")
     root = names[0].split("/")[0]
+    if all(name.endswith(".npy") for name in names):
+        raise Unreadable(
+            "is a NumPy .npz archive, which is no form of weights known here: get the PyTorch or "
+            "safetensors file"
+        )
     if f"{root}/data.pkl" not in names:
-        _refuse(names)
+        raise Unreadable(
+            f"is a zip archive without weights of PyTorch ({shown(names[0])}, ...): unpack it, and "
+            "give what is inside"
+        )
     if f"{root}/constants.pkl" in names or any(n.startswith(f"{root}/code/") for n in names):
         raise Unreadable(
             "is a TorchScript program, not weights alone: save its state_dict() with torch.save"
@@ -46,9 +55,9 @@ def describe(path: Path, buffer: Any) -> Any:
         dtype, key, count = storage_named(identity, 5)
         region = files.get(f"{root}/data/{key}")
         if region is None:
-            raise damaged(f"the storage {quoted(key)} is missing")
+            raise damaged(f"the storage {shown(key)} is missing")
         if type(count) is not int or count * dtype.itemsize != region.size:
-            raise damaged(f"the storage {quoted(key)} is not as long as it says")
+            raise damaged(f"the storage {shown(key)} is not as long as it says")
         return Storage(dtype, region)
 
     pickle = files[f"{root}/data.pkl"]
@@ -86,26 +95,14 @@ def _content(entry: zipfile.ZipInfo, buffer: Any) -> Region:
     """Where the content of an entry lies, uncompressed as torch writes it."""
     if entry.compress_type or entry.flag_bits & 1:
         raise Unreadable(
-            f"has a compressed or encrypted entry ({quoted(entry.filename)}), which torch never "
+            f"has a compressed or encrypted entry ({shown(entry.filename)}), which torch never "
             "writes; it was not opened: get the file as torch.save wrote it"
         )
     place = entry.header_offset
     head = buffer[place : place + _HEADER] if place >= 0 else b""
     if len(head) < _HEADER or head[:4] != b"PK\x03\x04":
-        raise damaged(f"the entry {quoted(entry.filename)} is not where its table says")
+        raise damaged(f"the entry {shown(entry.filename)} is not where its table says")
     start = place + _HEADER + sum(struct.unpack("<2H", head[26:]))
     if entry.compress_size != entry.file_size or start + entry.file_size > len(buffer):
-        raise damaged(f"the size of the entry {quoted(entry.filename)}")
+        raise damaged(f"the size of the entry {shown(entry.filename)}")
     return Region(start, entry.file_size, entry.CRC)
-
-
-def _refuse(names: list[str]) -> None:
-    if all(name.endswith(".npy") for name in names):
-        raise Unreadable(
-            "is a NumPy .npz archive, which is no form of weights known here: get the PyTorch or "
-            "safetensors file"
-        )
-    raise Unreadable(
-        f"is a zip archive without weights of PyTorch ({quoted(names[0])}, ...): unpack it, and "
-        "give what is inside"
-    )

@@ -1,11 +1,11 @@
 """Which dict of a checkpoint is the weights, and what lies beside it."""
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from aavs_jax.convert.files.known import Inert, Weight
-from aavs_jax.convert.files.tensors import Unreadable, damaged, quoted
+from aavs_jax.convert.files.tensors import Unreadable, damaged
+from aavs_jax.errors import shown
 
 # Where people put a state dict. A dict of tensors elsewhere is taken too, if it is the only one.
 USUAL = {
@@ -25,43 +25,37 @@ PREFIXES = ("module.", "_orig_mod.")
 _DEEPEST = 6
 
 
-@dataclass
-class Unwrapped:
-    """The weights, where they were, and the rest by its place with what it is."""
-
-    weights: dict[str, Weight]
-    under: list[str]
-    besides: dict[str, str]
-
-
-def unwrap(value: Any) -> Unwrapped:
+def unwrap(value: Any) -> tuple[dict[str, Weight], list[str], dict[str, str]]:
     """Finds the state dict in what a file holds.
 
     Args:
       value: as the pickle machine gives it: may be nested deeply and refer to itself.
 
+    Returns:
+      The weights, where they were, and the rest: its place -> what it is.
+
     Raises:
       Unreadable: there is none, or more than one.
     """
-    found = Unwrapped({}, [], {})
+    weights, under, besides = {}, [], {}
     while True:
         if type(value) is not dict:
             raise Unreadable(
                 f"holds {_title(value)} instead of a state dict: have the state dict alone saved "
                 "with torch.save"
             )
-        place = "".join(f"{name}/" for name in found.under)
-        chosen = _chosen(value, len(found.under))
+        place = "".join(f"{name}/" for name in under)
+        chosen = _chosen(value, len(under))
         for key, entry in value.items():
             if chosen is None and isinstance(entry, Weight) and type(key) is str:
-                found.weights[key] = entry
+                weights[key] = entry
             elif key is not chosen:
-                found.besides[place + _shown(key)] = _what(key, entry)
+                besides[place + _shown(key)] = _what(key, entry)
         if chosen is not None:
-            found.under.append(chosen)
+            under.append(chosen)
             value = value[chosen]
-        elif found.weights:
-            return found
+        elif weights:
+            return weights, under, besides
         elif _is_optimiser(value) or any(_aside(key) == "optimiser state" for key in value):
             raise Unreadable(
                 "holds the state of an optimiser and no weights: give the file of the model instead"
@@ -146,7 +140,7 @@ def _aside(key: object) -> str:
 def _shown(key: object) -> str:
     if type(key) is str and key.isprintable() and len(key) <= 100:
         return key
-    return _title(key) if isinstance(key, Inert) else quoted(key)
+    return _title(key) if isinstance(key, Inert) else shown(key)
 
 
 def _title(value: object) -> str:
@@ -159,7 +153,9 @@ def _title(value: object) -> str:
         return f"a {type(value).__name__} of {len(value)}"
     if type(value) is int and abs(value) > 1e15:
         return "a number"
-    return quoted(value) if type(value) is str else str(value)[:100]
+    if isinstance(value, bytes | bytearray):
+        return f"{len(value)} bytes"
+    return shown(value) if type(value) is str else str(value)
 
 
 def _what(key: object, value: object) -> str:

@@ -13,8 +13,10 @@ from aavs_jax.methods.parts.key_tables import (
     Kind,
     LeftOver,
     Row,
+    count,
     frozen,
     shapes_of,
+    side,
 )
 from aavs_jax.methods.parts.vggish import AudioEncoder
 
@@ -31,7 +33,9 @@ def _place(numbers: Mapping[str, int], paths: Iterable[str]) -> int:
 
 def _sizes(ours: ByPath, theirs: ByPath) -> dict[str, Any]:
     """Two places from convolution to convolution, three over a pooling."""
-    places = sorted(_numbers(theirs, "features."))
+    weight = re.compile(r"features\.([0-9]{1,6})\.weight")
+    found = (weight.fullmatch(name) for name, shape in theirs.items() if shape)
+    places = sorted(int(match[1]) for match in found if match)
     blocks: list[list[int]] = []
     for place, before in zip(places, [-3, *places], strict=False):
         if place - before not in (2, 3):
@@ -45,16 +49,10 @@ def _sizes(ours: ByPath, theirs: ByPath) -> dict[str, Any]:
     first = theirs["features.0.weight"]
     if len(first) != 4:
         raise ValueError(f"features.0.weight is {first}, no convolution: take the whole file")
-    layers = sorted(_numbers(theirs, "embeddings."))
-    widths = [theirs[f"embeddings.{layer}.weight"][0] for layer in layers]
+    layers = range(count(ours, "audio_encoder/fully_connected/"))
+    paths = [f"audio_encoder/fully_connected/{layer}/bias" for layer in layers]
+    widths = [side(ours, path, 0) for path in paths]
     return {"audio": {"blocks": blocks, "fully_connected": widths, "channels": first[1]}}
-
-
-def _numbers(theirs: ByPath, place: str) -> set[int]:
-    """The N of all 'PLACE.N.weight' that have a side."""
-    expression = re.compile(re.escape(place) + r"([0-9]{1,6})\.weight")
-    found = {expression.fullmatch(name) for name, shape in theirs.items() if shape}
-    return {int(match[1]) for match in found if match}
 
 
 def _parameters(network: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -4,8 +4,8 @@ import pytest
 from ml_collections import config_flags
 
 from aavs_jax.checks import check_patterns
-from aavs_jax.methods.method import make_method
-from aavs_jax.methods.objectives.set_prediction import LossConfig
+from aavs_jax.methods import make_method
+from aavs_jax.methods.objectives.set_prediction_config import LossConfig
 from aavs_jax.state import tree
 from configs import avss, avss_end_to_end, base, binary, ms3, s4
 from data_pipelines.loading.augment import Augmentations, augmentations
@@ -126,9 +126,15 @@ def test_the_papers_recipe_that_all_share(name, stage_name):
     clipping = 0.01 if stage["task"] == "binary" else 0.0
     for phase, rate in ((a, 1e-3), (b, 1e-4)):
         assert phase["optimizer"] == {
+            "name": "adamw",
+            "betas": (0.9, 0.999),
+            "eps": 1e-8,
+            "momentum": 0.0,
             "learning_rate": rate,
             "schedule": "constant",
+            "power": 0.9,
             "warmup_steps": 0,
+            "multipliers": (),
             "weight_decay": 0.05,
             "no_decay": (),
             "clip_norm": clipping,

@@ -32,7 +32,7 @@ def main(stage: dict, data_dir: str, out: Path, meshes: dict[str, int]) -> None:
     import jax
     import optax
 
-    from aavs_jax.methods.method import make_method
+    from aavs_jax.methods import make_method
     from aavs_jax.scoring.metrics import PROTOCOLS
     from aavs_jax.scoring.one_pass import score
     from aavs_jax.state import sharding, tree

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from aavs_jax.inputs.batches import train_batches
+from aavs_jax.methods import make_method
 from aavs_jax.methods.aavs.config import AAVSConfig
-from aavs_jax.methods.aavs.init import abstract_model, initial_parameters
-from aavs_jax.methods.method import make_method
+from aavs_jax.methods.aavs.network import abstract_model
+from aavs_jax.methods.functional import initial_parameters
 from aavs_jax.run.logging_writer import read_metrics
 from aavs_jax.scoring import metrics
 from aavs_jax.state.checkpoint import PhaseCheckpoints, load_parameters, save_parameters

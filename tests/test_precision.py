@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from aavs_jax.methods.method import make_method
+from aavs_jax.methods import make_method
 from data_pipelines.audio import log_mel_examples
 from data_pipelines.making.audible_shapes.plan import plans
 from data_pipelines.making.audible_shapes.scene import draw

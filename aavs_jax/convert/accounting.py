@@ -9,7 +9,7 @@ from typing import Any
 from aavs_jax.convert.engine import Fate
 from aavs_jax.convert.formats import part_of
 from aavs_jax.convert.importing import Source, Weights
-from aavs_jax.methods.aavs.config import BACKBONES
+from aavs_jax.methods.parts.sizes import BACKBONES
 from aavs_jax.state import tree
 from aavs_jax.weights.card import Card
 

@@ -9,8 +9,9 @@ from aavs_jax.convert.formats import KINDS
 from aavs_jax.convert.importing import Weights
 from aavs_jax.errors import UserError
 from aavs_jax.methods.aavs.config import AAVSConfig
-from aavs_jax.methods.aavs.init import abstract_model, initial_parameters
+from aavs_jax.methods.aavs.network import abstract_model
 from aavs_jax.methods.aavs.weights import whole_shapes
+from aavs_jax.methods.functional import initial_parameters
 
 # The paper's networks: task -> what it decides.
 TASKS = {

@@ -1,5 +1,8 @@
 """Everything that can be converted, in one place: a method adds its weights.py to METHODS."""
 
+import re
+
+from aavs_jax.methods.aavs import method as aavs_method
 from aavs_jax.methods.aavs import weights as aavs
 from aavs_jax.methods.parts.key_tables import Format, Kind, Row
 from aavs_jax.methods.parts.swin_weights import SWIN
@@ -25,5 +28,5 @@ AUDIO_ENCODER = "audio_encoder/"  # before the paths of what is, for kinds that 
 
 def part_of(path: str) -> str:
     """The part of the network that a parameter is of, as people call it."""
-    marks = ((mark, name) for method in METHODS for mark, name in method.PARTS)
-    return next((name for mark, name in marks if mark in path), path.split("/")[0])
+    names = (name for p, (name, _) in aavs_method.PARTS.items() if re.fullmatch(p, path))
+    return next(names, path.split("/")[0])

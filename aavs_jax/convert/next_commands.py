@@ -13,9 +13,11 @@ from aavs_jax.convert.formats import AUDIO_ENCODER
 from aavs_jax.convert.importing import Weights
 from aavs_jax.errors import UserError
 from aavs_jax.methods.aavs.config import AAVSConfig
+from aavs_jax.methods.aavs.method import MAY_DIFFER, PRETRAINED
+from aavs_jax.methods.method import NOT_KEYS
 from aavs_jax.weights import card as cards
-from aavs_jax.weights.pretrained import MAKING, decisive_sizes
-from aavs_jax.weights.size_keys import flat_sizes, size_flags, without_key
+from aavs_jax.weights.pretrained import decisive_sizes
+from aavs_jax.weights.size_keys import flat_sizes, size_flags
 
 KINDS = ("aavs", "mask2former", "swin", "vggish")  # that the recipes of AAVS take
 RUN = "python -m aavs_jax.main --config="
@@ -35,13 +37,9 @@ STAGES = {
 QUERIES = 100  # of the stage `understand`
 STARTS = ("configs/s4.py", "configs/avss.py")  # for what can become any network
 ALSO = {"configs/s4.py": "  # or configs/ms3.py"}  # one network serves both
-# The networks of the recipes: all their sizes, and those that the configs have keys for.
+# The sizes of the recipes' network, each a key of their configs.
 NETWORK = flat_sizes(dataclasses.asdict(AAVSConfig()))
-MODEL = {
-    key: value
-    for key, value in NETWORK.items()
-    if key not in ("backbone.patch_size", "backbone.mlp_ratio")
-}
+MODEL = {key: value for key, value in NETWORK.items() if key not in NOT_KEYS}
 # The recipe trains adapters alone; a bare backbone needs all that is around it trained, too.
 TRAINS = '("(?!audio_encoder/).*",)'
 
@@ -59,15 +57,14 @@ def what_next(weights: Weights, out: Path) -> list[str]:
     card, place = weights.card, shlex.quote(str(out))
     if card.kind not in KINDS:
         return []
+    sizes = decisive_sizes(card.network, weights.parameters, PRETRAINED, MAY_DIFFER)
     if card.kind == "vggish":
         given = f"--config.init.mask2former=DIR --config.init.vggish={place}"
-        sizes = decisive_sizes(card.network, with_sound=True)
         lines = [_train(config, given, sizes, card) for config in STARTS]
         return [*lines, _where_from("mask2former")]
     held = [path for path in weights.parameters if path.startswith(AUDIO_ENCODER)]
     # One that was drawn at random would never be trained: the recipe has it frozen.
     sound = bool(held) and not any(path in card.new for path in held)
-    sizes = decisive_sizes(card.network, with_sound=bool(held))
     beside = None if sound else _audio_encoder_beside(out)
     if held and beside and any(sizes[key] != value for key, value in beside.items()):
         beside = None  # another than the network is made for
@@ -89,9 +86,6 @@ def what_next(weights: Weights, out: Path) -> list[str]:
 
 def _train(config: str, given: str, sizes: Mapping[str, Any], card: cards.Card) -> str:
     models = dict.fromkeys(STAGES[config], MODEL)
-    if lacking := without_key(models, NETWORK, sizes):
-        words = ", ".join(f"{key} {value}" for key, value in lacking.items())
-        return f"train:     not by {config}, which has no key for {words}"
     flags = size_flags(models, sizes)
     # The semantic recipe takes the queries' features as they are, and with them their number.
     queries = card.network.get("num_queries", QUERIES)
@@ -104,8 +98,7 @@ def _train(config: str, given: str, sizes: Mapping[str, Any], card: cards.Card) 
 
 
 def _where_from(key: str) -> str:
-    file, command = MAKING[key]
-    return f"           DIR: of {file}, with {command}"
+    return f"           DIR: of {PRETRAINED[key].file}, with {PRETRAINED[key].command}"
 
 
 def _audio_encoder_beside(out: Path) -> dict[str, Any] | None:
@@ -114,4 +107,6 @@ def _audio_encoder_beside(out: Path) -> dict[str, Any] | None:
         found = cards.read(out.parent / "vggish")
     except UserError:
         return None
-    return decisive_sizes(found.network, with_sound=True) if found.kind == "vggish" else None
+    if found.kind != "vggish":
+        return None
+    return decisive_sizes(found.network, [AUDIO_ENCODER], PRETRAINED, MAY_DIFFER)

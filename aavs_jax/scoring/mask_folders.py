@@ -25,10 +25,10 @@ from typing import Any
 import grain
 import jax
 import numpy as np
+from PIL import Image
 
 from aavs_jax.errors import UserError
-from aavs_jax.report.visualize import to_png_bytes
-from aavs_jax.run.logging_writer import writing
+from aavs_jax.run.files import writing
 from aavs_jax.run.progress import say
 from aavs_jax.scoring import mask_pictures
 from aavs_jax.state.sharding import everyone_is_here
@@ -68,10 +68,11 @@ class MaskWriter:
             path.write_bytes(self._encoded(mask))
 
     def _encoded(self, mask: np.ndarray) -> bytes:
-        if not self._semantic:
-            return to_png_bytes(mask * np.uint8(255))
         buffer = io.BytesIO()
-        mask_pictures.palette_picture(mask).save(buffer, "png", optimize=True)
+        if self._semantic:
+            mask_pictures.palette_picture(mask).save(buffer, "png", optimize=True)
+        else:
+            Image.fromarray(mask * np.uint8(255)).save(buffer, "png")
         return buffer.getvalue()
 
     def close(self) -> None:
@@ -128,7 +129,7 @@ class FoundMasks:
       others: how many PNG files in the folder are none of these.
     """
 
-    avsbench: str
+    layout: str
     files: dict[str, dict[int, Path]]
     others: int
 

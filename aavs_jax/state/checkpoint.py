@@ -1,6 +1,7 @@
 """Checkpoints: what a phase resumes from, and what the next one starts from. Orbax's V1 API.
 
-    <phase>/checkpoints/<step>   trainable parameters, optimiser state, data iterator, figures
+    <phase>/checkpoints/<step>   trainable parameters, running statistics, optimiser state, data
+                                 iterator, scores
     <phase>/frozen               the parameters that the phase never changes, if any, written once
 
 Kept are the two newest, to continue from, and the best by its validation's score, to hand over.
@@ -167,7 +168,7 @@ class PhaseCheckpoints:
                 self._put_aside(step, error)
             if damaged:
                 self._orbax.reload()
-            return TrainState(frozen=state.frozen, **loaded)
+            return TrainState(frozen=state.frozen, **{"mutable": {}} | loaded)
         if not damaged:
             return None
         raise UserError(
@@ -211,7 +212,7 @@ class PhaseCheckpoints:
             self._put_aside(best.step, error)
             self._orbax.reload()
             return None
-        return loaded["trainable"] | self.load_frozen()
+        return loaded["trainable"] | loaded.get("mutable", {}) | self.load_frozen()
 
     def raise_none(self) -> NoReturn:
         """Raises the UserError that says that there is no checkpoint to hand over."""
@@ -365,7 +366,8 @@ def _load_on_host(folder: Path, name: str) -> Any:
 
 
 def _saved_part(state: TrainState) -> dict[str, Any]:
-    return {"step": state.step, "trainable": state.trainable, "opt_state": state.opt_state}
+    saved = {"step": state.step, "trainable": state.trainable, "opt_state": state.opt_state}
+    return saved | ({"mutable": state.mutable} if state.mutable else {})
 
 
 def _abstract(values: Any) -> Any:

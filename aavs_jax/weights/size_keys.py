@@ -4,8 +4,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from aavs_jax.methods.aavs.config import BACKBONES
-from aavs_jax.state.tree import flatten
+from aavs_jax.methods.parts.sizes import BACKBONES
+from aavs_jax.run.resuming import flatten
 
 BACKBONE = "backbone."  # beginning of the keys that a preset sets
 

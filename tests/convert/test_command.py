@@ -17,7 +17,8 @@ from aavs_jax.convert import exporting, importing
 from aavs_jax.convert.windows import resize_positions
 from aavs_jax.errors import UserError
 from aavs_jax.methods.aavs.config import AAVSConfig
-from aavs_jax.methods.aavs.init import abstract_model, initial_parameters
+from aavs_jax.methods.aavs.network import abstract_model
+from aavs_jax.methods.functional import initial_parameters
 from aavs_jax.state.checkpoint import SCORE, PhaseCheckpoints, load_left_over
 from aavs_jax.weights import card as cards
 

@@ -17,8 +17,8 @@ from aavs_jax.convert import engine, sizes
 from aavs_jax.convert.formats import FORMATS
 from aavs_jax.convert.naming import pattern, plan, tensor_rows
 from aavs_jax.convert.recognising import normal_names, recognise
-from aavs_jax.methods.aavs.config import AudioConfig, SwinConfig
 from aavs_jax.methods.parts.key_tables import MODULES, TENSORS
+from aavs_jax.methods.parts.sizes import AudioConfig, SwinConfig
 from aavs_jax.methods.parts.swin import Swin
 from aavs_jax.methods.parts.vggish import AudioEncoder
 

@@ -10,8 +10,8 @@ import pytest
 from aavs_jax import schedule
 from aavs_jax.errors import UserError
 from aavs_jax.inputs import embeddings
-from aavs_jax.methods.aavs.config import AudioConfig
-from aavs_jax.methods.method import make_method
+from aavs_jax.methods import make_method
+from aavs_jax.methods.parts.sizes import AudioConfig
 from aavs_jax.state.checkpoint import save_parameters
 from aavs_jax.weights import card
 from configs import avss

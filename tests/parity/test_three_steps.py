@@ -13,7 +13,7 @@ import optax
 import pytest
 import torch
 
-from aavs_jax.methods.method import make_method
+from aavs_jax.methods import make_method
 from aavs_jax.state import tree
 from aavs_jax.state.optimizer import make_optimizer, make_schedule
 from aavs_jax.state.sharding import make_mesh, put_batch, put_state

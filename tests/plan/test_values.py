@@ -5,7 +5,7 @@ import math
 import pytest
 
 from aavs_jax.errors import UserError
-from aavs_jax.methods.aavs.config import BACKBONES
+from aavs_jax.methods.parts.sizes import BACKBONES
 from aavs_jax.plan.values import checked
 from configs import avss, avss_end_to_end, base, binary, ms3, s4
 
@@ -132,6 +132,18 @@ IMPOSSIBLE = [
     (PHASE + "trains", (".*", 3)),
     (PHASE + "optimizer.learning_rate", 0.0),
     (PHASE + "optimizer.schedule", "linear"),
+    (PHASE + "optimizer.name", "lamb"),
+    (PHASE + "optimizer.betas", (0.9, 1.0)),
+    (PHASE + "optimizer.betas", (0.9,)),
+    (PHASE + "optimizer.betas", ("0.9", "0.999")),
+    (PHASE + "optimizer.eps", 0.0),
+    (PHASE + "optimizer.momentum", 1.0),
+    (PHASE + "optimizer.power", 0.0),
+    (PHASE + "optimizer.multipliers", ("backbone/.*", 0.1)),
+    (PHASE + "optimizer.multipliers", (("backbone/.*",),)),
+    (PHASE + "optimizer.multipliers", ((0.1, "backbone/.*"),)),
+    (PHASE + "optimizer.multipliers", (("backbone/.*", 0.0),)),
+    (PHASE + "optimizer.multipliers", (("backbone/.*", math.inf),)),
     (PHASE + "optimizer.warmup_steps", -1),
     (PHASE + "optimizer.weight_decay", -0.1),
     (PHASE + "optimizer.clip_norm", -1.0),
@@ -158,6 +170,18 @@ def test_numbers_of_the_built_in_data_do_not_matter_elsewhere():
     config = avss.get_config("/x,small")
     config.data.clips = 2
     assert checked(config)["data"]["clips"] == 2
+
+
+def test_multipliers_are_pairs():
+    config = avss.get_config().to_dict()
+    optimizer = config["stages"]["localise"]["phases"]["all"]["optimizer"]
+    optimizer["multipliers"] = (("backbone/.*", 0.1), (".*", 2))
+    assert checked(config) == config
+    optimizer["multipliers"] = (("backbone/.*", 0),)
+    with pytest.raises(
+        UserError, match=r"give pairs of .* factor above 0, .* left out of .* trains"
+    ):
+        checked(config)
 
 
 # ---- what all stages share

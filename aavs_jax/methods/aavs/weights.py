@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from aavs_jax.methods.aavs.config import LEVELS, POINTS, AAVSConfig
-from aavs_jax.methods.aavs.init import abstract_model
+from aavs_jax.methods.aavs.config import AAVSConfig
+from aavs_jax.methods.aavs.network import abstract_model
+from aavs_jax.methods.parts.deformable_attention import LEVELS, POINTS
 from aavs_jax.methods.parts.key_tables import (
     ByPath,
     Format,
@@ -34,23 +35,6 @@ from aavs_jax.methods.parts.swin_weights import (
 
 # Mask2Former's parameters are all of AAVS's but for what has these in its path.
 ADDED = ("adapter", "audio_proj", "silent_embed", "sounding_embed", "uncertain_embed")
-# The parts as people call them; the first mark that a path has decides.
-PARTS = (
-    ("audio_encoder/", "audio encoder"),
-    ("audio_proj/", "audio MLP"),
-    ("attention_adapter/", "backbone adapters"),
-    ("mlp_adapter/", "backbone adapters"),
-    ("adapter/", "decoder adapters"),
-    ("output_norm/", "norms of the backbone's outputs"),
-    ("backbone/", "backbone"),
-    ("pixel_decoder/", "pixel decoder"),
-    ("decoder/silent_embed", "key vectors"),
-    ("decoder/sounding_embed", "key vectors"),
-    ("decoder/uncertain_embed", "key vectors"),
-    ("decoder/query_", "queries"),
-    ("decoder/class_predictor", "class predictor"),
-    ("decoder/", "decoder"),
-)
 PIXEL = "model.pixel_level_module."
 MODULE = "model.transformer_module."
 

@@ -147,11 +147,6 @@ def under(theirs: str, ours: str, *rows: Row) -> tuple[Row, ...]:
     )
 
 
-def frozen(value: Any) -> Any:
-    """Lists, nested too, as tuples: sizes as a config takes them."""
-    return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
-
-
 def shapes_of(model: nnx.Module, place: str = "") -> dict[str, tuple[int, ...]]:
     """Path -> shape of every parameter of a network, abstract or not; `place` goes before paths."""
     return {

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from aavs_jax.methods.aavs.config import SwinConfig
 from aavs_jax.methods.parts.key_tables import (
     ByPath,
     Filler,
@@ -16,11 +15,11 @@ from aavs_jax.methods.parts.key_tables import (
     LeftOver,
     Row,
     count,
-    frozen,
     shapes_of,
     side,
     under,
 )
+from aavs_jax.methods.parts.sizes import SwinConfig, from_dict
 from aavs_jax.methods.parts.swin import Swin
 
 QKV = ("query", "key", "value")  # stacked in this order everywhere
@@ -137,7 +136,7 @@ def backbone_sizes(ours: ByPath) -> dict[str, Any]:
 
 def swin_config(backbone: Mapping[str, Any]) -> dict[str, Any]:
     """The config of transformers for a Swin: of a file of its own, or within another's."""
-    config = _config(backbone)
+    config = from_dict(SwinConfig, backbone)
     return {
         "model_type": "swin",
         # Only a hint, as any size goes in: what one window of the last stage covers.
@@ -158,16 +157,12 @@ def swin_config(backbone: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _config(backbone: Mapping[str, Any]) -> SwinConfig:
-    return SwinConfig(**{key: frozen(value) for key, value in backbone.items()})
-
-
 def _sizes(ours: ByPath, theirs: ByPath) -> dict[str, Any]:
     return {"backbone": backbone_sizes(ours)}
 
 
 def _parameters(network: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    config = _config(network.get("backbone", {}))
+    config = from_dict(SwinConfig, network.get("backbone", {}))
     shapes = shapes_of(nnx.eval_shape(lambda: Swin(config, "float32")), "backbone/")
     return {path: shape for path, shape in shapes.items() if "adapter" not in path}
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from flax import nnx
 
-from aavs_jax.methods.aavs.config import AudioConfig
 from aavs_jax.methods.parts.key_tables import (
     ByPath,
     Format,
@@ -14,10 +13,10 @@ from aavs_jax.methods.parts.key_tables import (
     LeftOver,
     Row,
     count,
-    frozen,
     shapes_of,
     side,
 )
+from aavs_jax.methods.parts.sizes import AudioConfig, from_dict
 from aavs_jax.methods.parts.vggish import AudioEncoder
 
 PCA = "of the post-processing to AudioSet's 8-bit embeddings, which no network here uses"
@@ -56,7 +55,7 @@ def _sizes(ours: ByPath, theirs: ByPath) -> dict[str, Any]:
 
 
 def _parameters(network: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    config = AudioConfig(**{k: frozen(value) for k, value in network.get("audio", {}).items()})
+    config = from_dict(AudioConfig, network.get("audio", {}))
     return shapes_of(nnx.eval_shape(lambda: AudioEncoder(config, "float32")), "audio_encoder/")
 
 

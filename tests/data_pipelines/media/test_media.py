@@ -365,7 +365,7 @@ def test_memory_of_a_worker(what, tmp_path):
         import re, sys
         from pathlib import Path
         import soundfile
-        from data_pipelines.layouts.raw import RawClip, Sound
+        from data_pipelines.reading.raw import RawClip, Sound
         from data_pipelines.preparing.read import ReadOptions, read_clip
         path, folder = Path(sys.argv[2]), Path(sys.argv[2]).parent
         soundfile.write(folder / "a.wav", [0.0] * 16000, 16000)

@@ -187,7 +187,7 @@ def test_other_files_are_not_taken_for_the_prepared_ones(small_raw_dir, raw_dir,
 
 def test_prepared_data_need_not_be_writable(small_raw_dir, tmp_path):
     """A shared, read-only copy serves, as long as nothing has to be written."""
-    data = prepare(small_raw_dir, tmp_path / "data", progress=False).parents[2]
+    data = prepare(small_raw_dir, tmp_path / "data", progress=False).parents[1]
     lock = data / "avs_clips.lock"
     lock.unlink()
     lock.mkdir()  # whoever tries to lock fails, even the superuser
@@ -425,7 +425,7 @@ def test_killed_while_preparing(small_raw_dir, tmp_path, moment):
     assert len(open_source(data, "train")) == 2 and len(open_source(data, "test")) == 1
     assert set(os.listdir(data)) == {"avs_clips", "avs_clips.lock", "report.json"}
     assert os.listdir(data / "avs_clips") == [FORM]
-    assert contents(data) == contents(prepare(small_raw_dir, tmp_path / "other").parents[2])
+    assert contents(data) == contents(prepare(small_raw_dir, tmp_path / "other").parents[1])
 
 
 def test_killed_while_array_record_is_written(small_raw_dir, tmp_path):
@@ -459,9 +459,10 @@ def test_no_tensorflow_no_torch_no_jax(small_raw_dir, tmp_path):
         """
         import sys
         sys.modules["jax"] = None
-        from data_pipelines import audio, loader, transforms
+        from data_pipelines import audio, loader
         from data_pipelines import prepare
-        from data_pipelines.layouts import recognise
+        from data_pipelines.loading import decoding
+        from data_pipelines.reading import recognise
         prepare.prepare(sys.argv[1], sys.argv[2])
         source = loader.open_source(sys.argv[2], "train")
         sizes = dict(task="semantic", image_size=16, label_size=8, prior="true")

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from aavs_jax.methods.method import make_method
+from aavs_jax.methods import make_method
 from aavs_jax.methods.objectives import point_sampling, set_prediction
+from aavs_jax.methods.objectives.set_prediction_config import LossConfig
 from aavs_jax.scoring import metrics
 from data_pipelines.media import labels as stored_labels
 
 D, N, Q, K, M = 3, 4, 5, 6, 4
 SMALL, LARGE = (4, 6), (16, 24)
-CONFIG = set_prediction.LossConfig(num_points=20, max_targets=M)
-GRID = set_prediction.LossConfig(grid=8, max_targets=M)
+CONFIG = LossConfig(num_points=20, max_targets=M)
+GRID = LossConfig(grid=8, max_targets=M)
 IGNORED = set_prediction.IGNORED
 
 
@@ -213,9 +214,7 @@ def test_everyone_means_the_same_by_ignored():
 def test_grid_equals_drawing_its_points_by_hand(problem):
     centres = (np.arange(8, dtype=np.float32) + 0.5) / 8
     points = np.stack(np.meshgrid(centres, centres), axis=-1).reshape(-1, 2)
-    by_hand = set_prediction.LossConfig(
-        num_points=64, importance_ratio=0.0, oversample_ratio=1.0, max_targets=M
-    )
+    by_hand = LossConfig(num_points=64, importance_ratio=0.0, oversample_ratio=1.0, max_targets=M)
     problem["draws"] = {
         "matching": np.broadcast_to(points, (D, N, 64, 2)),
         "candidates": np.zeros((D, N, M, 64, 2), np.float32),
@@ -249,7 +248,7 @@ def test_padding_changes_nothing(problem, config):
         "weight": padded(problem["weight"], 0, 0),
     }
     # 7 slots for 5 queries, too
-    slots = set_prediction.LossConfig(grid=config.grid, num_points=config.num_points, max_targets=7)
+    slots = LossConfig(grid=config.grid, num_points=config.num_points, max_targets=7)
     (more_total, more_terms), more_gradients = loss_and_gradients(config=slots, key=key, **more)
     np.testing.assert_allclose(more_total, total, rtol=1e-6)
     for name in terms:
@@ -287,9 +286,7 @@ def test_one_query_with_nan_masks_surfaces(problem):
 
 def test_gradient_flows_only_through_the_chosen_points():
     """Certain candidates are dropped, and the choice itself has no gradient."""
-    config = set_prediction.LossConfig(
-        num_points=2, oversample_ratio=2.0, importance_ratio=1.0, max_targets=1
-    )
+    config = LossConfig(num_points=2, oversample_ratio=2.0, importance_ratio=1.0, max_targets=1)
     mask = np.full((1, 1, 1, 4, 4), 8.0, np.float32)
     mask[..., 0, 0], mask[..., 3, 2] = 0.5, -0.25
     centre = np.array([[0.5, 0.5], [2.5, 3.5], [1.5, 2.5], [3.5, 1.5]], np.float32) / 4
@@ -317,7 +314,7 @@ def test_drawn_points_differ_between_predictions_frames_and_targets():
 
 def test_more_targets_than_queries(problem):
     """One query, three classes: one target is matched, all three are in the normaliser."""
-    config = set_prediction.LossConfig(grid=8, max_targets=M)
+    config = LossConfig(grid=8, max_targets=M)
     (_, terms), _ = loss_and_gradients(
         problem["class_logits"][:, :1, :1],
         problem["mask_logits"][:, :1, :1],
@@ -400,9 +397,9 @@ def test_batches_without_a_counted_frame_are_told_where_empty_clips_are_dropped(
 
 
 def test_config_from_dict():
-    assert set_prediction.LossConfig.from_dict({"grid": 32}).grid == 32
+    assert LossConfig.from_dict({"grid": 32}).grid == 32
     with pytest.raises(ValueError, match="num_point;"):
-        set_prediction.LossConfig.from_dict({"num_point": 3})
+        LossConfig.from_dict({"num_point": 3})
 
 
 def test_random_points_need_a_source(problem):

@@ -21,7 +21,7 @@ from aavs_jax.state.checkpoint import PhaseCheckpoints, load_parameters, save_pa
 from aavs_jax.weights import card
 from aavs_jax.weights.starting import best_parameters
 from configs import avss
-from configs.base import BACKBONE_ADAPTERS, BINARY_TRAINS, SEMANTIC_TRAINS
+from configs.aavs import BACKBONE_ADAPTERS, BINARY_TRAINS, SEMANTIC_TRAINS
 from data_pipelines.facts import avsbench
 from data_pipelines.loader import open_source
 from data_pipelines.making import audible_shapes

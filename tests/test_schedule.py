@@ -253,7 +253,7 @@ def test_a_schedule_that_cannot_be_is_found_before_anything_is_made(tmp_path, ed
         check_schedule(config, tmp_path)
     with pytest.raises(UserError, match=words):
         train_and_evaluate(config, tmp_path / "run", "avss")
-    assert {path.name for path in tmp_path.rglob("*")} == {"run", ".lock", "config.json"}
+    assert {path.name for path in tmp_path.rglob("*")} <= {"run", ".lock", "config.json"}
 
 
 @pytest.mark.parametrize("module", [avss, s4])

@@ -63,7 +63,7 @@ def check_masks_are_there(stage: Stage, splits: Collection[str]) -> None:
     complete = not given and (stage.root / masks / "results.json").exists()
     if not masks or not (given or complete):
         return
-    for split in stage.sources.keys() & set(splits):
+    for split in (split for split in stage.sources if split in splits):
         source = stage.sources[split]
         missing, clips, wanted = [], set(), 0
         for clip in source.clips:

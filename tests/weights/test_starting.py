@@ -31,7 +31,7 @@ from aavs_jax.weights.keeping import (
 from aavs_jax.weights.naming import in_words
 from aavs_jax.weights.starting import check_start, plan_start, starting_parameters
 from configs import avss, avss_end_to_end, ms3, s4
-from configs.base import BACKBONE_ADAPTERS
+from configs.aavs import BACKBONE_ADAPTERS
 
 SHAPES = {
     "audio_encoder/kernel": (3,),

@@ -10,7 +10,7 @@ from aavs_jax.convert.naming import inverse_plan
 from aavs_jax.convert.recognising import normal_names
 from aavs_jax.errors import UserError, shown
 from aavs_jax.methods.parts.key_tables import TENSORS, ByPath, Format
-from aavs_jax.weights.card import fault_of
+from aavs_jax.weights import card_faults
 
 # Fields of a config.json that say nothing about the weights.
 FREE = ("architectures", "image_size", "drop_path_rate", "label2id", "out_features")
@@ -58,7 +58,8 @@ def wanted(kind: str, network: Mapping[str, Any], paths: Iterable[str] = ()) -> 
     """
     heard = KINDS[kind].hears and any(path.startswith(AUDIO_ENCODER) for path in paths)
     try:
-        if fault := fault_of(network):
+        # Other methods say themselves what cannot be.
+        if kind in card_faults.KINDS and (fault := card_faults.fault_of(network)):
             raise ValueError(fault)
         shapes = KINDS[kind].parameters(network)
         return shapes | KINDS["vggish"].parameters(network) if heard else shapes

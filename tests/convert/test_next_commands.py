@@ -12,11 +12,13 @@ import pytest
 from absl import flags as absl_flags
 from ml_collections import config_flags
 
-from aavs_jax.checks import check_schedule
+from aavs_jax import checks
 from aavs_jax.convert import next_commands, sizes
 from aavs_jax.convert.__main__ import main as convert_main
 from aavs_jax.methods.aavs.method import MAY_DIFFER, PRETRAINED
 from aavs_jax.methods.parts.sizes import BACKBONES
+from aavs_jax.plan.stage import make_stages
+from aavs_jax.plan.values import checked
 from aavs_jax.state.checkpoint import save_parameters
 from aavs_jax.weights import card
 from aavs_jax.weights.card import Card
@@ -92,6 +94,11 @@ def config_of(command: list[str]) -> dict:
     return values.config.to_dict()
 
 
+def check(config: dict, root) -> None:
+    """As the program does before it prepares data."""
+    checks.before_data(make_stages(checked(config), root))
+
+
 @pytest.mark.parametrize("name", ["m2f beside", "swin beside", "fit binary", "fit semantic"])
 def test_the_training_commands_are_accepted_as_they_are(said, tmp_path, name):
     found = commands(said[name])
@@ -104,7 +111,7 @@ def test_the_training_commands_are_accepted_as_they_are(said, tmp_path, name):
         assert (given in command) != name.startswith("fit")  # which holds one
         assert not any(word.endswith("=DIR") for word in command)
         config = config_of(command)
-        check_schedule(config, tmp_path / "run")
+        check(config, tmp_path / "run")
         for stage in config["stages"].values():
             model = flat_sizes(stage["model"])
             assert model["backbone.depths"] == (1, 1, 1, 1)
@@ -121,7 +128,7 @@ def test_what_is_still_to_be_made_is_a_DIR_with_the_command_that_makes_it(said, 
     replaced = [f"--config.init.vggish={said['out']}/vggish" if "DIR" in w else w for w in command]
     sound = [word for word in other if ".model.audio." in word]
     assert sound
-    check_schedule(config_of([*replaced, *sound]), tmp_path / "run")
+    check(config_of([*replaced, *sound]), tmp_path / "run")
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from aavs_jax.convert.windows import resize_positions
 from aavs_jax.errors import UserError
 from aavs_jax.methods.aavs.config import AAVSConfig
 from aavs_jax.methods.parts.key_tables import TENSORS
-from aavs_jax.weights.card import WIDEST
+from aavs_jax.weights.card_faults import WIDEST
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 BACKBONE = {

@@ -16,7 +16,6 @@ from aavs_jax.methods.aavs.config import AAVSConfig
 from aavs_jax.methods.aavs.method import MAY_DIFFER, PRETRAINED
 from aavs_jax.methods.method import NOT_KEYS
 from aavs_jax.weights import card as cards
-from aavs_jax.weights.pretrained import decisive_sizes
 from aavs_jax.weights.size_keys import flat_sizes, size_flags
 
 KINDS = ("aavs", "mask2former", "swin", "vggish")  # that the recipes of AAVS take
@@ -57,12 +56,12 @@ def what_next(weights: Weights, out: Path) -> list[str]:
     card, place = weights.card, shlex.quote(str(out))
     if card.kind not in KINDS:
         return []
-    sizes = decisive_sizes(card.network, weights.parameters, PRETRAINED, MAY_DIFFER)
+    held = [path for path in weights.parameters if path.startswith(AUDIO_ENCODER)]
+    sizes = _decisive(card.network, with_sound=bool(held))
     if card.kind == "vggish":
         given = f"--config.init.mask2former=DIR --config.init.vggish={place}"
         lines = [_train(config, given, sizes, card) for config in STARTS]
         return [*lines, _where_from("mask2former")]
-    held = [path for path in weights.parameters if path.startswith(AUDIO_ENCODER)]
     # One that was drawn at random would never be trained: the recipe has it frozen.
     sound = bool(held) and not any(path in card.new for path in held)
     beside = None if sound else _audio_encoder_beside(out)
@@ -109,4 +108,13 @@ def _audio_encoder_beside(out: Path) -> dict[str, Any] | None:
         return None
     if found.kind != "vggish":
         return None
-    return decisive_sizes(found.network, [AUDIO_ENCODER], PRETRAINED, MAY_DIFFER)
+    return _decisive(found.network, with_sound=True)
+
+
+def _decisive(network: Mapping[str, Any], *, with_sound: bool) -> dict[str, Any]:
+    """The sizes that a network has to have to take weights; without sound nobody's are those."""
+    return {
+        key: value
+        for key, value in flat_sizes(network).items()
+        if key not in MAY_DIFFER and (with_sound or not key.startswith("audio."))
+    }

@@ -39,7 +39,7 @@ def test_what_is_said_of_a_mask2former(published, convert, tmp_path):
     assert "window 3" in said and "safetensors" in said
     assert re.search(r"mapped +200 tensors to 208 arrays", said)
     assert "criterion.empty_weight" in said and "left over" in said
-    assert "not by configs/s4.py, which has no key for backbone.mlp_ratio 2.0" in said
+    assert "--config.stages.localise.model.backbone.mlp_ratio=2.0" in said
 
 
 def test_what_is_said_of_aavs(published, convert, tmp_path):

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from aavs_jax.convert import files
 from aavs_jax.errors import UserError
 from aavs_jax.methods.method import Method, Pretrained
 from aavs_jax.plan.stage import PhaseName, Stage
 from aavs_jax.state.checkpoint import PARAMETERS
-from aavs_jax.weights import card
+from aavs_jax.weights import card, foreign
 from aavs_jax.weights.made import method_of
 from aavs_jax.weights.size_keys import BACKBONE, flat_sizes, preset_of, size_flags, without_key
 from data_pipelines.errors import tidy_path
@@ -156,11 +155,11 @@ def check_converted(path: Path, option: str) -> None:
       UserError: it is; says what to type.
     """
     try:
-        theirs = files.weight_files(path) if path.is_dir() else []
+        theirs = foreign.weight_files(path) if path.is_dir() else []
     except OSError:  # a folder that cannot be read is told of by who reads it
         theirs = []
     # A card makes a folder one of ours, unless it is the model card of a downloaded one.
-    if path.is_dir() and (path / card.FILE).exists() and not set(theirs) & set(files.NAMES):
+    if path.is_dir() and (path / card.FILE).exists() and not set(theirs) & set(foreign.NAMES):
         return
     if theirs or path.is_file():
         what = f"holds {theirs[0]}" if theirs else "is a file"

@@ -20,7 +20,6 @@ D, N, Q, K, M = 3, 4, 5, 6, 4
 SMALL, LARGE = (4, 6), (16, 24)
 CONFIG = LossConfig(num_points=20, max_targets=M)
 GRID = LossConfig(grid=8, max_targets=M)
-IGNORED = targets.IGNORED
 
 
 # Compiled for a few runs: the time goes into compiling.

@@ -18,7 +18,8 @@ from aavs_jax.methods.functional import initial_parameters
 from aavs_jax.plan.stage import make_stage
 from aavs_jax.run.logging_writer import read_metrics
 from aavs_jax.scoring import metrics
-from aavs_jax.state.checkpoint import PhaseCheckpoints, load_parameters, save_parameters
+from aavs_jax.state.checkpoint import PhaseCheckpoints
+from aavs_jax.state.parameter_folders import load_parameters, save_parameters
 from aavs_jax.state.sharding import make_mesh
 from aavs_jax.weights import card
 from aavs_jax.weights.keeping import best_parameters

@@ -19,7 +19,8 @@ from aavs_jax.errors import UserError
 from aavs_jax.plan.own_data import own_data
 from aavs_jax.plan.stage import make_stage
 from aavs_jax.scoring import metrics
-from aavs_jax.state.checkpoint import SCORE, PhaseCheckpoints, save_parameters
+from aavs_jax.state.checkpoint import SCORE, PhaseCheckpoints
+from aavs_jax.state.parameter_folders import save_parameters
 from aavs_jax.state.train_state import TrainState
 from aavs_jax.weights import card, given_weights, pretrained
 from aavs_jax.weights.card import Card

@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 
 from aavs_jax.run.logging_writer import read_metrics
-from aavs_jax.state.checkpoint import load_parameters
+from aavs_jax.state.parameter_folders import load_parameters
 from aavs_jax.weights import card
 from aavs_jax.weights.keeping import best_parameters
 from configs.aavs import BACKBONE_ADAPTERS, BINARY_TRAINS, SEMANTIC_TRAINS

@@ -21,8 +21,9 @@ from aavs_jax.methods.method import Aux, Method
 from aavs_jax.plan.stage import PhaseName, Stage
 from aavs_jax.run.logging_writer import LoggingWriter, read_metrics
 from aavs_jax.run.stopping import Stopped
-from aavs_jax.state.checkpoint import SCORE, PhaseCheckpoints, _load_on_host
+from aavs_jax.state.checkpoint import SCORE, PhaseCheckpoints
 from aavs_jax.state.optimizer import make_optimizer, make_schedule
+from aavs_jax.state.parameter_folders import load_on_host
 from aavs_jax.state.sharding import make_mesh, put_batch, put_state, state_shardings
 from aavs_jax.state.train_state import TrainState
 from aavs_jax.train import make_train_step, train_phase
@@ -169,7 +170,7 @@ def train(
 
 def parameters_at_the_end(root) -> dict[str, np.ndarray]:
     # Also of those that are not the best.
-    return _load_on_host(root / "localise" / "a" / "checkpoints" / str(STEPS), "state")
+    return load_on_host(root / "localise" / "a" / "checkpoints" / str(STEPS), "state")
 
 
 def best(root):

@@ -19,7 +19,7 @@ from aavs_jax.convert.importing import Source, Weights
 from aavs_jax.convert.windows import resized
 from aavs_jax.errors import UserError
 from aavs_jax.run.progress import say
-from aavs_jax.state.checkpoint import PARAMETERS
+from aavs_jax.state.parameter_folders import PARAMETERS
 from aavs_jax.weights import card as cards
 from data_pipelines.errors import lies_in, reason, remedy, tidy_path
 

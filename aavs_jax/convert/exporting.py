@@ -9,12 +9,12 @@ import numpy as np
 
 from aavs_jax.convert import engine, files
 from aavs_jax.convert.engine import Fate
-from aavs_jax.convert.formats import AUDIO_ENCODER, FORMATS, KINDS
+from aavs_jax.convert.formats import AUDIO_ENCODER, FORMATS, KINDS, kind_of
 from aavs_jax.convert.importing import CARD, LEFT_OVER, Weights, file_origin
 from aavs_jax.errors import UserError
 from aavs_jax.methods.parts.key_tables import Format
 from aavs_jax.state import tree
-from aavs_jax.state.checkpoint import save_parameters
+from aavs_jax.state.parameter_folders import save_parameters
 from aavs_jax.weights import card as cards
 from aavs_jax.weights.card import Card
 
@@ -33,8 +33,9 @@ def check_target(to: str, card: Card) -> None:
     Raises:
       UserError: they cannot; says what they can be written as.
     """
-    kind = KINDS[card.kind]
-    possible = ["orbax", "safetensors", "huggingface" if kind.config else kind.name]
+    kind = kind_of(card)
+    possible = ["orbax", "safetensors"]
+    possible += ["huggingface" if kind.config else kind.name] if kind.formats else []
     possible += ["vggish"] if kind.hears else []
     possible += ["origin"] if _origin_format(card) else []
     if to not in possible:
@@ -53,12 +54,12 @@ def _origin_format(card: Card) -> Format | None:
 
 def _format(card: Card, to: str) -> Format:
     """The format that is written, but for our own."""
-    return _origin_format(card) if to == "origin" else KINDS[card.kind].formats[0]
+    return _origin_format(card) if to == "origin" else kind_of(card).formats[0]
 
 
 def is_folder(to: str, card: Card) -> bool:
     """Whether a folder is written."""
-    kind = KINDS[card.kind]
+    kind = kind_of(card)
     came_as_one = to == "origin" and kind.config and _format(card, to) is kind.formats[0]
     return to in FOLDERS or bool(came_as_one)
 
@@ -90,7 +91,7 @@ def makers(
         return {out: lambda folder: write_folder(folder, weights)}, ()
     if to == "safetensors":
         return {out: lambda path: _write_ours_as_a_file(path, weights)}, ()
-    kind = KINDS[weights.card.kind]
+    kind = kind_of(weights.card)
     heard = {p: v for p, v in weights.parameters.items() if p.startswith(AUDIO_ENCODER)}
     if to == "vggish":
         if not heard:
@@ -176,7 +177,7 @@ def write_folder(folder: Path, weights: Weights) -> None:
 
 def _write_huggingface(folder: Path, weights: Weights, tensors: Mapping[str, np.ndarray]) -> None:
     card = weights.card
-    config = card.huggingface or KINDS[card.kind].config(card.network, card.classes)
+    config = card.huggingface or kind_of(card).config(card.network, card.classes)
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     # transformers asks each file which framework wrote it.

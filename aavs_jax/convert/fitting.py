@@ -43,8 +43,13 @@ def check_goes_together(kinds: Sequence[str], fit: bool) -> None:
             "--fit makes a whole network of AAVS, of which an audio encoder alone is too little: "
             "give a Mask2Former, a Swin or an AAVS file besides"
         )
-    main, *others = sorted(kinds, key=list(KINDS).index)
-    if others and not fit and not (KINDS[main].hears and others == ["vggish"]):
+    known = list(KINDS)
+    if fit and not set(kinds) <= set(known):
+        raise UserError("--fit makes networks of AAVS, and this is of another method: leave it out")
+    if len(kinds) == 1:
+        return
+    main, *others = sorted(kinds, key=lambda kind: known.index(kind) if kind in known else -1)
+    if main not in KINDS or not fit and not (KINDS[main].hears and others == ["vggish"]):
         raise UserError(
             f"sources of the kinds {', '.join(kinds)} are no network by themselves: convert them "
             "one by one, as training takes them, or add --fit binary or --fit semantic"

@@ -7,12 +7,20 @@ from aavs_jax.methods.aavs import weights as aavs
 from aavs_jax.methods.parts.key_tables import Format, Kind, Row
 from aavs_jax.methods.parts.swin_weights import SWIN
 from aavs_jax.methods.parts.vggish_weights import VGGISH
+from aavs_jax.weights.card import Card
 
 METHODS = (aavs,)
 # Networks before the parts that they have inside: a file is held against them in this order.
 KINDS: dict[str, Kind] = {
     kind.name: kind for kind in (*(k for method in METHODS for k in method.KINDS), SWIN, VGGISH)
 }
+
+
+def kind_of(card: Card) -> Kind:
+    """What a card says of its weights; of a method of one's own, that nobody else has a format."""
+    return KINDS.get(card.kind) or Kind(card.kind, (), lambda ours, theirs: {}, lambda sizes: {})
+
+
 OURS = Format(
     name="aavs_jax",
     title="weights under the names of aavs_jax",

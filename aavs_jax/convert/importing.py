@@ -17,7 +17,7 @@ from aavs_jax.errors import UserError
 from aavs_jax.methods.parts.key_tables import Format
 from aavs_jax.run.progress import progress_bar
 from aavs_jax.state import tree
-from aavs_jax.state.checkpoint import PARAMETERS, load_left_over
+from aavs_jax.state.parameter_folders import PARAMETERS, load_left_over
 from aavs_jax.weights import card as cards
 from aavs_jax.weights import foreign
 from aavs_jax.weights.card import Card

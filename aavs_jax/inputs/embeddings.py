@@ -16,7 +16,7 @@ from aavs_jax.methods.method import SoundEncoder
 from aavs_jax.plan.stage import PhaseName, Stage
 from aavs_jax.run.progress import progress_bar, say
 from aavs_jax.run.stopping import what_is_next
-from aavs_jax.state.checkpoint import load_parameters
+from aavs_jax.state.parameter_folders import load_parameters
 from aavs_jax.state.sharding import everyone_is_here
 from aavs_jax.state.tree import digest
 from aavs_jax.weights.pretrained import load_part

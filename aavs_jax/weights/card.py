@@ -20,7 +20,8 @@ import numpy as np
 from aavs_jax.errors import UserError, shown
 from aavs_jax.run.files import replace_file
 from aavs_jax.state import tree
-from aavs_jax.state.checkpoint import PhaseCheckpoints, load_parameters
+from aavs_jax.state.checkpoint import PhaseCheckpoints
+from aavs_jax.state.parameter_folders import load_parameters
 from aavs_jax.weights.card_faults import KINDS, fault_in
 
 FILE = "card.json"

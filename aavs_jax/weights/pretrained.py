@@ -16,7 +16,7 @@ from orbax.checkpoint import v1 as ocp
 from aavs_jax.errors import UserError
 from aavs_jax.methods.method import Method, Pretrained
 from aavs_jax.plan.stage import PhaseName, Stage
-from aavs_jax.state.checkpoint import PARAMETERS
+from aavs_jax.state.parameter_folders import PARAMETERS
 from aavs_jax.weights import card, foreign
 from aavs_jax.weights.made import method_of
 from aavs_jax.weights.size_keys import BACKBONE, flat_sizes, preset_of, size_flags

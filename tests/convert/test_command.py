@@ -19,7 +19,8 @@ from aavs_jax.errors import UserError
 from aavs_jax.methods.aavs.config import AAVSConfig
 from aavs_jax.methods.aavs.network import abstract_model
 from aavs_jax.methods.functional import initial_parameters
-from aavs_jax.state.checkpoint import SCORE, PhaseCheckpoints, load_left_over
+from aavs_jax.state.checkpoint import SCORE, PhaseCheckpoints
+from aavs_jax.state.parameter_folders import load_left_over
 from aavs_jax.weights import card as cards
 
 REPOSITORY = Path(__file__).parents[2]

@@ -19,7 +19,7 @@ from aavs_jax.methods.aavs.method import MAY_DIFFER, PRETRAINED
 from aavs_jax.methods.parts.sizes import BACKBONES
 from aavs_jax.plan.stage import make_stages
 from aavs_jax.plan.values import checked
-from aavs_jax.state.checkpoint import save_parameters
+from aavs_jax.state.parameter_folders import save_parameters
 from aavs_jax.weights import card
 from aavs_jax.weights.card import Card
 from aavs_jax.weights.size_keys import flat_sizes, preset_of

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from aavs_jax.state.checkpoint import load_left_over
+from aavs_jax.state.parameter_folders import load_left_over
 from aavs_jax.weights import card as cards
 
 # A file -> the option that gives it back.

@@ -14,7 +14,7 @@ from aavs_jax.inputs import embeddings
 from aavs_jax.inputs.batches import eval_batches, on_data
 from aavs_jax.methods import make_method
 from aavs_jax.plan.stage import make_stage
-from aavs_jax.state.checkpoint import save_parameters
+from aavs_jax.state.parameter_folders import save_parameters
 from aavs_jax.state.sharding import make_mesh
 from aavs_jax.weights import card
 from configs import avss

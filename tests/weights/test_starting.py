@@ -18,7 +18,8 @@ from aavs_jax.methods import make_method
 from aavs_jax.methods.aavs.method import MAY_DIFFER, PARTS, PRETRAINED, RESIZABLE
 from aavs_jax.methods.method import Method
 from aavs_jax.plan.stage import PhaseName, Stage, make_stages
-from aavs_jax.state.checkpoint import SCORE, PhaseCheckpoints, save_parameters
+from aavs_jax.state.checkpoint import SCORE, PhaseCheckpoints
+from aavs_jax.state.parameter_folders import save_parameters
 from aavs_jax.state.train_state import TrainState
 from aavs_jax.weights import card, pretrained
 from aavs_jax.weights.keeping import (

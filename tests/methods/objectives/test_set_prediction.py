@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 from aavs_jax.methods import make_method
 from aavs_jax.methods.objectives import point_sampling, set_prediction
 from aavs_jax.methods.objectives.set_prediction_config import LossConfig
-from aavs_jax.methods.objectives.targets import frame_weights, make_targets
+from aavs_jax.methods.objectives.targets import IGNORED, frame_weights, make_targets
 from aavs_jax.scoring import metrics
 from data_pipelines.media import labels as stored_labels
 

@@ -1,66 +1,67 @@
 """The story: where does it sound, then what is it; and what is handed from one to the next.
 
-    data -> localise: phases -> figures, masks -> understand: phases -> figures -> report
+    data -> localise: phases -> scores, masks -> understand: phases -> scores -> report
 
 A phase hands its best checkpoint to the next, through Orbax. A stage hands the next one its masks,
 as files in AVSBench's naming. Each step leaves its result under its final name only when it is
-whole, so the same command, given again, resumes with the first one that is missing.
+whole, so the same command, given again, resumes with the first one that is missing. An evaluation
+is a schedule whose stages have no phases.
 """
 
+import dataclasses
 import functools
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
-from aavs_jax.checks import check_data, check_schedule, remarks, without_repeated_question
+from aavs_jax import checks
 from aavs_jax.inputs import dataset, embeddings
 from aavs_jax.inputs.batches import (
     NO_OTHER,
     SPLITS,
     eval_batches,
-    open_sources,
+    on_data,
     sounds_to_hear,
     train_batches,
 )
-from aavs_jax.methods.method import Method, make_method
+from aavs_jax.plan.stage import PhaseName, Stage, make_stages, trained_paths
 from aavs_jax.plan.values import checked
 from aavs_jax.report import presentation
 from aavs_jax.run.logging_writer import LoggingWriter
 from aavs_jax.run.progress import say
+from aavs_jax.run.resuming import RESULTS
 from aavs_jax.run.workdir import Workdir, read_rows
-from aavs_jax.scoring import metrics, one_pass, stage_scores
-from aavs_jax.state import tree
+from aavs_jax.scoring import metrics, one_pass
+from aavs_jax.scoring.stage_scores import stage_scores
 from aavs_jax.state.checkpoint import SCORE
 from aavs_jax.state.sharding import everyone_is_here, make_mesh
-from aavs_jax.train import count_steps, train_phase
-from aavs_jax.weights import card, pretrained
-from aavs_jax.weights.starting import check_begun, chosen_parameters, starting_parameters
-from data_pipelines.loader import labelled_clips
-from data_pipelines.prepared.embeddings import Embeddings
+from aavs_jax.train import train_phase
+from aavs_jax.weights import card
+from aavs_jax.weights.given_weights import Given
+from aavs_jax.weights.keeping import check_begun, chosen_parameters
+from aavs_jax.weights.starting import starting_parameters
 from data_pipelines.prepared.source import ClipSource, fingerprint
 
-SELECTED_BY = {"binary": "J", "semantic": "mIoU"}  # the figure that chooses checkpoints
-BINARY_CLASSES = ("background", "sounding")
+Rows = list[dict[str, Any]]
+
 MISSING = {
     "val": "the data has no split val: each phase hands over its last checkpoint, not its best",
     "val labels": (
         "no clip of the split val has a label: each phase hands over its last checkpoint, not its "
         "best"
     ),
-    "test": "the data has no split test: there are no figures and pictures of it",
+    "test": "the data has no split test: there are no scores and pictures of it",
 }
-# What a run leaves besides its report and figures.
+# What a run leaves besides its report and scores.
 MORE = (
     ("curves", "metrics.jsonl and tensorboard/"),
     ("checkpoints", "<stage>/<phase>/checkpoints/"),
 )
 
 
-def train_and_evaluate(config: Mapping[str, Any], root: Path, name: str) -> list[dict[str, Any]]:
+def train_and_evaluate(config: Mapping[str, Any], root: Path, name: str) -> Rows:
     """Runs every stage of the schedule, or what is left of it.
 
     Args:
@@ -78,131 +79,140 @@ def train_and_evaluate(config: Mapping[str, Any], root: Path, name: str) -> list
     data = dataset.known_fingerprint(config["data"], root)
     with Workdir(root, config, name, data) as workdir:
         everyone_is_here("the folder of the run is taken")
-        results = workdir.root / "results.json"
-        rows = read_rows(results)
+        rows = read_rows(workdir.root / RESULTS)
         if rows is not None:
             say(f"{workdir.root} is complete already; give another --workdir to run again\n")
             if data not in (None, workdir.known_data()):
                 say("Its data are others by now: another --workdir trains and scores on them\n")
         else:
             rows = _run(config, workdir)
-            workdir.write_rows(results, rows)
+            workdir.write_rows(workdir.root / RESULTS, rows)
     presentation.show(workdir.root, rows, MORE)
     return rows
 
 
-def _run(config: Mapping[str, Any], workdir: Workdir) -> list[dict[str, Any]]:
-    check_schedule(config, workdir.root)
-    stages = [config["stages"][name] for name in config["schedule"]]
-    mesh = make_mesh(config["mesh"]["fsdp"], [stage["data"]["batch_size"] for stage in stages])
+def _run(config: Mapping[str, Any], workdir: Workdir) -> Rows:
+    stages = make_stages(config, workdir.root)
+    checks.before_data(stages)
+    mesh = make_mesh(config["mesh"]["fsdp"], [s.keys["data"]["batch_size"] for s in stages])
     with workdir.timed("data"):
         data_dir = dataset.prepared(config["data"], workdir.root)
-    config = without_repeated_question(config, data_dir)
-    stages = [config["stages"][name] for name in config["schedule"]]
-    check_data(config, data_dir, workdir.root, mesh)
+    stages = [on_data(stage, data_dir, mesh) for stage in stages]
+    stages = _without_repeated_question(stages)
+    checks.with_data(stages)
     workdir.keep_to_data(data_dir, fingerprint(data_dir))
     rows = []
     with jax.default_matmul_precision(config["matmul_precision"]):
-        for stage_name in config["schedule"]:
-            rows += run_stage(config, stage_name, data_dir, workdir, mesh)
-    presentation.present(config, workdir, rows, open_sources(data_dir, stages[-1]))
+        for stage in stages:
+            rows += run_stage(stage, data_dir, workdir)
+    presentation.present(stages, workdir, rows)
     return rows
 
 
-def run_stage(
-    config: Mapping[str, Any], stage_name: str, data_dir: Path, workdir: Workdir, mesh: Mesh
-) -> list[dict[str, Any]]:
-    """Trains a stage through its phases, writes its masks, and returns its rows of figures."""
-    stage = config["stages"][stage_name]
-    folder = workdir.root / stage_name
-    rows = read_rows(folder / "results.json")
+def _without_repeated_question(stages: Sequence[Stage]) -> list[Stage]:
+    """Leaves out, and says so, what another stage answers already."""
+    answered = checks.repeated_question(stages)
+    for name, by in answered.items():
+        say(
+            f"[{name}] is left out: the labels tell one class besides background, so that what it "
+            f"is and where it sounds are one question, which {by} answers"
+        )
+    kept = [stage for stage in stages if stage.name not in answered]
+    schedule = tuple(stage.name for stage in kept)
+    return [
+        dataclasses.replace(stage, config={**stage.config, "schedule": schedule}) for stage in kept
+    ]
+
+
+def run_stage(stage: Stage, data_dir: Path, workdir: Workdir, given: Given | None = None) -> Rows:
+    """Trains a stage through its phases, writes its masks, and returns its rows of scores.
+
+    Args:
+      stage: on its data.
+      data_dir: the prepared data set.
+      workdir: of the run.
+      given: weights that are scored in place of trained ones; the stage then has no phases.
+
+    Returns:
+      Those of a time before, if the stage is complete.
+    """
+    rows = read_rows(stage.folder / RESULTS)
     if rows is not None:
-        say(f"[{stage_name}] is complete")
+        say(f"[{stage.name}] is complete")
         return rows
-    say(f"\n=== stage {stage_name}: {stage['task']}, phases {', '.join(stage['order'])} ===")
-    sources = open_sources(data_dir, stage)
-    for split in SPLITS:
-        if split not in sources:
-            say(f"[{stage_name}] {MISSING[split]}")
-    for remark in remarks(stage, sources["train"]):
-        say(f"[{stage_name}] {remark}")
-    if "val" in sources and not _has_labels(sources["val"]):
-        say(f"[{stage_name}] {MISSING['val labels']}")
-    wanted = config["eval"]["sounds"]
-    if "test" in sources and len(sounds_to_hear(config, sources["test"])) < len(wanted):
-        say(f"[{stage_name}] {NO_OTHER}")
-    train = sources["train"]
-    method = make_method(stage, train.num_classes, ignores=train.ignores)
-    heard = _embeddings(config, stage_name, method, sources, data_dir, workdir)
-    given = (method, sources, heard, workdir, mesh)
+    does = f"weights {given.folder}" if given else f"phases {', '.join(stage.keys['order'])}"
+    say(f"\n=== stage {stage.name}: {stage.task.name}, {does} ===")
+    _say_what_is_unusual(stage)
+    with workdir.timed(f"{stage.name} embeddings"):
+        stage = dataclasses.replace(stage, heard=_embeddings(stage, data_dir, given))
     with LoggingWriter(workdir.root, enabled=jax.process_index() == 0) as writer:
-        for phase_name in stage["order"]:
-            with workdir.timed(f"{stage_name}/{phase_name}"):
-                _run_phase(config, stage_name, phase_name, *given, writer)
-    with workdir.timed(f"{stage_name} figures"):
-        parameters, chosen = chosen_parameters(folder, stage)
-        does = "keeps" if stage_name == config["schedule"][-1] else "hands over"
-        best = chosen.describe(SELECTED_BY[stage["task"]])
-        say(f"[{stage_name}] {does} {best}; scores follow")
-        rows = stage_scores.stage_figures(config, stage_name, parameters, *given)
-    workdir.write_rows(folder / "results.json", rows)
-    everyone_is_here(f"{stage_name} complete")
+        for name in stage.phases:
+            with workdir.timed(str(name)):
+                _run_phase(stage, name, workdir.record["command"], writer)
+    with workdir.timed(f"{stage.name} scores"):
+        if given is None:
+            parameters, chosen = chosen_parameters(stage.folder, stage.keys)
+            keeps = "keeps" if stage.name == stage.config["schedule"][-1] else "hands over"
+            say(f"[{stage.name}] {keeps} {chosen.describe(stage.task.score)}; scores follow")
+            rows = stage_scores(stage, parameters)
+        else:
+            rows = stage_scores(stage, given.parameters, weights=str(given.folder))
+    workdir.write_rows(stage.folder / RESULTS, rows)
+    everyone_is_here(f"{stage.name} complete")
     return rows
 
 
-def _embeddings(config, stage_name, method, sources, data_dir, workdir) -> dict[str, Embeddings]:
-    """For each split what the network takes in place of log-mel examples; {} where it cannot."""
-    if not any(config["init"][key] for key in pretrained.KINDS):
-        return {}
-    with workdir.timed(f"{stage_name} embeddings"):
-        folder = embeddings.for_stage(config, stage_name, method, data_dir, workdir.root)
-    return {split: Embeddings(folder, source) for split, source in sources.items() if folder}
+def _say_what_is_unusual(stage: Stage) -> None:
+    said = []
+    if stage.phases:
+        said += [MISSING[split] for split in SPLITS if split not in stage.sources]
+        said += checks.remarks(stage)
+        if "val" in stage.sources and not _has_labels(stage.sources["val"]):
+            said.append(MISSING["val labels"])
+    wanted = stage.config["eval"]["sounds"]
+    if "test" in stage.sources and len(sounds_to_hear(stage)) < len(wanted):
+        said.append(NO_OTHER)
+    for line in said:
+        say(f"[{stage.name}] {line}")
 
 
-def _run_phase(
-    config, stage_name, phase_name, method, sources, heard, workdir, mesh, writer
-) -> None:
-    stage = config["stages"][stage_name]
-    phase, data = stage["phases"][phase_name], stage["data"]
-    name = f"{stage_name}/{phase_name}"
-    seed = zlib.crc32(f"{config['seed']}/{name}".encode())
-    root = workdir.root
-    batches = train_batches(config, stage, sources["train"], root, seed, heard.get("train"))
+def _embeddings(stage: Stage, data_dir: Path, given: Given | None):
+    """What the network takes in place of what its front end gives; {} where it has to hear."""
+    if given is None:
+        return embeddings.for_training(stage, data_dir)
+    own = "run" in given.card.origin
+    return embeddings.for_evaluation(stage, given.parameters, data_dir, own=own)
+
+
+def _run_phase(stage: Stage, name: PhaseName, command: str, writer: LoggingWriter) -> None:
+    directory = stage.root / str(name)
     validation = None
-    if "val" in sources and _has_labels(sources["val"]):
-        kind = {"prior": stage["prior"]["evaluate"][0], "embeddings": heard.get("val")}
-        validation = eval_batches(config, stage, sources["val"], root, mesh, **kind)
+    if "val" in stage.sources and _has_labels(stage.sources["val"]):
+        validation = eval_batches(stage, "val", prior=stage.keys["prior"]["evaluate"][0])
 
     def validate(parameters: Mapping[str, jax.Array]) -> dict[str, float]:
         found = one_pass.score(
-            method, parameters, validation, mesh, description=f"{name} validation"
+            one_pass.network(stage.method, parameters),
+            validation,
+            stage.mesh,
+            description=f"{name} validation",
         )[metrics.PROTOCOL]
-        names = metrics.PROTOCOLS[metrics.PROTOCOL].figures[stage["task"]]
+        names = metrics.PROTOCOLS[metrics.PROTOCOL].figures[stage.task.name]
         kept = {key: found[key] for key in names}
-        return kept | {SCORE: kept[SELECTED_BY[stage["task"]]]}
+        return kept | {SCORE: kept[stage.task.score]}
 
-    directory = root / stage_name / phase_name
-    # A card tells the sizes of an AAVS; a network of another kind has none.
-    if method.network and jax.process_index() == 0 and not (directory / card.FILE).exists():
-        origin = {"run": workdir.record["command"], "stage": stage_name, "phase": phase_name}
-        card.write(directory, phase_card(stage, method, sources["train"].class_names, origin))
-    steps_per_epoch = len(labelled_clips(sources["train"])) / data["batch_size"]
-    _, frozen = tree.partition(method.shapes, phase["trains"], f"{name} trains")
-    check_begun(directory, frozen, count_steps(phase, steps_per_epoch))
+    if jax.process_index() == 0 and not (directory / card.FILE).exists():
+        origin = {"run": command, "stage": name.stage, "phase": name.phase}
+        card.write(directory, phase_card(stage, origin))
+    _, frozen = trained_paths(stage.method, stage.phase(name), name)
+    check_begun(directory, frozen, stage.steps(name))
     train_phase(
+        stage,
         name,
-        phase,
-        method=method,
-        start=functools.partial(starting_parameters, config, name, method, root),
-        batches=batches,
-        steps_per_epoch=steps_per_epoch,
+        start=functools.partial(starting_parameters, stage, name),
+        batches=train_batches(stage, stage.seed(name)),
         validate=None if validation is None else validate,
-        mesh=mesh,
-        directory=directory,
         writer=writer,
-        seed=seed,
-        log_every=config["log_every"],
-        checkpoint_every=config["checkpoint_every"],
     )
 
 
@@ -210,25 +220,24 @@ def _has_labels(source: ClipSource) -> bool:
     return any(clip.labelled for clip in source.clips)
 
 
-def phase_card(
-    stage: Mapping[str, Any],
-    method: Method,
-    class_names: Sequence[str],
-    origin: Mapping[str, str],
-) -> card.Card:
+def phase_card(stage: Stage, origin: Mapping[str, str]) -> card.Card:
     """What the folder of a phase says of its weights.
 
     Args:
-      stage: as in configs/base.py.
-      method: of it.
-      class_names: of the data, by class id.
+      stage: on its data.
       origin: 'run', 'stage' and 'phase'.
     """
+    keys, method = stage.keys, stage.method
+    asked = {
+        "task": method.task,
+        "num_classes": method.num_classes,
+        "prior": keys["prior"]["train"] != "none",
+    }
     return card.Card(
-        kind="aavs",
-        network=method.network,
-        classes=BINARY_CLASSES if stage["task"] == "binary" else tuple(class_names),
+        kind=keys["method"],
+        network={**method.network, **asked},
+        classes=stage.task.classes or stage.sources["train"].class_names,
         origin=origin,
-        image_size=stage["data"]["image_size"],
-        label_size=stage["data"]["label_size"],
+        image_size=keys["data"]["image_size"],
+        label_size=keys["data"]["label_size"],
     )

@@ -5,16 +5,15 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
 
 from aavs_jax.errors import UserError
-from aavs_jax.methods.method import Method
+from aavs_jax.plan.stage import PhaseName, Stage, trained_paths
 from aavs_jax.run.logging_writer import LoggingWriter
 from aavs_jax.run.progress import compiling, progress_bar, say
 from aavs_jax.run.stopping import SoftStop, Stopped
@@ -26,20 +25,13 @@ from aavs_jax.state.train_state import TrainState
 
 
 def train_phase(
-    name: str,
-    phase: Mapping[str, Any],
+    stage: Stage,
+    name: PhaseName,
     *,
-    method: Method,
     start: Callable[[], dict[str, np.ndarray]],
     batches: Iterator[dict[str, Any]],
-    steps_per_epoch: float,
     validate: Callable[[Mapping[str, jax.Array]], dict[str, float]] | None,
-    mesh: Mesh,
-    directory: Path,
     writer: LoggingWriter,
-    seed: int,
-    log_every: int,
-    checkpoint_every: int,
 ) -> None:
     """Trains a phase to its end, from where it stopped if it was begun before.
 
@@ -49,31 +41,25 @@ def train_phase(
     bits then differ, and in a long training scores do, as they do between seeds.
 
     Args:
-      name: "<stage>/<phase>".
-      phase: `trains`, `epochs`, `validate_every_epochs`, `optimizer` as in configs/base.py.
-      method: network and loss.
+      stage: on its data.
+      name: of the phase.
       start: the parameters a phase begun for the first time starts from, by path.
       batches: Grain iterator of this process's share of the training batches, which may be of
         several shapes; the step is compiled once for each.
-      steps_per_epoch: clips that are trained on over clips in a batch.
-      validate: parameters -> figures, SCORE among them; None: the last checkpoint is handed over.
-      mesh: of the devices.
-      directory: where checkpoints go.
+      validate: parameters -> scores, SCORE among them; None: the last checkpoint is handed over.
       writer: of scalars.
-      seed: of drop-path and of the loss's points.
-      log_every: steps between lines in metrics.jsonl.
-      checkpoint_every: steps between checkpoints from which a killed run resumes.
 
     Raises:
       UserError: a pattern that matches nothing; a loss or gradient that is not finite; there are
         checkpoints, and none can be read.
     """
-    stage_name, phase_name = name.split("/")
-    total = count_steps(phase, steps_per_epoch)
-    validate_every = max(1, round(phase["validate_every_epochs"] * steps_per_epoch))
-    trainable, frozen = tree.partition(method.shapes, phase["trains"], f"{name} trains")
-    optimizer = make_optimizer(phase["optimizer"], total, list(trainable), name)
-    schedule = make_schedule(phase["optimizer"], total, name)
+    phase, method, mesh = stage.phase(name), stage.method, stage.mesh
+    directory, log_every = stage.root / str(name), stage.config["log_every"]
+    total = stage.steps(name)
+    validate_every = max(1, round(phase["validate_every_epochs"] * stage.steps_per_epoch))
+    trainable, frozen = trained_paths(method, phase, name)
+    optimizer = make_optimizer(phase["optimizer"], total, list(trainable), str(name))
+    schedule = make_schedule(phase["optimizer"], total, str(name))
 
     with PhaseCheckpoints(directory) as checkpoints:
         if checkpoints.latest_step >= total:
@@ -84,7 +70,8 @@ def train_phase(
         begun = checkpoints.latest_step >= 0
         if begun:
             # What it started from may be gone by now; all it needs is in its own folder.
-            empty = {path: np.zeros(leaf.shape, leaf.dtype) for path, leaf in trainable.items()}
+            shapes = {path: method.shapes[path] for path in (*trainable, *method.mutable)}
+            empty = {path: np.zeros(leaf.shape, leaf.dtype) for path, leaf in shapes.items()}
             parameters = empty | checkpoints.load_frozen()
         else:
             parameters = start()
@@ -92,6 +79,7 @@ def train_phase(
             {path: parameters[path] for path in trainable},
             {path: parameters[path] for path in frozen},
             optimizer,
+            {path: parameters[path] for path in sorted(method.mutable)},
         )
         state = put_state(state, mesh)
         if begun:
@@ -100,9 +88,9 @@ def train_phase(
         else:
             checkpoints.save_frozen(state.frozen)
         # A phase that starts drops what a killed start may have written, step 0 included.
-        writer.rewind(stage_name, phase_name, int(state.step) if begun else -1)
+        writer.rewind(*name, int(state.step) if begun else -1)
 
-        train_step = make_train_step(method, optimizer, schedule, seed, state, mesh)
+        train_step = make_train_step(stage, name, optimizer, schedule, state_shardings(state, mesh))
         # Compiled ahead, once for each shape of batches, so that it is known how long that takes.
         compiled: dict[tuple, Callable] = {}
         pending: collections.deque = collections.deque()
@@ -124,20 +112,20 @@ def train_phase(
                 bar.set_postfix(loss=f"{values['loss']:.2f}", refresh=False)
                 bar.update(1)
                 if step % log_every == 0 or step == total:
-                    writer.write_scalars(stage_name, phase_name, step, values)
+                    writer.write_scalars(*name, step, values)
 
         first = int(state.step)
-        bar = progress_bar(total, first, name, enabled=jax.process_index() == 0)
+        bar = progress_bar(total, first, str(name), enabled=jax.process_index() == 0)
         with _saying_what_is_next(name, checkpoints), SoftStop() as stop, bar:
             # Save after validation, and only then ask for the next batch: so the state, the
-            # figures and the iterator's place in a checkpoint belong to the same step.
+            # scores and the iterator's place in a checkpoint belong to the same step.
             for step in range(first + 1, total + 1):
                 batch = dict(next(batches))
                 ids = [str(clip) for clip in batch.pop("ids") if clip]
-                arrays = put_batch(batch, mesh)
+                arrays = put_batch({key: batch[key] for key in method.entries}, mesh)
                 shapes = tuple((key, array.shape) for key, array in sorted(arrays.items()))
                 if shapes not in compiled:
-                    with compiling(name, f"the training step{_of_clips(arrays)}"):
+                    with compiling(str(name), f"the training step{_of_clips(arrays)}"):
                         compiled[shapes] = train_step.lower(state, arrays).compile()
                 state, scalars = compiled[shapes](state, arrays)
                 # The scalars of the step before are ready; this one's are still being computed.
@@ -149,14 +137,14 @@ def train_phase(
                 elif validate is not None and (step % validate_every == 0 or step == total):
                     settle()
                     with stop.at_once():
-                        figures = validate(state.parameters)
-                    shown = {key: value for key, value in figures.items() if key != SCORE}
-                    writer.write_scalars(stage_name, phase_name, step, shown, kind="val")
+                        scores = validate(state.parameters)
+                    shown = {key: value for key, value in scores.items() if key != SCORE}
+                    writer.write_scalars(*name, step, shown, kind="val")
                     say(f"[{name}] step {step}: validation {_in_words(shown)}")
-                    if not math.isfinite(figures[SCORE]):
+                    if not math.isfinite(scores[SCORE]):
                         say(f"[{name}] step {step} has no score, so it cannot be the best")
-                    checkpoints.save(state, batches, figures)
-                elif step % checkpoint_every == 0 or stop.asked:
+                    checkpoints.save(state, batches, scores)
+                elif step % stage.config["checkpoint_every"] == 0 or stop.asked:
                     settle()
                     checkpoints.save(state, batches, None)
                 if stop.asked:  # after the last step, too: the scores would take minutes more
@@ -167,7 +155,7 @@ def train_phase(
 
 
 @contextlib.contextmanager
-def _saying_what_is_next(name: str, checkpoints: PhaseCheckpoints) -> Iterator[None]:
+def _saying_what_is_next(name: PhaseName, checkpoints: PhaseCheckpoints) -> Iterator[None]:
     """Ctrl-C inside says from where the same command will resume the phase."""
     try:
         yield
@@ -180,46 +168,48 @@ def _saying_what_is_next(name: str, checkpoints: PhaseCheckpoints) -> Iterator[N
         raise Stopped(f"the same command {does}") from interrupt
 
 
-def count_steps(phase: Mapping[str, Any], steps_per_epoch: float) -> int:
-    """Steps of a phase, as `train_phase` takes them: one for every batch."""
-    return max(1, round(phase["epochs"] * steps_per_epoch))
-
-
 def make_train_step(
-    method: Method,
+    stage: Stage,
+    name: PhaseName,
     optimizer: optax.GradientTransformation,
     schedule: Callable,
-    seed: int,
-    state: TrainState,
-    mesh: Mesh,
+    shardings: TrainState,
 ) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
     """Compiles (state, batch) -> (state, scalars); the random key is that of seed and step.
 
     Scalars: loss and its parts, the gradient's global norm before clipping, the learning rate.
     Where a batch may count for nothing (`Method.counts`) also optimizer_steps, how many steps the
     optimiser has made after it; the learning rate is that of the optimiser's step, not the batch's.
+
+    Args:
+      stage: on its data.
+      name: of the phase.
+      optimizer: of the phase.
+      schedule: of its learning rate.
+      shardings: of the state.
     """
+    method, seed, total = stage.method, stage.seed(name), stage.steps(name)
     # On CPU a checkpoint being written may look at the very memory that donation would reuse.
     donate = () if jax.default_backend() == "cpu" else (0,)
 
-    @functools.partial(
-        jax.jit, donate_argnums=donate, out_shardings=(state_shardings(state, mesh), None)
-    )
+    @functools.partial(jax.jit, donate_argnums=donate, out_shardings=(shardings, None))
     def train_step(state: TrainState, batch: dict[str, jax.Array]):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
+        progress = state.step.astype(jnp.float32) / total
 
         def objective(trainable):
-            return method.loss(trainable | state.frozen, batch, key)
+            parameters = trainable | state.frozen | state.mutable
+            return method.loss(parameters, batch, key, progress)
 
-        (total, scalars), gradients = jax.value_and_grad(objective, has_aux=True)(state.trainable)
+        (loss, aux), gradients = jax.value_and_grad(objective, has_aux=True)(state.trainable)
         counts = None if method.counts is None else method.counts(batch)
         made = state.step if counts is None else steps_made(state.opt_state)
-        scalars |= {
-            "loss": total,
+        scalars = aux.scalars | {
+            "loss": loss,
             "gradient_norm": optax.global_norm(gradients),
-            "learning_rate": jax.numpy.asarray(schedule(made)),
+            "learning_rate": jnp.asarray(schedule(made)),
         }
-        new = state.apply_gradients(gradients, optimizer, counts)
+        new = state.apply_gradients(gradients, optimizer, counts, aux.mutable)
         if counts is not None:
             scalars["optimizer_steps"] = steps_made(new.opt_state)
         return new, scalars
@@ -235,5 +225,5 @@ def _of_clips(batch: Mapping[str, jax.Array]) -> str:
     return f" for batches of {clips} clip{'s' * (clips != 1)} of {seconds} s"
 
 
-def _in_words(figures: Mapping[str, float]) -> str:
-    return ", ".join(f"{key} {value:.3f}" for key, value in figures.items())
+def _in_words(scores: Mapping[str, float]) -> str:
+    return ", ".join(f"{key} {value:.3f}" for key, value in scores.items())

@@ -11,30 +11,30 @@ Published with the paper's recipe: mIoU 48.5, F 53.2 (protocol stepping_stones).
 of 60 epochs a stage stands here; the paper reports 30, split in the same proportion.
 """
 
-from configs import base
+from configs import aavs, base
 
 
 def get_config(argument: str = ""):
     """See configs/base.py for the argument."""
     folder, small = base.parse_argument(argument)
-    config = base.base(folder, small)
+    config = aavs.run(folder, small)
     config.schedule = ("localise", "understand")
-    localise = base.stage("binary", small)
+    localise = aavs.stage("binary", small)
     localise.writes_masks = True
-    understand = base.stage("semantic", small)
+    understand = aavs.stage("semantic", small)
     understand.prior.masks = "localise"
     understand.prior.evaluate = ("predicted", "true")
     if small:
         # Stage one's errors are what stage two has to live with, so it sees them in training, too,
         # and it starts from stage one's parameters, there being no pretrained ones.
         understand.prior.train = "predicted"
-        base.add_phases(localise, all=base.small_phase("nothing", 32))
-        base.add_phases(understand, all=base.small_phase("localise/all", 32))
+        base.add_phases(localise, all=aavs.small_phase("nothing", 32))
+        base.add_phases(understand, all=aavs.small_phase("localise/all", 32))
     else:
         understand.prior.train = "true"
         understand.data.shuffle = False  # the paper's code walks this set in order
-        base.add_paper_phases("localise", localise, 60, 30, base.BINARY_TRAINS, 0.01)
-        base.add_paper_phases("understand", understand, 60, 20, base.SEMANTIC_TRAINS, 0.0)
+        aavs.add_paper_phases("localise", localise, 60, 30, aavs.BINARY_TRAINS, 0.01)
+        aavs.add_paper_phases("understand", understand, 60, 20, aavs.SEMANTIC_TRAINS, 0.0)
     config.stages.localise = localise
     config.stages.understand = understand
     return config

@@ -6,21 +6,21 @@ Trains as long as both stages of configs/avss.py together. The paper's one-stage
 F 41.7 (protocol stepping_stones).
 """
 
-from configs import base
+from configs import aavs, base
 
 
 def get_config(argument: str = ""):
     """See configs/base.py for the argument."""
     folder, small = base.parse_argument(argument)
-    config = base.base(folder, small)
+    config = aavs.run(folder, small)
     config.schedule = ("understand",)
-    understand = base.stage("semantic", small)
+    understand = aavs.stage("semantic", small)
     if small:
-        base.add_phases(understand, all=base.small_phase("nothing", 64))
+        base.add_phases(understand, all=aavs.small_phase("nothing", 64))
     else:
         understand.data.shuffle = False
         # There is no prior mask, so none of the keys that tell sounding places apart.
-        trains = base.SEMANTIC_TRAINS[:-1]
-        base.add_paper_phases("understand", understand, 60, 20, trains, 0.0)
+        trains = aavs.SEMANTIC_TRAINS[:-1]
+        aavs.add_paper_phases("understand", understand, 60, 20, trains, 0.0)
     config.stages.understand = understand
     return config

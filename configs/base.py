@@ -1,4 +1,4 @@
-"""Every key of a run, once, with its unit. The other files say what differs.
+"""Every key of a run but a method's own, once, with its unit. The other files say what differs.
 
 The argument of a config is the data folder:
 
@@ -56,8 +56,7 @@ def base(folder: str, small: bool) -> ConfigDict:
     # Pretrained parameters: folders written by `python -m aavs_jax.convert`, or a trained phase
     # <run>/<stage>/<phase>; '' where there are none.
     config.init = ConfigDict()
-    config.init.mask2former = ""  # a Mask2Former, or a whole AAVS to go on from
-    config.init.vggish = ""  # the audio encoder
+    # Its keys but this one are the method's.
     # What a phase initialises at random it has to train, but for these patterns of parameters.
     config.init.allow = ()
 
@@ -85,28 +84,19 @@ def base(folder: str, small: bool) -> ConfigDict:
     return config
 
 
-def stage(task: str, small: bool) -> ConfigDict:
-    """A stage without its phases.
+def stage(method: str, task: str, small: bool) -> ConfigDict:
+    """A stage without its phases, and without what is the method's: `model` and `loss`.
 
     Args:
+      method: its name, see aavs_jax/methods/__init__.py; or a module of one's own.
       task: 'binary' (where does it sound) or 'semantic' (what is it).
-      small: the small network, at sizes that 2 cores train in minutes.
+      small: sizes of the data that 2 cores train in minutes.
     """
     stage = ConfigDict()
-    stage.method = "aavs"
+    stage.method = method
     stage.task = task
-    stage.model = small_model() if small else paper_model(task)
-
+    stage.model = ConfigDict()
     stage.loss = ConfigDict()
-    stage.loss.class_weight = 2.0
-    stage.loss.mask_weight = 5.0
-    stage.loss.dice_weight = 5.0
-    stage.loss.no_object_weight = 0.1  # of the class "no object" within the class term
-    stage.loss.num_points = 12544  # random points per mask
-    stage.loss.oversample_ratio = 3.0  # candidates per point
-    stage.loss.importance_ratio = 0.75  # share of points kept for being uncertain
-    # grid > 0: all grid x grid regular points instead of random ones.
-    stage.loss.grid = 32 if small else 0
 
     stage.data = ConfigDict()
     # AVSBench: v1s, v1m, v2; VPO: vpo_ss, vpo_ms, vpo_msmi; a folder of one's own: clips. (): all.
@@ -208,29 +198,24 @@ def phase(trains: tuple[str, ...], start: str, epochs: float, learning_rate: flo
     phase.zero = ()  # patterns of parameters that are set to zero
     phase.epochs = float(epochs)
     phase.validate_every_epochs = 1.0
-    phase.optimizer = ConfigDict()  # AdamW, betas 0.9 and 0.999, eps 1e-8
+    phase.optimizer = ConfigDict()
+    # Or 'adam' or 'sgd', which add the weight decay to the gradient: all three as in PyTorch.
+    phase.optimizer.name = "adamw"
+    phase.optimizer.betas = (0.9, 0.999)  # of adamw and adam: shares of the moments that are kept
+    phase.optimizer.eps = 1e-8  # of adamw and adam
+    phase.optimizer.momentum = 0.0  # of sgd; such as 0.9
     phase.optimizer.learning_rate = learning_rate
-    phase.optimizer.schedule = "constant"  # or 'cosine'
+    # 'cosine' and 'poly', (1 - share of the phase)^power, fall to zero at the phase's end.
+    phase.optimizer.schedule = "constant"
+    phase.optimizer.power = 0.9  # of poly
     phase.optimizer.warmup_steps = 0  # at most half of the phase
+    # Of learning rates: (pattern, factor) pairs. A parameter takes the factor of the first pattern
+    # that matches it, and 1 where none does. Layer decay is a list of such pairs, a part each.
+    phase.optimizer.multipliers = ()
     phase.optimizer.weight_decay = 0.05
     phase.optimizer.no_decay = ()  # patterns
     phase.optimizer.clip_norm = 0.0  # of the whole gradient; 0: none
     return phase
-
-
-def small_phase(start: str, epochs: float) -> ConfigDict:
-    """Everything trains, from scratch.
-
-    The paper's two phases belong to its pretrained network: adapters around a frozen backbone
-    first, adapters within it later. From scratch there is nothing to freeze.
-    """
-    small = phase((".*",), start, epochs, 1e-3)
-    small.validate_every_epochs = 8.0
-    small.optimizer.schedule = "cosine"
-    small.optimizer.warmup_steps = 50
-    small.optimizer.no_decay = (r".*/(bias|scale)",)
-    small.optimizer.clip_norm = 1.0
-    return small
 
 
 def add_phases(stage: ConfigDict, **phases: ConfigDict) -> None:
@@ -238,115 +223,3 @@ def add_phases(stage: ConfigDict, **phases: ConfigDict) -> None:
     stage.order = tuple(phases)
     for name, description in phases.items():
         stage.phases[name] = description
-
-
-def paper_model(task: str) -> ConfigDict:
-    """AAVS with Swin-B: 114 M parameters and VGGish."""
-    model = ConfigDict()
-    model.num_queries = 30 if task == "binary" else 100
-    model.feature_size = 256
-    model.num_heads = 8
-    model.encoder_layers = 6
-    model.encoder_ffn = 1024
-    model.decoder_layers = 9
-    model.decoder_ffn = 2048
-    model.audio_hidden = 512
-    model.dtype = "float32"  # of matrix products; or 'bfloat16'
-    model.backbone = ConfigDict()
-    model.backbone.embed_dim = 128
-    model.backbone.depths = (2, 2, 18, 2)
-    model.backbone.num_heads = (4, 8, 16, 32)
-    model.backbone.window_size = 12
-    # Drop-path: the chance that a block's branch is left out for a frame in training.
-    model.backbone.drop_path_rate = 0.3
-    model.backbone.drop_path_schedule = "constant"  # in every block; 'linear': rising from 0 to it
-    model.backbone.drop_path_branches = "attention"  # or 'both': the MLP's as well
-    model.audio = ConfigDict()
-    model.audio.channels = 1  # of sound; 2: left and right, which VPO-MSMI's positions need
-    model.audio.blocks = ((64,), (128,), (256, 256), (512, 512))
-    model.audio.fully_connected = (4096, 4096, 128)
-    return model
-
-
-def small_model() -> ConfigDict:
-    """The same network, 2 M parameters; its audio encoder is trained along."""
-    model = paper_model("binary")
-    model.num_queries = 10
-    model.feature_size = 64
-    model.num_heads = 4
-    model.encoder_layers = 1
-    model.encoder_ffn = 256
-    model.decoder_layers = 3
-    model.decoder_ffn = 256
-    model.audio_hidden = 128
-    model.backbone.embed_dim = 32
-    model.backbone.depths = (1, 1, 2, 1)
-    model.backbone.num_heads = (1, 2, 4, 8)
-    model.backbone.window_size = 4
-    model.backbone.drop_path_rate = 0.0
-    model.audio.blocks = ((16,), (32,), (64,), (64,))
-    model.audio.fully_connected = (128,)
-    return model
-
-
-# What trains in the paper's binary networks (S4, MS3, stage one of AVSS) ...
-BACKBONE_ADAPTERS = r"backbone/.*_adapter/.*"
-BINARY_TRAINS = (
-    r"decoder/query_(positions|features)",
-    r"(pixel_)?decoder/.*adapter/.*",
-    r"decoder/class_predictor/.*",
-    r"audio_proj/.*",
-)
-# ... and in its AVSS network.
-SEMANTIC_TRAINS = (
-    r"decoder/query_positions",
-    r"(pixel_)?decoder/.*adapter/.*",
-    r"decoder/class_predictor/.*",
-    r"audio_proj/.*",
-    r"decoder/(silent|sounding|uncertain)_embed",
-)
-
-
-def add_paper_phases(
-    name: str, stage: ConfigDict, epochs: int, first: int, trains: tuple[str, ...], clip_norm: float
-) -> None:
-    """The paper's sub-phases: a without backbone adapters, b with them, from a's best.
-
-    Args:
-      name: of the stage.
-      stage: gets the phases `a` and `b`.
-      epochs: of both together.
-      first: of them in a.
-      trains: patterns of what trains in a; b adds the backbone's adapters.
-      clip_norm: of the whole gradient; 0 for none.
-    """
-    a = phase(trains, "pretrained", first, 1e-3)
-    a.zero = (BACKBONE_ADAPTERS,)
-    b = phase((*trains, BACKBONE_ADAPTERS), f"{name}/a", epochs - first, 1e-4)
-    b.fresh = (BACKBONE_ADAPTERS,)
-    for each in (a, b):
-        each.optimizer.clip_norm = clip_norm
-    stage.best_over_phases = "all"
-    add_phases(stage, a=a, b=b)
-
-
-def binary_benchmark(argument: str, subsets: tuple[str, ...], seconds: int) -> ConfigDict:
-    """A schedule of one stage, `localise`.
-
-    Args:
-      argument: of the config.
-      subsets: those that are trained and scored on; (): all.
-      seconds: of the longest clip; the small network takes one at a time.
-    """
-    folder, small = parse_argument(argument)
-    config = base(folder, small)
-    config.schedule = ("localise",)
-    localise = stage("binary", small)
-    localise.data.subsets = subsets
-    if small:
-        add_phases(localise, all=small_phase("nothing", 80))
-    else:
-        localise.data.seconds = seconds
-        add_paper_phases("localise", localise, 60, 30, BINARY_TRAINS, 0.01)
-    config.stages.localise = localise
-    return config

@@ -9,9 +9,9 @@ is stage one of configs/avss.py alone. configs/s4.py and ms3.py are this, for AV
 The recipe starts from published weights: see configs/avss.py.
 """
 
-from configs import base
+from configs import aavs
 
 
 def get_config(argument: str = ""):
     """See configs/base.py for the argument."""
-    return base.binary_benchmark(argument, (), 10)
+    return aavs.binary_benchmark(argument, (), 10)

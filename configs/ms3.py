@@ -11,11 +11,11 @@ Published with the paper's recipe: J 67.3, F 77.6 (protocol stepping_stones). Th
 60 epochs stands here; the paper reports 50, split in the same proportion.
 """
 
-from configs import base
+from configs import aavs
 
 
 def get_config(argument: str = ""):
     """See configs/base.py for the argument."""
-    config = base.binary_benchmark(argument, ("v1m",), 5)
+    config = aavs.binary_benchmark(argument, ("v1m",), 5)
     config.stages.localise.data.drop_empty_clips = True
     return config

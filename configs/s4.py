@@ -11,9 +11,9 @@ Published with the paper's recipe: J 83.2, F 91.3 (protocol stepping_stones). Th
 60 epochs stands here; the paper reports 30, split in the same proportion.
 """
 
-from configs import base
+from configs import aavs
 
 
 def get_config(argument: str = ""):
     """See configs/base.py for the argument."""
-    return base.binary_benchmark(argument, ("v1s",), 5)
+    return aavs.binary_benchmark(argument, ("v1s",), 5)

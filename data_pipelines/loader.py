@@ -232,7 +232,7 @@ def eval_loader(
             labels_nearest.
         masks: puts predictions from elsewhere, uint8 [T,G,G], beside the arrays of a clip, as
             masks; stray_pixels int64, if it has them, are passed on, too.
-        devices: what the frames of every global batch are a multiple of.
+        devices: what the clips of every global batch are a multiple of.
         process_index: of this process.
         process_count: of all.
         num_workers: worker processes; 0 reads in threads of this process.
@@ -265,7 +265,8 @@ def eval_loader(
     )
     total_of = batch_lengths({clip.seconds for clip in source.clips})
     totals = sorted(set(total_of.values()))
-    unit = math.lcm(totals[-1] * process_count, devices)
+    shared_by = math.lcm(process_count, devices)
+    unit = totals[-1] * shared_by
     frames = math.ceil(frames_per_batch / unit) * unit
     buckets = []
     for total in totals:
@@ -276,7 +277,6 @@ def eval_loader(
                 seconds = tuple(min(t, length - 1) for t in range(total))
                 valid = tuple(t < length for t in range(total))
                 rows.append(Request(index, seconds, seconds, valid, sounds[index], prior=prior))
-        shared_by = math.lcm(process_count, devices // math.gcd(devices, total))
         clips_per_batch = math.ceil(frames // total / shared_by) * shared_by
         filler = dataclasses.replace(rows[0], valid=(False,) * total)
         rows += [filler] * (-len(rows) % clips_per_batch)

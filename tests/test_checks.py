@@ -1,6 +1,7 @@
 """What is said of data before training: no second stage for one class, few clips, other subsets."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,10 +10,13 @@ from PIL import Image
 
 from aavs_jax import checks
 from aavs_jax.errors import UserError
-from aavs_jax.inputs.batches import open_split
+from aavs_jax.inputs.batches import on_data
+from aavs_jax.plan.stage import make_stages
+from aavs_jax.schedule import _without_repeated_question
+from aavs_jax.state.sharding import make_mesh
 from configs import avss, avss_end_to_end, s4
 from data_pipelines.prepare import prepare
-from data_pipelines.prepared.source import fingerprint, open_source
+from data_pipelines.prepared.source import fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -35,29 +39,33 @@ def one_class(tmp_path_factory):
     return out
 
 
+def stages_of(module, data_dir):
+    config = module.get_config(f"{data_dir},small").to_dict()
+    return [on_data(s, data_dir, make_mesh()) for s in make_stages(config, Path("unused"))]
+
+
 def test_one_class_is_one_question(one_class, capsys):
-    config = avss.get_config(f"{one_class},small").to_dict()
-    assert checks.without_repeated_question(config, one_class)["schedule"] == ("localise",)
+    stages = stages_of(avss, one_class)
+    (kept,) = _without_repeated_question(stages)
+    assert kept.name == "localise" and kept.config["schedule"] == ("localise",)
     said = capsys.readouterr().out
     assert "[understand] is left out: the labels tell one class besides background" in said
     # Asked alone, it is asked.
-    config = avss_end_to_end.get_config(f"{one_class},small").to_dict()
-    assert checks.without_repeated_question(config, one_class)["schedule"] == ("understand",)
+    stages = stages_of(avss_end_to_end, one_class)
+    assert [stage.name for stage in _without_repeated_question(stages)] == ["understand"]
 
 
 def test_few_clips_and_batches_larger_than_the_data_are_remarked_on(one_class):
-    stage = avss.get_config().stages.localise.to_dict()
-    train = open_source(one_class, "train")
-    few, large = checks.remarks(stage, train)
-    clips = len(train)
+    stage = stages_of(avss, one_class)[0]
+    few, large = checks.remarks(stage)
+    clips = len(stage.sources["train"])
     assert f"trains on {clips} clip" in few
     assert f"a batch of 20 is larger than the training split of {clips}" in large
 
 
 def test_subsets_that_are_not_there_are_explained(one_class):
-    stage = s4.get_config(f"{one_class},small").stages.localise.to_dict()
     with pytest.raises(UserError) as error:
-        open_split(one_class, "train", stage)
+        stages_of(s4, one_class)
     for word in (
         "clips of v1s (AVSBench's S4) only",
         "has clips",

@@ -1,13 +1,14 @@
 """The configs: every argument loads, and the paper's schedule stands there number for number."""
 
+from pathlib import Path
+
 import pytest
 from ml_collections import config_flags
 
-from aavs_jax.checks import check_patterns
-from aavs_jax.methods.method import make_method
-from aavs_jax.methods.objectives.set_prediction import LossConfig
+from aavs_jax.methods import make_method
+from aavs_jax.plan.stage import make_stage, make_stages
 from aavs_jax.state import tree
-from configs import avss, avss_end_to_end, base, binary, ms3, s4
+from configs import aavs, avss, avss_end_to_end, base, binary, ms3, s4
 from data_pipelines.loading.augment import Augmentations, augmentations
 from data_pipelines.loading.augment_pictures import Flip
 from data_pipelines.prepared.source import Clip
@@ -64,10 +65,9 @@ def test_loads_locks_and_every_stage_is_described(name, argument):
 @every_argument
 def test_every_pattern_matches_and_the_network_can_be(name, argument):
     config = CONFIGS[name].get_config(argument).to_dict()
-    for stage_name, stage in config["stages"].items():
-        method = make_method(stage, CLASSES)
-        check_patterns(stage_name, stage, method)
-        LossConfig.from_dict({**stage["loss"], "max_targets": stage["data"]["max_targets"]})
+    for stage in make_stages(config, Path("unused")):
+        method = make_stage(config, stage.name, stage.root, CLASSES).method
+        assert method.num_classes == (2 if stage.task.name == "binary" else CLASSES)
 
 
 @every_config
@@ -126,17 +126,23 @@ def test_the_papers_recipe_that_all_share(name, stage_name):
     clipping = 0.01 if stage["task"] == "binary" else 0.0
     for phase, rate in ((a, 1e-3), (b, 1e-4)):
         assert phase["optimizer"] == {
+            "name": "adamw",
+            "betas": (0.9, 0.999),
+            "eps": 1e-8,
+            "momentum": 0.0,
             "learning_rate": rate,
             "schedule": "constant",
+            "power": 0.9,
             "warmup_steps": 0,
+            "multipliers": (),
             "weight_decay": 0.05,
             "no_decay": (),
             "clip_norm": clipping,
         }
         assert phase["validate_every_epochs"] == 1  # the best epoch is kept
     # Backbone adapters: the identity in a, freshly drawn in b.
-    assert (a["zero"], a["fresh"]) == ((base.BACKBONE_ADAPTERS,), ())
-    assert (b["zero"], b["fresh"]) == ((), (base.BACKBONE_ADAPTERS,))
+    assert (a["zero"], a["fresh"]) == ((aavs.BACKBONE_ADAPTERS,), ())
+    assert (b["zero"], b["fresh"]) == ((), (aavs.BACKBONE_ADAPTERS,))
     assert {**stage["loss"]} == {
         "class_weight": 2.0,
         "mask_weight": 5.0,
@@ -254,6 +260,6 @@ def test_only_the_backbones_adapters_come_in_with_b(networks, name, stage_name):
     a, b = (
         tree.matching(method.shapes, stage["phases"][phase]["trains"], name) for phase in ("a", "b")
     )
-    added = tree.matching(method.shapes, (base.BACKBONE_ADAPTERS,), name)
+    added = tree.matching(method.shapes, (aavs.BACKBONE_ADAPTERS,), name)
     assert b == a | added and not a & added
     assert tree.count({path: method.shapes[path] for path in added}) == 7_009_664

@@ -11,6 +11,7 @@ import pickle
 import socket
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +33,10 @@ def main(stage: dict, data_dir: str, out: Path, meshes: dict[str, int]) -> None:
     import jax
     import optax
 
-    from aavs_jax.methods.method import make_method
+    from aavs_jax.methods import make_method
+    from aavs_jax.plan.stage import PhaseName, Stage
     from aavs_jax.scoring.metrics import PROTOCOLS
-    from aavs_jax.scoring.one_pass import score
+    from aavs_jax.scoring.one_pass import network, score
     from aavs_jax.state import sharding, tree
     from aavs_jax.state.train_state import TrainState
     from aavs_jax.train import make_train_step
@@ -42,6 +44,9 @@ def main(stage: dict, data_dir: str, out: Path, meshes: dict[str, int]) -> None:
 
     sharding.SMALLEST_CUT = 2**8  # or next to nothing of so small a network would be cut
     method = make_method(stage, 9)
+    clips = types.SimpleNamespace(clips=[types.SimpleNamespace(labelled=(0,))])
+    config = {"seed": 5, "stages": {"s": stage}}
+    whole = Stage("s", config, out, method, {"train": clips})
     # With its usual eps Adam's first steps are as long for a gradient of rounding errors as for any
     # other, and no two trajectories could be compared. Clipping makes a global norm count.
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2, eps=1e-2))
@@ -68,10 +73,12 @@ def main(stage: dict, data_dir: str, out: Path, meshes: dict[str, int]) -> None:
         found = results[name] = {"axis_types": [kind.name for kind in mesh.axis_types]}
         trainable, frozen = tree.partition(method.initial(7), [TRAINS], "test")
         state = sharding.put_state(TrainState.create(trainable, frozen, optimizer), mesh)
-        step = make_train_step(method, optimizer, schedule, 5, state, mesh)
+        shardings = sharding.state_shardings(state, mesh)
+        step = make_train_step(whole, PhaseName("s", "all"), optimizer, schedule, shardings)
         found["losses"] = []
         for batch in batches:
-            state, scalars = step(state, sharding.put_batch(batch, mesh))
+            taken = {name: batch[name] for name in method.entries}
+            state, scalars = step(state, sharding.put_batch(taken, mesh))
             found["losses"].append({key: float(value) for key, value in scalars.items()})
         arrays = dict(state.parameters)
         for path, x in jax.tree_util.tree_leaves_with_path(state.opt_state):
@@ -90,6 +97,7 @@ def main(stage: dict, data_dir: str, out: Path, meshes: dict[str, int]) -> None:
                 label_size=32,
                 frames_per_batch=frames,
                 prior="true",
+                devices=mesh.size,
             )
             predictions = {}
 
@@ -100,8 +108,7 @@ def main(stage: dict, data_dir: str, out: Path, meshes: dict[str, int]) -> None:
                         predictions[str(clip)] = mask[valid]
 
             figures = score(
-                method,
-                parameters,
+                network(method, parameters),
                 loader,
                 mesh,
                 description=name,

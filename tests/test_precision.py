@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from aavs_jax.methods.method import make_method
+from aavs_jax.methods import make_method
 from data_pipelines.loading.front_ends import log_mel_examples
 from data_pipelines.making.audible_shapes.plan import plans
 from data_pipelines.making.audible_shapes.scene import draw
@@ -63,10 +63,11 @@ def test_bfloat16_stays_close(name, tiny_stage):
         method = make_method(stage, 9)
 
         def outputs(parameters, batch, method=method):
-            flat = {key: array.reshape(-1, *array.shape[2:]) for key, array in batch.items()}
-            out = method.predict(parameters, flat["frames"], flat["audio"], flat.get("prior_mask"))
+            found = method.predict(parameters, batch)
+            out = {"prediction": found.classes[:, 0]}
+            out |= {name: values[:, 0] for name, values in found.maps.items()}
             if method.task == "semantic":
-                out["loss"] = method.loss(parameters, batch, jax.random.key(0))[0]
+                out["loss"] = method.loss(parameters, batch, jax.random.key(0), 0.0)[0]
             return out
 
         lowered = jax.jit(outputs).lower(method.shapes, batch)

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aavs_jax.methods.method import make_method
-from aavs_jax.state import tree
+from aavs_jax.methods import make_method
+from aavs_jax.run.resuming import flatten
 from configs import avss
 from data_pipelines.making import audible_shapes
 
@@ -78,7 +78,7 @@ def test_links_lead_somewhere(page):
 def keys_of_configs() -> set[str]:
     config = avss.get_config("/data/avsbench").to_dict()
     small = avss.get_config().to_dict()
-    return {*tree.flatten(config), *tree.flatten(small)}
+    return {*flatten(config), *flatten(small)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -6,6 +6,8 @@ import math
 import os
 import re
 import signal
+import types
+from pathlib import Path
 
 import grain
 import jax
@@ -15,14 +17,17 @@ import pytest
 
 import aavs_jax.train
 from aavs_jax.errors import UserError
-from aavs_jax.methods.method import Method
+from aavs_jax.methods.method import Aux, Method
+from aavs_jax.plan.stage import PhaseName, Stage
 from aavs_jax.run.logging_writer import LoggingWriter, read_metrics
 from aavs_jax.run.stopping import Stopped
-from aavs_jax.state.checkpoint import SCORE, PhaseCheckpoints, _load_on_host
+from aavs_jax.state.checkpoint import SCORE, PhaseCheckpoints
 from aavs_jax.state.optimizer import make_optimizer, make_schedule
-from aavs_jax.state.sharding import make_mesh, put_batch, put_state
+from aavs_jax.state.parameter_folders import load_on_host
+from aavs_jax.state.sharding import make_mesh, put_batch, put_state, state_shardings
 from aavs_jax.state.train_state import TrainState
-from aavs_jax.train import count_steps, make_train_step, train_phase
+from aavs_jax.train import make_train_step, train_phase
+from configs import base
 
 CLIPS, BATCH = 24, 4
 STEPS = 12
@@ -31,15 +36,16 @@ START = {
     "backbone/kernel": np.asarray([3.0, 4.0], np.float32),
 }
 PHASE = {
+    "start": "nothing",
+    "fresh": (),
+    "zero": (),
     "trains": ("head/.*",),
     "epochs": STEPS * BATCH / CLIPS,
     "validate_every_epochs": 5 * BATCH / CLIPS,
     "optimizer": {
-        "learning_rate": 0.1,
+        **base.phase((), "nothing", 1, 0.1).optimizer,
         "schedule": "cosine",
         "warmup_steps": 2,
-        "weight_decay": 0.05,
-        "no_decay": (),
         "clip_norm": 1.0,
     },
 }
@@ -81,22 +87,22 @@ class Batches:
         return await self._iterator.load(directory)
 
 
-def loss(parameters, batch, key):
+def loss(parameters, batch, key, progress):
     noise = jax.random.normal(key, (3,))
     out = batch["x"][:, None] * parameters["head/kernel"] + noise
     total = jnp.mean((out - parameters["backbone/kernel"].sum()) ** 2)
-    return total, {"loss/fit": total}
+    return total, Aux({"loss/fit": total, "progress": progress})
 
 
-def infinite_gradient(parameters, batch, key):
+def infinite_gradient(parameters, batch, key, progress):
     """Finite, but not its gradient where the poison is."""
-    total, scalars = loss(parameters, {"x": jnp.zeros_like(batch["x"])}, key)
+    total, aux = loss(parameters, {"x": jnp.zeros_like(batch["x"])}, key, progress)
     poisoned = jnp.isnan(batch["x"]).any()
     root = jnp.sqrt(jnp.where(poisoned, 0.0, 1.0) * parameters["head/kernel"][0] ** 2)
-    return total + 0.0 * root, scalars
+    return total + 0.0 * root, aux
 
 
-def method_with(function) -> Method:
+def method_with(function, entries=("x",)) -> Method:
     return Method(
         task="binary",
         num_classes=2,
@@ -105,7 +111,22 @@ def method_with(function) -> Method:
         initial=lambda seed: START,
         loss=function,
         predict=None,
+        entries=entries,
+        front_end=None,
     )
+
+
+def stage_with(root, method, phase=PHASE, mesh=None, **config) -> Stage:
+    """A stage `localise` of one phase `a`, on 24 clips."""
+    keys = {
+        "task": "binary",
+        "order": ("a",),
+        "phases": {"a": phase},
+        "data": {"batch_size": BATCH},
+    }
+    config = {"seed": 11, "log_every": 1, "stages": {"localise": keys}} | config
+    clips = types.SimpleNamespace(clips=[types.SimpleNamespace(labelled=(0,))] * CLIPS)
+    return Stage("localise", config, root, method, {"train": clips}, mesh=mesh or make_mesh())
 
 
 def norm(parameters):
@@ -125,36 +146,31 @@ def train(
     log_every=1,
     phase=PHASE,
     validate=norm,
+    entries=("x",),
 ):
     make = aavs_jax.train.make_train_step
 
     def make_once(*arguments):
-        key = function, repr(phase)
+        key = function, repr(phase), entries
         COMPILED[key] = COMPILED.get(key) or make(*arguments)
         return COMPILED[key]
 
     with LoggingWriter(root) as writer, pytest.MonkeyPatch.context() as patch:
         patch.setattr(aavs_jax.train, "make_train_step", make_once)
+        steps = {"log_every": log_every, "checkpoint_every": checkpoint_every}
         train_phase(
-            "localise/a",
-            phase,
-            method=method_with(function),
+            stage_with(root, method_with(function, entries), phase, **steps),
+            PhaseName("localise", "a"),
             start=lambda: START,
             batches=batches,
-            steps_per_epoch=CLIPS / BATCH,
             validate=validate,
-            mesh=make_mesh(),
-            directory=root / "localise" / "a",
             writer=writer,
-            seed=11,
-            log_every=log_every,
-            checkpoint_every=checkpoint_every,
         )
 
 
 def parameters_at_the_end(root) -> dict[str, np.ndarray]:
     # Also of those that are not the best.
-    return _load_on_host(root / "localise" / "a" / "checkpoints" / str(STEPS), "state")
+    return load_on_host(root / "localise" / "a" / "checkpoints" / str(STEPS), "state")
 
 
 def best(root):
@@ -179,6 +195,7 @@ def test_it_logs_validates_and_trains_only_what_it_should(straight):
     assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(1, STEPS + 1))
     assert [row["step"] for row in rows if row["kind"] == "val"] == [5, 10, 12]
     first = rows[0]
+    assert [row["progress"] for row in rows[:3]] == pytest.approx([0, 1 / STEPS, 2 / STEPS])
     assert {"loss", "loss/fit", "gradient_norm", "learning_rate"} <= first.keys()
     assert first["learning_rate"] == 0 and rows[2]["learning_rate"] == pytest.approx(0.1)
     _, parameters = best(straight)
@@ -257,7 +274,8 @@ class Lengths(Batches):
 
 def test_batches_of_several_lengths(tmp_path, capsys):
     """The step is compiled for each, said so, and what is logged and resumed is as with one."""
-    train(tmp_path / "straight", Lengths())
+    lengths = {"entries": ("x", "valid")}
+    train(tmp_path / "straight", Lengths(), **lengths)
     said = [line for line in capsys.readouterr().out.splitlines() if "compil" in line]
     assert len(said) == 4
     for line, clips in zip(said[::2], (4, 2), strict=True):
@@ -265,8 +283,10 @@ def test_batches_of_several_lengths(tmp_path, capsys):
         assert line == f"[localise/a] {words}"
     assert all(re.fullmatch(r"\[localise/a\] compiled in \d+\.\d s", s) for s in said[1::2])
     with pytest.raises(Interruption):
-        train(tmp_path / "stopped", Lengths(stop=7))  # the checkpoint is of step 6: even, as 0
-    train(tmp_path / "stopped", Lengths())
+        train(
+            tmp_path / "stopped", Lengths(stop=7), **lengths
+        )  # the checkpoint is of step 6: even, as 0
+    train(tmp_path / "stopped", Lengths(), **lengths)
     ends = [parameters_at_the_end(tmp_path / name) for name in ("straight", "stopped")]
     assert_same(*ends)
     rows = read_metrics(tmp_path / "straight" / "metrics.jsonl")
@@ -326,19 +346,21 @@ def test_a_batch_that_counts_for_nothing_is_no_step_of_the_optimiser(clip_norm):
     others = np.random.default_rng(0).normal(size=(3, BATCH)).astype(np.float32)
     description = PHASE["optimizer"] | {"clip_norm": clip_norm, "warmup_steps": 1}
 
-    def loss(parameters, batch, key):
+    def loss(parameters, batch, key, progress):
         out = (1 + batch["x"][:, None]) * parameters["head/kernel"]
         total = jnp.mean((out - parameters["backbone/kernel"].sum()) ** 2)
-        return total, {}
+        return total, Aux({})
 
     def trained(batches, counts):
         method = dataclasses.replace(method_with(loss), counts=counts)
         optimizer = make_optimizer(description, STEPS, ["head/kernel"], "localise/a")
         schedule = make_schedule(description, STEPS, "localise/a")
         trainable, frozen = ({p: START[p]} for p in START)
-        mesh = make_mesh()
+        stage = stage_with(Path("unused"), method)
+        mesh, name = stage.mesh, PhaseName("localise", "a")
         state = put_state(TrainState.create(trainable, frozen, optimizer), mesh)
-        step = make_train_step(method, optimizer, schedule, 3, state, mesh)
+        shardings = state_shardings(state, mesh)
+        step = make_train_step(stage, name, optimizer, schedule, shardings)
         rates, made = [], []
         for x in batches:
             state, scalars = step(state, put_batch({"x": x}, mesh))
@@ -408,5 +430,7 @@ def test_faults_of_the_phase_are_found_before_a_checkpoint_is_made(tmp_path):
 
 
 def test_steps_are_rounded_and_never_none():
-    assert count_steps({"epochs": 32.0}, 391 / 20) == 626
-    assert count_steps({"epochs": 0.001}, 2.0) == 1
+    name = PhaseName("localise", "a")
+    for epochs, steps in ((32.0, 192), (0.35, 2), (0.001, 1)):
+        stage = stage_with(Path("unused"), method_with(loss), PHASE | {"epochs": epochs})
+        assert stage.steps(name) == steps

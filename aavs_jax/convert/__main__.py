@@ -5,26 +5,41 @@ or the layout of another tool. docs/weights.md tells more.
 """
 
 import argparse
-import contextlib
 import dataclasses
-import functools
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from aavs_jax.convert import accounting, engine, exporting, fitting, importing, next_commands
-from aavs_jax.convert.engine import Fate
-from aavs_jax.convert.files.placing import cannot_write, staged
+from aavs_jax.convert import accounting, engine, exporting, files, fitting, importing, next_commands
 from aavs_jax.convert.importing import Source, Weights
+from aavs_jax.convert.windows import resized
 from aavs_jax.errors import UserError
 from aavs_jax.run.progress import say
-from aavs_jax.state.checkpoint import PARAMETERS
+from aavs_jax.state.parameter_folders import PARAMETERS
 from aavs_jax.weights import card as cards
 from data_pipelines.errors import lies_in, reason, remedy, tidy_path
+
+_SOURCES = (
+    "a file, a folder with one, a folder of weights, or <run>/<stage>/<phase>; several are merged"
+)
+_TO = (
+    "orbax: a folder of weights for training and evaluation (the default); huggingface: a folder "
+    "for transformers; safetensors: our own names in one file; origin: as it came; the others: a "
+    ".pth under the names of its authors, and the audio encoder beside it"
+)
+_REPORT = "print what became of each tensor; with a file, which must be new, as JSON into it"
+_ALLOW = (
+    "regular expressions of names that may be left over, missing, left behind or not finite; each "
+    "has to match one"
+)
+_FIT = (
+    "make a whole network of AAVS; what the sources lack is initialised at random and named in the "
+    "card"
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -74,90 +89,56 @@ def _parser() -> argparse.ArgumentParser:
         "AAVS and VGGish (PyTorch), and our own, in any direction. Nothing in a file is executed. "
         "Exit code 2: a fault, in one sentence, and nothing half-written.",
     )
-    parser.add_argument(
-        "sources",
-        nargs="+",
-        metavar="SOURCE",
-        help="a file, a folder with one, a folder of weights, or <run>/<stage>/<phase>; several "
-        "are merged",
-    )
-    parser.add_argument("--out", required=True, metavar="OUT", help="what to write; must be new")
-    parser.add_argument(
-        "--to",
-        choices=exporting.TARGETS,
-        default="orbax",
-        help="orbax: a folder of weights for training and evaluation (the default); aavs: AAVS's "
-        ".pth, and its VGGish beside it; huggingface: a folder for transformers; safetensors: our "
-        "own names in one file; vggish: the audio encoder as .pth; origin: as it came",
-    )
-    parser.add_argument(
-        "--report",
-        nargs="?",
-        const="",
-        metavar="FILE.json",
-        help="print what became of each tensor; with a file, which must be new, as JSON into it (- "
-        "for stdout)",
-    )
-    parser.add_argument(
-        "--allow",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="PATTERN",
-        help="regular expressions of names that may be left over, missing, left behind or not "
-        "finite; each has to match one",
-    )
-    parser.add_argument(
-        "--window", type=int, metavar="W", help="resize a Swin's position tables to this window"
-    )
-    parser.add_argument(
-        "--fit",
-        choices=tuple(fitting.TASKS),
-        help="make a whole network of AAVS; what the sources lack is drawn and named in the card",
-    )
-    parser.add_argument("--seed", type=int, metavar="N", help="of --fit's draws (default 0)")
+    add = parser.add_argument
+    add("sources", nargs="+", metavar="SOURCE", help=_SOURCES)
+    add("--out", required=True, help="what to write; must be new")
+    add("--to", choices=exporting.TARGETS, default="orbax", help=_TO)
+    add("--report", nargs="?", const="", metavar="FILE.json", help=_REPORT)
+    add("--allow", nargs="+", action="extend", default=[], metavar="PATTERN", help=_ALLOW)
+    add("--window", type=int, help="resize a Swin's position tables to this window")
+    add("--fit", choices=tuple(fitting.TASKS), help=_FIT)
+    add("--seed", type=int, help="of --fit (default 0)")
     return parser
 
 
 def _run(options: argparse.Namespace) -> None:
     out, paths = tidy_path(options.out), [tidy_path(source) for source in options.sources]
     _check_options(options, out, paths)
-    # Whoever reads JSON from stdout reads nothing else there.
-    tell = say if options.report != "-" else functools.partial(print, file=sys.stderr)
-
     sources = [importing.open_source(path) for path in paths]
     for source in sources:
-        tell(accounting.recognised(source))
+        say(accounting.recognised(source))
     fitting.check_goes_together([source.card.kind for source in sources], bool(options.fit))
     if len(sources) == 1 and not options.fit:
         exporting.check_target(options.to, sources[0].card)
     origin = importing.origin_of(sources, _request(options))
     if options.to == "orbax" and options.report is None and _holds(out, sources, origin):
-        tell(f"{out} is there already, made of the same in the same way: nothing to do")
+        say(f"{out} is there already, made of the same in the same way: nothing to do")
         return
-    _check_is_new(out, folder=options.to in ("orbax", "huggingface", "origin"))
+    _check_is_new(out, folder=options.to in (*exporting.FOLDERS, "origin"))
 
-    with _report_place(options.report) as report:
-        weights = _converted(options, sources, origin, tell)
-        exporting.check_target(options.to, weights.card)
-        places = exporting.places(out, weights, options.to)
-        for path in places:
-            _check_is_new(path, folder=exporting.is_folder(options.to, weights.card))
-        written = exporting.write(out, weights, options.to, options.allow)
-        _report(options.report, report, sources, weights, written)
+    weights = _converted(options, sources, origin)
+    exporting.check_target(options.to, weights.card)
+    makers, written = exporting.makers(out, weights, options.to, options.allow)
+    for path in makers:
+        _check_is_new(path, folder=exporting.is_folder(options.to, weights.card))
+    if options.report:
+        text = accounting.as_json(sources, weights.card, weights.fates, written)
+        # Before the others, so that what cannot be written shows at once.
+        makers = {Path(options.report): lambda path: path.write_text(text), **makers}
+    elif options.report is not None:
+        for fates in filter(None, (weights.fates, written)):
+            say(accounting.table(fates) + "\n")
+    files.write_all(makers)
     for line in accounting.summary(weights, written):
-        tell(line)
-    tell(f"wrote       {' and '.join(map(str, places))}")
+        say(line)
+    say(f"wrote       {' and '.join(map(str, makers))}")
     if options.to == "orbax":
-        for line in (*accounting.training_draws(weights), *next_commands.what_next(weights, out)):
-            tell(line)
+        for line in next_commands.what_next(weights, out):
+            say(line)
 
 
 def _converted(
-    options: argparse.Namespace,
-    sources: Sequence[Source],
-    origin: Mapping[str, Any],
-    tell: Callable[[str], None],
+    options: argparse.Namespace, sources: Sequence[Source], origin: Mapping[str, Any]
 ) -> Weights:
     """The sources read, and made what was asked for."""
     known = set().union(*map(importing.names_in, sources))
@@ -165,9 +146,9 @@ def _converted(
     _check_allowed(options.allow, known.union(*(part.parameters for part in parts)))
     weights = fitting.merged(parts, options.sources)
     if options.window is not None:
-        weights, done = fitting.resized(weights, options.window)
+        weights, done = resized(weights, options.window)
         for line in done:
-            tell(line)
+            say(line)
     if options.fit:
         weights = fitting.fitted(weights, options.fit, options.seed or 0)
     return dataclasses.replace(weights, card=dataclasses.replace(weights.card, origin=dict(origin)))
@@ -187,10 +168,8 @@ def _request(options: argparse.Namespace) -> dict[str, Any]:
 
 def _check_options(options: argparse.Namespace, out: Path, sources: Sequence[Path]) -> None:
     """Asked before minutes of work, not after them."""
-    if not options.out:
-        raise UserError("--out has an empty name: give another")
-    if out.name in ("", ".."):
-        raise UserError(f"--out {out} is no name for something new: give one")
+    if not options.out or out.name in ("", ".."):
+        raise UserError(f"--out {options.out!r} is no name for something new: give one")
     for path in (out, *sources):
         try:
             os.fsencode(os.path.abspath(path)).decode()
@@ -203,26 +182,18 @@ def _check_options(options: argparse.Namespace, out: Path, sources: Sequence[Pat
         if os.path.isdir(source) and lies_in(out, source):
             raise UserError(f"--out {out} is inside the source {source}: choose a place elsewhere")
     engine.allowance(options.allow)
-    if options.seed is not None and not options.fit:
-        raise UserError("--seed is of the draws of --fit, which was not asked for: leave it out")
-    if options.seed is not None and options.seed < 0:
-        raise UserError(f"--seed is {options.seed}: give 0 or more")
-    if options.report and options.report != "-":
+    if options.seed is not None and (not options.fit or options.seed < 0):
+        raise UserError(f"--seed {options.seed} is to be 0 or more, and goes with --fit")
+    if options.report:
         file = Path(options.report)
         # A source that stands behind --report would be taken for its file.
-        if file.suffix != ".json" or file.is_dir():
+        if file.suffix != ".json" or not file.parent.is_dir():
             raise UserError(
-                f"--report {file} is no name of a .json file: give one, or - for stdout"
+                f"--report {file} is no name of a .json file in a folder that is there: give one"
             )
-        if not file.parent.is_dir():
-            raise UserError(f"there is no folder {file.parent} for --report: make it")
         if lies_in(file, out):
             raise UserError(f"--report {file} is at --out {out} or inside it: choose another name")
-        if os.path.lexists(file):
-            raise UserError(
-                f"--report {file} is there already and nothing is overwritten: choose another "
-                "name, or delete it"
-            )
+        _check_is_new(file, folder=False)
 
 
 def _check_allowed(patterns: Sequence[str], names: Collection[str]) -> None:
@@ -248,51 +219,8 @@ def _check_is_new(path: Path, *, folder: bool) -> None:
     empty = folder and not path.is_symlink() and path.is_dir() and not any(path.iterdir())
     if os.path.lexists(path) and not empty:
         raise UserError(
-            f"{path} is there already and nothing is overwritten: choose another --out, or delete "
-            "it"
+            f"{path} is there already and nothing is overwritten: choose another name, or delete it"
         )
-
-
-@contextlib.contextmanager
-def _report_place(report: str | None) -> Iterator[Path | None]:
-    """Where to write a report's file, if one was asked for; it gets its name at the end.
-
-    Raises:
-      UserError: its folder cannot be written to, which shows before anything is converted.
-    """
-    if not report or report == "-":
-        yield None
-        return
-    with staged(Path(report)) as place:
-        try:
-            place.touch()
-        except OSError as error:
-            raise cannot_write(Path(report), error) from error
-        yield place
-
-
-def _report(
-    asked: str | None,
-    place: Path | None,
-    sources: Sequence[Source],
-    weights: Weights,
-    written: Sequence[Fate],
-) -> None:
-    if asked is None:
-        return
-    if not asked:
-        for fates in (weights.fates, written):
-            if fates:
-                say(accounting.table(fates) + "\n")
-        return
-    text = accounting.as_json(sources, weights.card, weights.fates, written)
-    if place is None:
-        print(text, end="", flush=True)
-        return
-    try:
-        place.write_text(text)
-    except OSError as error:
-        raise cannot_write(Path(asked), error) from error
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Applies a key table of `tables.py`, in both directions, and accounts for every tensor.
+"""Applies a key table, in both directions, and accounts for every tensor.
 
 What comes back from `to_theirs` is a format's normal form: every tensor bit for bit, under the name
 that the software's own saving gives it, without what a wrapper had put in front of the names.
@@ -8,30 +8,19 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from aavs_jax.convert.format import TENSORS, Format, LeftOver
-from aavs_jax.convert.naming import Step, fill, no_derived, pattern, plan
-from aavs_jax.convert.recognising import normal_names, recognise
-from aavs_jax.convert.tables import FORMATS
+from aavs_jax.convert.files import Tensor
+from aavs_jax.convert.formats import FORMATS
+from aavs_jax.convert.naming import Step, fill, pattern, plan
+from aavs_jax.convert.recognising import normal_names
 from aavs_jax.errors import UserError
-
-__all__ = ["Fate", "Tensor", "allowance", "normal_names", "recognise", "to_ours", "to_theirs"]
+from aavs_jax.methods.parts.key_tables import TENSORS, ByPath, Format, LeftOver
 
 # What a weight may be stored as. All of them fit into float32, so nothing is lost.
 DTYPES = ("float32", "float16", "bfloat16")
-
-
-class Tensor(Protocol):
-    """What the engine needs of a tensor in a file (`convert.files` gives such)."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-    def read(self) -> np.ndarray:
-        """The whole tensor."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,13 +50,50 @@ class Fate:
     digest: str = ""
 
 
+def fate_of_ours(path: str, shape: Sequence[int], what: str, reason: str) -> Fate:
+    """Of a parameter that no tensor of theirs gave or takes."""
+    return Fate("", (path,), (), (tuple(shape),), "", what, reason)
+
+
+def _fate(name, value, what, reason="", ours=(), parameters=None) -> Fate:
+    return Fate(
+        theirs=name,
+        ours=ours,
+        shape=tuple(value.shape),
+        our_shapes=tuple(tuple(parameters[path].shape) for path in ours),
+        dtype=value.dtype.name,
+        what=what,
+        reason=reason,
+        digest=hashlib.sha256(np.ascontiguousarray(value).reshape(-1).view(np.uint8)).hexdigest()[
+            :12
+        ],
+    )
+
+
+def allowance(patterns: Sequence[str]) -> Callable[..., bool]:
+    """A function: names -> whether one of the patterns matches one of them as a whole.
+
+    Raises:
+      UserError: a pattern is no regular expression.
+    """
+    expressions = []
+    for text in patterns:
+        try:
+            expressions.append(re.compile(text))
+        except re.error as error:
+            raise UserError(
+                f"--allow={text!r} is no regular expression ({error}): correct it"
+            ) from None
+    return lambda *names: any(e.fullmatch(name) for e in expressions for name in names)
+
+
 # -------------------------------------------------------------------------------- theirs -> ours
 
 
 def to_ours(
     format: Format,
     tensors: Mapping[str, Tensor],
-    wanted: Mapping[str, tuple[int, ...]],
+    wanted: ByPath,
     allow: Sequence[str] = (),
     progress: Any = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], list[Fate]]:
@@ -75,7 +101,7 @@ def to_ours(
 
     Args:
       format: from `recognise`.
-      tensors: the file's, by name.
+      tensors: the file's, by name; each is read once, and its memory then released.
       wanted: path -> shape of each parameter, from `sizes.wanted`.
       allow: regular expressions that each match a name in the file or a path of ours as a whole:
         what has no place or does not fit is left over, what is missing is new, NaN is taken.
@@ -97,13 +123,12 @@ def to_ours(
     fates: list[Fate] = []
     for name, tensor in tensors.items():
         value = tensor.read()
-        ours, reason = (), reasons.get(name, "")
         if name in reasons:
             left_over[normal[name]] = np.array(value, order="C")
+            fates.append(_fate(name, value, "left over", reasons[name]))
         else:
-            step = steps[name]
-            ours = step.ours
-            converted = _converted(value, step)
+            ours, reason = steps[name].ours, ""
+            converted = _converted(value, steps[name])
             if not all(np.isfinite(part).all() for part in converted.values()):
                 reason = "holds NaN or infinite numbers"
                 if not allowed(name, *ours):
@@ -112,30 +137,16 @@ def to_ours(
                         f"--allow='{re.escape(name)}'"
                     )
             parameters |= converted
-        fates.append(
-            Fate(
-                theirs=name,
-                ours=ours,
-                shape=tuple(tensor.shape),
-                our_shapes=tuple(parameters[path].shape for path in ours),
-                dtype=np.dtype(tensor.dtype).name,
-                what="left over" if name in reasons else "mapped",
-                reason=reason,
-                digest=_digest(value),
-            )
-        )
+            fates.append(_fate(name, value, "mapped", reason, ours, parameters))
+        tensor.release()
         if progress is not None:
             progress.update(1)
-    for path, reason in new.items():
-        fates.append(Fate("", (path,), (), (tuple(wanted[path]),), "", "new", reason))
+    fates += [fate_of_ours(path, wanted[path], "new", reason) for path, reason in new.items()]
     return parameters, left_over, fates
 
 
 def _account(
-    format: Format,
-    tensors: Mapping[str, Tensor],
-    wanted: Mapping[str, tuple[int, ...]],
-    allowed: Callable[..., bool],
+    format: Format, tensors: Mapping[str, Tensor], wanted: ByPath, allowed: Callable[..., bool]
 ) -> tuple[dict[str, Step], dict[str, str], dict[str, str]]:
     """By names, shapes and types alone: what maps, what is left over and what is new.
 
@@ -144,37 +155,32 @@ def _account(
       of what is new.
     """
     by_name = {step.theirs: step for step in plan(format, wanted)}
-    steps, reasons, new, wrong = {}, {}, {}, []
-    excused = {}  # paths whose tensor is there but does not fit
-    for name, spelt in normal_names(format, tensors).items():
-        step, known = by_name.get(spelt), _known(format, spelt)
-        misfit = _misfit(tensors[name], step, wanted) if step else ""
-        if step and not misfit:
-            steps[name] = step
-        elif known and not step:
-            reasons[name] = known.reason
-        else:
-            reason = misfit or "has no place in this network"
-            reasons[name] = reason
-            if step:
-                excused |= {path: f"{name} {reason}" for path in step.ours}
-            if not allowed(name, *(step.ours if step else ())):
-                wrong.append((name, reason))
-    given = {path for step in steps.values() for path in step.ours}
     names = {path: step.theirs for step in by_name.values() for path in step.ours}
+    steps, reasons, new, wrong = {}, {}, {}, []
+    given, excused = set(), {}  # paths with a tensor; those whose tensor does not fit, and why
+    for name, spelt in normal_names(format, tensors).items():
+        if step := by_name.get(spelt):
+            if not (misfit := _misfit(tensors[name], step, wanted)):
+                steps[name] = step
+                given.update(step.ours)
+                continue
+            reasons[name] = misfit
+            excused |= dict.fromkeys(step.ours, f"{name} {misfit}")
+        elif known := _known(format, spelt):
+            reasons[name] = known.reason
+            continue
+        else:
+            reasons[name] = "has no place in this network"
+        if not allowed(name, *(step.ours if step else ())):
+            wrong.append((name, reasons[name]))
     for path in wanted:
         if path in given:
             continue
-        known = [reason for template, reason in format.absent if pattern(template).fullmatch(path)]
-        if known:
-            new[path] = known[0]
-        elif path in excused:
-            new[path] = excused[path]
-        else:
-            new[path] = "not in the file"
-            if not allowed(path, names.get(path, "")):
-                missing = names.get(path, "what would be its tensor")
-                wrong.append((path, f"is missing ({missing} is not in the file)"))
+        absent = (reason for ours, reason in format.absent if pattern(ours).fullmatch(path))
+        new[path] = next(absent, "") or excused.get(path) or "not in the file"
+        if new[path] == "not in the file" and not allowed(path, names.get(path, "")):
+            missing = names.get(path, "what would be its tensor")
+            wrong.append((path, f"is missing ({missing} is not in the file)"))
     if wrong:
         (name, reason), *others = wrong
         more = f" (and so on: {len(others)} more, such as {others[0][0]})" if others else ""
@@ -189,55 +195,27 @@ def _account(
 def _converted(value: np.ndarray, step: Step) -> dict[str, np.ndarray]:
     """Parameters by path: new arrays, float32, C order."""
     ours, _ = TENSORS[step.how]
-    parts = np.split(value, len(step.ours))
-    return {
-        path: np.array(ours(part), np.float32, order="C")
-        for path, part in zip(step.ours, parts, strict=True)
-    }
+    parts = zip(step.ours, np.split(value, len(step.ours)), strict=True)
+    return {path: np.array(ours(part), np.float32, order="C") for path, part in parts}
 
 
-def _misfit(tensor: Tensor, step: Step, wanted: Mapping[str, tuple[int, ...]]) -> str:
+def _misfit(tensor: Tensor, step: Step, wanted: ByPath) -> str:
     """Why a tensor cannot become its parameters; '' if it can."""
     dtype = np.dtype(tensor.dtype).name
     if dtype not in DTYPES:
         return f"is {dtype}, which a weight here cannot be ({', '.join(DTYPES)} can)"
-    shape, needed = tuple(tensor.shape), tuple(wanted[step.ours[0]])
     # Without numbers behind it: only its shape is asked for.
     _, theirs = TENSORS[step.how]
     parts = [theirs(np.broadcast_to(np.float32(0), wanted[path])) for path in step.ours]
     fitting = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
-    if shape == fitting:
+    if tuple(tensor.shape) == fitting:
         return ""
-    return f"is {_by(shape)} where {_by(fitting)} is needed (for {step.ours[0]} {_by(needed)})"
+    path = step.ours[0]
+    return f"is {_by(tensor.shape)} where {_by(fitting)} is needed (for {path} {_by(wanted[path])})"
 
 
 def _known(format: Format, name: str) -> LeftOver | None:
-    for known in format.left_over:
-        if pattern(known.theirs).fullmatch(name):
-            return known
-    return None
-
-
-def allowance(patterns: Sequence[str]) -> Callable[..., bool]:
-    """A function: names -> whether one of the patterns matches one of them as a whole.
-
-    Raises:
-      UserError: a pattern is no regular expression, or none that can be used.
-    """
-    expressions = []
-    for text in patterns:
-        try:
-            expressions.append(re.compile(text))
-        except re.error as error:
-            raise UserError(
-                f"--allow={text!r} is no regular expression ({error}): correct it"
-            ) from None
-    return lambda *names: any(e.fullmatch(name) for e in expressions for name in names)
-
-
-def _digest(value: np.ndarray) -> str:
-    flat = np.ascontiguousarray(value).reshape(-1)
-    return hashlib.sha256(flat.view(np.uint8)).hexdigest()[:12]
+    return next((k for k in format.left_over if pattern(k.theirs).fullmatch(name)), None)
 
 
 def _by(shape: Sequence[int]) -> str:
@@ -271,56 +249,31 @@ def to_theirs(
     """
     tensors: dict[str, np.ndarray] = {}
     fates: list[Fate] = []
-    placed: set[str] = set()
+    lost = dict.fromkeys(parameters)
     for step in plan(format, parameters):
         _, theirs = TENSORS[step.how]
         parts = [theirs(np.asarray(parameters[path])) for path in step.ours]
         whole = np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts))
         tensors[step.theirs] = _narrowed(whole, stored_as.get(step.theirs, "float32"))
-        placed.update(step.ours)
-        shapes = tuple(parameters[path].shape for path in step.ours)
-        fates.append(_written(step.theirs, tensors[step.theirs], "mapped", "", step.ours, shapes))
+        fate = _fate(step.theirs, tensors[step.theirs], "mapped", "", step.ours, parameters)
+        fates.append(fate)
+        for path in step.ours:
+            lost.pop(path, None)
     for name, value in left_over.items():
         there, reason = _place_of(format, name)
         if there is None or there in tensors:
-            fates.append(
-                Fate(
-                    name,
-                    (),
-                    value.shape,
-                    (),
-                    value.dtype.name,
-                    "left behind",
-                    reason,
-                    _digest(value),
-                )
-            )
+            fates.append(_fate(name, value, "left behind", reason))
             continue
         tensors[there] = np.array(value, order="C")  # ascontiguousarray would make 0-dim 1-dim
-        fates.append(_written(there, tensors[there], "left over", reason))
-    for path in parameters:
-        if path not in placed:
-            shape = tuple(parameters[path].shape)
-            reason = f"{format.title} has no place for it"
-            fates.append(Fate("", (path,), (), (shape,), "", "left behind", reason))
+        fates.append(_fate(there, value, "left over", reason))
+    reason = f"{format.title} has no place for it"
+    for path in lost:
+        fates.append(fate_of_ours(path, parameters[path].shape, "left behind", reason))
     for name, make in format.fillers.items() if complete else ():
         if name not in tensors and (value := make(parameters)) is not None:
             tensors[name] = value
-            fates.append(_written(name, value, "new", "asked for by strict loaders"))
+            fates.append(_fate(name, value, "new", "asked for by strict loaders"))
     return tensors, fates
-
-
-def _written(name, value, what, reason, ours=(), our_shapes=()) -> Fate:
-    return Fate(
-        theirs=name,
-        ours=ours,
-        shape=tuple(value.shape),
-        our_shapes=our_shapes,
-        dtype=value.dtype.name,
-        what=what,
-        reason=reason,
-        digest=_digest(value),
-    )
 
 
 def _narrowed(value: np.ndarray, dtype: str) -> np.ndarray:
@@ -336,13 +289,11 @@ def _place_of(format: Format, name: str) -> tuple[str | None, str]:
     """The name of a left-over tensor in this format, None if it has none; and why it is there."""
     if known := _known(format, name):
         return name, known.reason
-    for other in FORMATS:
-        origin = _known(other, name)
-        if origin is None:
-            continue
-        values = pattern(origin.theirs).fullmatch(name).groupdict()
-        for known in format.left_over:
-            if origin.role and known.role == origin.role:
-                return fill(known.theirs, values, no_derived), known.reason
-        return None, f"{origin.reason}; {format.title} has no place for it"
+    for other in FORMATS.values():
+        if origin := _known(other, name):
+            values = pattern(origin.theirs).fullmatch(name).groupdict()
+            for known in format.left_over:
+                if origin.role and known.role == origin.role:
+                    return fill(known.theirs, values), known.reason
+            return None, f"{origin.reason}; {format.title} has no place for it"
     return name, "allowed when it was read"  # no table has it: it came in by --allow

@@ -7,9 +7,9 @@ and `*` for any rest; everything else stands for itself.
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
-from aavs_jax.convert.format import MODULES, Format, Row
+from aavs_jax.methods.parts.key_tables import MODULES, Format, Row
 
 _PLACE = re.compile(r"\{(?P<name>\w+)(?:(?P<sign>[+*])(?P<number>\d+))?\}|(?P<rest>\*)")
 
@@ -18,7 +18,7 @@ _PLACE = re.compile(r"\{(?P<name>\w+)(?:(?P<sign>[+*])(?P<number>\d+))?\}|(?P<re
 class Step:
     """One tensor of theirs and the parameters it holds, stacked if there are several.
 
-    `how` is of `format.TENSORS`.
+    `how` is of `key_tables.TENSORS`.
     """
 
     theirs: str
@@ -34,10 +34,7 @@ def pattern(template: str) -> re.Pattern:
     parts, end = [], 0
     for place in _PLACE.finditer(template):
         parts.append(re.escape(template[end : place.start()]))
-        if place["rest"]:
-            parts.append("(?P<rest>.+)")
-        else:
-            parts.append(rf"(?P<{place['name']}>[0-9]{{1,6}})")
+        parts.append("(?P<rest>.+)" if place["rest"] else rf"(?P<{place['name']}>[0-9]{{1,6}})")
         end = place.end()
     return re.compile("".join([*parts, re.escape(template[end:])]))
 
@@ -49,7 +46,7 @@ def numbers(template: str, match: re.Match) -> dict[str, str] | None:
       template: may hold sums and products.
       match: of its `pattern`.
     """
-    values = dict(match.groupdict())
+    values = match.groupdict()
     for place in _PLACE.finditer(template):
         if place["sign"]:
             by, number = int(place["number"]), int(values[place["name"]])
@@ -59,45 +56,30 @@ def numbers(template: str, match: re.Match) -> dict[str, str] | None:
     return values
 
 
-def fill(template: str, values: Mapping[str, str], derived: Callable[[str], int]) -> str:
-    """The name that a template makes of the groups of a match.
-
-    Args:
-      template: may hold sums and products.
-      values: name -> digits; 'rest' -> what `*` stood for.
-      derived: makes a number that is not among the values.
-    """
+def fill(template: str, values: Mapping[str, str]) -> str:
+    """The name that a template makes of the groups of a match, 'rest' for what `*` stood for."""
 
     def put(place: re.Match) -> str:
-        if place["rest"]:
-            return values["rest"]
-        name = place["name"]
-        number = int(values[name]) if name in values else derived(name)
-        if place["sign"]:
-            by = int(place["number"])
-            number = number + by if place["sign"] == "+" else number * by
-        return str(number)
+        if not place["sign"]:
+            return values[place["name"] or "rest"]
+        number, by = int(values[place["name"]]), int(place["number"])
+        return str(number + by if place["sign"] == "+" else number * by)
 
     return _PLACE.sub(put, template)
 
 
-def no_derived(name: str) -> int:
-    """For `fill` where a template has no numbers but those of the match."""
-    raise KeyError(name)
-
-
-def tensor_rows(rows: Iterable[Row]) -> list[Row]:
-    """The rows with modules written out as their tensors."""
-    flat = []
+def tensor_rows(rows: Iterable[Row]) -> list[Step]:
+    """The rows with modules written out as their tensors; names and paths are still templates."""
+    steps = []
     for row in rows:
         ours = (row.ours,) if isinstance(row.ours, str) else row.ours
         if row.how in MODULES:
             for leaf, (our_leaf, how) in MODULES[row.how].items():
                 paths = tuple(f"{path}/{our_leaf}" for path in ours)
-                flat.append(Row(f"{row.theirs}.{leaf}", paths, how))
+                steps.append(Step(f"{row.theirs}.{leaf}", paths, how))
         else:
-            flat.append(Row(row.theirs, ours, row.how))
-    return flat
+            steps.append(Step(row.theirs, ours, row.how))
+    return steps
 
 
 def plan(format: Format, paths: Iterable[str]) -> list[Step]:
@@ -114,21 +96,14 @@ def plan(format: Format, paths: Iterable[str]) -> list[Step]:
     there = set(paths)
     steps = []
     for row in tensor_rows(format.rows):
-        first, *others = row.ours
-        expression = pattern(first)
-        for path in paths:
-            match = expression.fullmatch(path)
-            if not match:
-                continue
+        for match in filter(None, map(pattern(row.ours[0]).fullmatch, paths)):
             values = match.groupdict()
-            numbers = {name: int(v) for name, v in values.items() if name != "rest"}
-
-            def derived(name: str, numbers=numbers) -> int:
-                return format.derived[name](numbers, paths)
-
-            ours = (path, *(fill(other, values, no_derived) for other in others))
+            for name, make in format.derived.items():
+                if f"{{{name}}}" in row.theirs:
+                    values[name] = str(make({k: int(v) for k, v in values.items()}, paths))
+            ours = tuple(fill(path, values) for path in row.ours)
             if there.issuperset(ours):
-                steps.append(Step(fill(row.theirs, values, derived), ours, row.how))
+                steps.append(Step(fill(row.theirs, values), ours, row.how))
     return steps
 
 
@@ -147,11 +122,8 @@ def inverse_plan(format: Format, names: Iterable[str]) -> list[Step]:
     for row in tensor_rows(format.rows):
         if any(f"{{{name}}}" in row.theirs for name in format.derived):
             continue
-        expression = pattern(row.theirs)
-        for name in names:
-            match = expression.fullmatch(name)
-            values = numbers(row.theirs, match) if match else None
-            if values is not None:
-                ours = tuple(fill(path, values, no_derived) for path in row.ours)
-                steps.append(Step(name, ours, row.how))
+        for match in filter(None, map(pattern(row.theirs).fullmatch, names)):
+            if (values := numbers(row.theirs, match)) is not None:
+                ours = tuple(fill(path, values) for path in row.ours)
+                steps.append(Step(match[0], ours, row.how))
     return steps

@@ -9,13 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aavs_jax.convert.importing import AUDIO_ENCODER, Weights
+from aavs_jax.convert.formats import AUDIO_ENCODER
+from aavs_jax.convert.importing import Weights
 from aavs_jax.errors import UserError
 from aavs_jax.methods.aavs.config import AAVSConfig
+from aavs_jax.methods.aavs.method import MAY_DIFFER, PRETRAINED
+from aavs_jax.methods.method import NOT_KEYS
 from aavs_jax.weights import card as cards
-from aavs_jax.weights.pretrained import MAKING, decisive_sizes
-from aavs_jax.weights.size_keys import flat_sizes, size_flags, without_key
+from aavs_jax.weights.size_keys import flat_sizes, size_flags
 
+KINDS = ("aavs", "mask2former", "swin", "vggish")  # that the recipes of AAVS take
 RUN = "python -m aavs_jax.main --config="
 DATA = ":/data/avsbench"  # stands for the user's folder
 # (task, whether there are prior masks) -> the recipe that trains and evaluates such a network.
@@ -33,13 +36,9 @@ STAGES = {
 QUERIES = 100  # of the stage `understand`
 STARTS = ("configs/s4.py", "configs/avss.py")  # for what can become any network
 ALSO = {"configs/s4.py": "  # or configs/ms3.py"}  # one network serves both
-# The networks of the recipes: all their sizes, and those that the configs have keys for.
+# The sizes of the recipes' network, each a key of their configs.
 NETWORK = flat_sizes(dataclasses.asdict(AAVSConfig()))
-MODEL = {
-    key: value
-    for key, value in NETWORK.items()
-    if key not in ("backbone.patch_size", "backbone.mlp_ratio")
-}
+MODEL = {key: value for key, value in NETWORK.items() if key not in NOT_KEYS}
 # The recipe trains adapters alone; a bare backbone needs all that is around it trained, too.
 TRAINS = '("(?!audio_encoder/).*",)'
 
@@ -47,21 +46,24 @@ TRAINS = '("(?!audio_encoder/).*",)'
 def what_next(weights: Weights, out: Path) -> list[str]:
     """The commands that train with, evaluate or export what was converted, a line each.
 
+    Of other methods than AAVS there is nothing to say yet.
+
     Args:
       weights: as converted.
       out: the folder they were written to. An audio encoder in `vggish` beside it is named where
         one is needed.
     """
     card, place = weights.card, shlex.quote(str(out))
+    if card.kind not in KINDS:
+        return []
+    held = [path for path in weights.parameters if path.startswith(AUDIO_ENCODER)]
+    sizes = _decisive(card.network, with_sound=bool(held))
     if card.kind == "vggish":
         given = f"--config.init.mask2former=DIR --config.init.vggish={place}"
-        sizes = decisive_sizes(card.network, with_sound=True)
         lines = [_train(config, given, sizes, card) for config in STARTS]
         return [*lines, _where_from("mask2former")]
-    held = [path for path in weights.parameters if path.startswith(AUDIO_ENCODER)]
     # One that was drawn at random would never be trained: the recipe has it frozen.
     sound = bool(held) and not any(path in card.new for path in held)
-    sizes = decisive_sizes(card.network, with_sound=bool(held))
     beside = None if sound else _audio_encoder_beside(out)
     if held and beside and any(sizes[key] != value for key, value in beside.items()):
         beside = None  # another than the network is made for
@@ -83,9 +85,6 @@ def what_next(weights: Weights, out: Path) -> list[str]:
 
 def _train(config: str, given: str, sizes: Mapping[str, Any], card: cards.Card) -> str:
     models = dict.fromkeys(STAGES[config], MODEL)
-    if lacking := without_key(models, NETWORK, sizes):
-        words = ", ".join(f"{key} {value}" for key, value in lacking.items())
-        return f"train:     not by {config}, which has no key for {words}"
     flags = size_flags(models, sizes)
     # The semantic recipe takes the queries' features as they are, and with them their number.
     queries = card.network.get("num_queries", QUERIES)
@@ -98,8 +97,7 @@ def _train(config: str, given: str, sizes: Mapping[str, Any], card: cards.Card) 
 
 
 def _where_from(key: str) -> str:
-    file, command = MAKING[key]
-    return f"           DIR: of {file}, with {command}"
+    return f"           DIR: of {PRETRAINED[key].file}, with {PRETRAINED[key].command}"
 
 
 def _audio_encoder_beside(out: Path) -> dict[str, Any] | None:
@@ -108,4 +106,15 @@ def _audio_encoder_beside(out: Path) -> dict[str, Any] | None:
         found = cards.read(out.parent / "vggish")
     except UserError:
         return None
-    return decisive_sizes(found.network, with_sound=True) if found.kind == "vggish" else None
+    if found.kind != "vggish":
+        return None
+    return _decisive(found.network, with_sound=True)
+
+
+def _decisive(network: Mapping[str, Any], *, with_sound: bool) -> dict[str, Any]:
+    """The sizes that a network has to have to take weights; without sound nobody's are those."""
+    return {
+        key: value
+        for key, value in flat_sizes(network).items()
+        if key not in MAY_DIFFER and (with_sound or not key.startswith("audio."))
+    }

@@ -4,38 +4,33 @@ import re
 from collections.abc import Iterable, Sequence
 
 from aavs_jax.convert import strangers
-from aavs_jax.convert.format import Format
-from aavs_jax.convert.tables import FORMATS
+from aavs_jax.convert.formats import FORMATS
 from aavs_jax.errors import UserError
+from aavs_jax.methods.parts.key_tables import Format
 
 
 def recognise(names: Iterable[str]) -> Format:
     """The format whose names these are.
 
     Args:
-      names: of all tensors in the file.
+      names: of all tensors in the file, at least one.
 
     Raises:
       UserError: none; says what it is instead, if that is known.
     """
     names = list(names)
-    if not names:
-        raise UserError("the file holds no weights: name one that does")
     found = strangers.stranger(names, strangers.WITH_KNOWN_PARTS)
     if not found:
-        for format in FORMATS:
+        for format in FORMATS.values():
             if prefix_of(format, names) is not None:
                 return format
         found = strangers.stranger(names, strangers.OTHERS)
+    advice = "give one of " + ", ".join(format.title for format in FORMATS.values())
     if found:
-        raise UserError(
-            f"this is {found}, which no network here takes: give one of "
-            + ", ".join(format.title for format in FORMATS)
-        )
+        raise UserError(f"this is {found}, which no network here takes: {advice}")
     some = ", ".join(sorted(names)[:3])
     raise UserError(
-        f"the names of the {len(names)} tensors (such as {some}) are of no known format: give one "
-        "of " + ", ".join(format.title for format in FORMATS)
+        f"the names of the {len(names)} tensors (such as {some}) are of no known format: {advice}"
     )
 
 
@@ -69,7 +64,7 @@ def prefix_of(format: Format, names: Sequence[str]) -> str | None:
     It is a wrapper's, or that of a network which has this one as a part: a classifier calls its
     Swin 'swin.'.
     """
-    first, *others = (re.compile(rf"((?:.*?\.)?)(?:{s})") for s in format.signature)
+    first = re.compile(rf"((?:.*?\.)?)(?:{format.signature[0]})")
     prefixes = {match[1] for name in names if (match := first.match(name))}
     for prefix in sorted(prefixes, key=len):
         inner = [name[len(prefix) :] for name in names if name.startswith(prefix)]

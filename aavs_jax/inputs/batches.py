@@ -1,6 +1,7 @@
-"""The loaders that a stage's config asks for."""
+"""The clips of a stage, and the loaders that its config asks for."""
 
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,84 +10,77 @@ import jax
 from jax.sharding import Mesh
 
 from aavs_jax.errors import UserError
+from aavs_jax.methods import make_method
+from aavs_jax.plan.stage import Stage
 from data_pipelines.loader import EvalLoader, eval_loader, train_loader
-from data_pipelines.loading.front_ends import LogMel
 from data_pipelines.loading.partners import has_other_sounds
-from data_pipelines.prepared.embeddings import Embeddings
 from data_pipelines.prepared.source import ClipSource, open_source, splits
 
-Config = Mapping[str, Any]
 MEANING = {"v1s": "AVSBench's S4", "v1m": "AVSBench's MS3", "v2": "AVSBench's AVSS alone"}
 SPLITS = ("train", "val", "test")
 NO_OTHER = "no row of another clip's sound: some clip of split test shares a class with all others"
 
 
-def open_sources(data_dir: Path, stage: Config) -> dict[str, ClipSource]:
-    """The splits of a prepared data set in which a stage has clips; train always.
+def on_data(stage: Stage, data_dir: Path, mesh: Mesh, wanted: tuple[str, ...] = SPLITS) -> Stage:
+    """A stage with its clips, a network for their classes, and its devices.
+
+    Args:
+      stage: before its data were opened.
+      data_dir: the prepared data set.
+      mesh: of the devices.
+      wanted: splits; the first one has to be there.
 
     Raises:
-      UserError: none of the stage's subsets is in the training split.
-      DataError: nothing prepared there, or no clips to train on.
+      UserError: none of the stage's subsets is in the first split.
+      DataError: nothing prepared there, or no clips in the first split.
     """
-    subsets = stage["data"]["subsets"]
-    sources = {"train": open_split(data_dir, "train", stage)}
-    there = splits(data_dir)
-    for split in SPLITS[1:]:
+    subsets = stage.keys["data"]["subsets"]
+    first = open_split(data_dir, wanted[0], stage)
+    sources, there = {wanted[0]: first}, splits(data_dir)
+    for split in wanted[1:]:
         clips = open_source(data_dir, split).clips if there.get(split) else ()
         if any(not subsets or clip.subset in subsets for clip in clips):
             sources[split] = open_source(data_dir, split, subsets)
-    return sources
+    method = make_method(stage.keys, first.num_classes, ignores=first.ignores)
+    return dataclasses.replace(stage, method=method, sources=sources, mesh=mesh)
 
 
-def open_split(data_dir: Path, split: str, stage: Config) -> ClipSource:
+def open_split(data_dir: Path, split: str, stage: Stage) -> ClipSource:
     """The clips that a stage has in a split.
 
     Raises:
       UserError: none of its subsets is there, but others are.
       DataError: nothing prepared there, or no such split.
     """
-    subsets = stage["data"]["subsets"]
+    subsets = stage.keys["data"]["subsets"]
     here = dict.fromkeys(clip.subset for clip in open_source(data_dir, split).clips)
     if subsets and not here.keys() & set(subsets):
         asked = ", ".join(
             f"{name} ({MEANING[name]})" if name in MEANING else name for name in subsets
         )
-        one = stage["task"] == "binary"
+        config = "binary" if stage.task.name == "binary" else "avss"
         raise UserError(
             f"the config asks for clips of {asked} only, and the split {split} of {data_dir} has "
-            f"{', '.join(here)}: --config=configs/{'binary' if one else 'avss'}.py:FOLDER takes "
-            "all clips of any folder; or name others in config.stages.<stage>.data.subsets"
+            f"{', '.join(here)}: --config=configs/{config}.py:FOLDER takes all clips of any "
+            "folder; or name others in config.stages.<stage>.data.subsets"
         )
     return open_source(data_dir, split, subsets)
 
 
-def train_batches(
-    config: Config,
-    stage: Config,
-    source: ClipSource,
-    root: Path,
-    seed: int,
-    embeddings: Embeddings | None = None,
-) -> Iterator[dict[str, Any]]:
+def train_batches(stage: Stage, seed: int) -> Iterator[dict[str, Any]]:
     """This process's share of a stage's training batches.
 
     Args:
-      config: as in configs/base.py.
-      stage: one of its stages.
-      source: clips of the training split.
-      root: the folder of the run, where masks of other stages lie.
+      stage: on its data.
       seed: of order and draws.
-      embeddings: of the source's sounds, which the network takes instead of log-mel examples.
 
     Raises:
       DataError: see `data_pipelines.loader.train_loader`.
     """
-    data, prior = stage["data"], stage["prior"]
+    data, prior = stage.keys["data"], stage.keys["prior"]
     return train_loader(
-        source,
-        task=stage["task"],
+        stage.sources["train"],
         image_size=data["image_size"],
-        label_size=data["label_size"],
         batch_size=data["batch_size"],
         seconds=data["seconds"],
         sampling=data["sampling"],
@@ -94,88 +88,77 @@ def train_batches(
         bucket_by_length=data["bucket_by_length"],
         augment=data["augment"],
         prior=prior["train"],
-        prior_dir=masks_folder(stage, root),
         mixture=prior["mixture"],
         max_targets=data["max_targets"],
-        front_end=LogMel(stage["model"]["audio"]["channels"]),
-        embeddings=embeddings,
+        embeddings=stage.heard.get("train"),
         seed=seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        num_workers=config["data"]["num_workers"],
-        cache=config["data"]["cache"],
+        **_shared(stage),
     )
 
 
 def eval_batches(
-    config: Config,
-    stage: Config,
-    source: ClipSource,
-    root: Path,
-    mesh: Mesh,
+    stage: Stage,
+    split: str,
     *,
     prior: str,
     sound: str = "right",
-    embeddings: Embeddings | None = None,
     nearest: bool = False,
     masks: grain.transforms.Map | None = None,
 ) -> EvalLoader:
-    """This process's share of one pass over a split; arguments and errors as in `train_batches`.
+    """This process's share of one pass over a split; errors as in `train_batches`.
 
     With `masks`, see `data_pipelines.loader.eval_loader`, no network looks: frames and sounds are
     left out.
     """
-    data = stage["data"]
     return eval_loader(
-        source,
-        task=stage["task"],
-        image_size=None if masks else data["image_size"],
-        label_size=data["label_size"],
-        frames_per_batch=config["eval"]["frames_per_batch"],
+        stage.sources[split],
+        image_size=None if masks else stage.keys["data"]["image_size"],
+        frames_per_batch=stage.config["eval"]["frames_per_batch"],
         sound=sound,
         prior=prior,
-        prior_dir=masks_folder(stage, root),
-        front_end=LogMel(stage["model"]["audio"]["channels"]),
-        embeddings=embeddings,
+        embeddings=stage.heard.get(split),
         nearest=nearest,
         masks=masks,
-        devices=mesh.size,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        num_workers=config["data"]["num_workers"],
-        cache=config["data"]["cache"],
+        devices=stage.mesh.size,
+        **_shared(stage),
     )
 
 
-def masks_folder(stage: Config, root: Path) -> Path | None:
-    """Where the predicted prior masks of a stage lie; None if it has no prior."""
-    masks = stage["prior"]["masks"]
-    if not masks:
-        return None
-    return Path(masks) if "/" in masks else root / masks / "masks"
+def _shared(stage: Stage) -> dict[str, Any]:
+    """What both loaders are told alike."""
+    return {
+        "task": stage.task.name,
+        "label_size": stage.keys["data"]["label_size"],
+        "prior_dir": stage.masks_from,
+        "front_end": stage.method.front_end,
+        "process_index": jax.process_index(),
+        "process_count": jax.process_count(),
+        "num_workers": stage.config["data"]["num_workers"],
+        "cache": stage.config["data"]["cache"],
+    }
 
 
-def evaluations(
-    config: Config, stage: Config, sources: Mapping[str, ClipSource]
-) -> list[tuple[str, str, str]]:
+def evaluations(stage: Stage) -> list[tuple[str, str, str]]:
     """(split, prior, sound) of every pass that a trained stage is evaluated with.
 
     The test split with every prior and sound; the others too, where masks are wanted of all clips.
-    Splits that have no source are left out.
+    Splits that have no clips are left out.
     """
-    priors = stage["prior"]["evaluate"]
+    priors = stage.keys["prior"]["evaluate"]
     passes = []
-    if "test" in sources:
-        sounds = sounds_to_hear(config, sources["test"])
-        passes = [("test", prior, sound) for prior in priors for sound in sounds]
-    if stage["writes_masks"]:
-        passes += [(split, priors[0], "right") for split in ("val", "train") if split in sources]
+    if "test" in stage.sources:
+        passes = [("test", prior, sound) for prior in priors for sound in sounds_to_hear(stage)]
+    if stage.keys["writes_masks"]:
+        others = (split for split in ("val", "train") if split in stage.sources)
+        passes += [(split, priors[0], "right") for split in others]
     return passes
 
 
-def sounds_to_hear(config: Config, test: ClipSource) -> tuple[str, ...]:
+def sounds_to_hear(stage: Stage) -> tuple[str, ...]:
     """Those of config.eval.sounds that a test split has: where every clip shares a class with
     some clip, nobody can lend it a sound of other classes.
     """
-    sounds = tuple(config["eval"]["sounds"])
-    return sounds if has_other_sounds(test.clips) else tuple(s for s in sounds if s != "other")
+    sounds = tuple(stage.config["eval"]["sounds"])
+    if has_other_sounds(stage.sources["test"].clips):
+        return sounds
+    return tuple(sound for sound in sounds if sound != "other")

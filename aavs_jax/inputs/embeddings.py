@@ -1,106 +1,123 @@
-"""The output of an audio encoder that never trains, computed once for all clips of a data set.
+"""The output of an encoder of sound that never trains, computed once for all clips of a data set.
 
 VGGish is the larger part of what a frame costs to hear, and the paper's recipe keeps it frozen: the
-network then takes embeddings in place of log-mel examples, and skips its encoder.
+network then takes embeddings in place of what its front end gives, and skips its encoder.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 
 from aavs_jax.errors import UserError
-from aavs_jax.methods.aavs.config import AAVSConfig, AudioConfig
-from aavs_jax.methods.method import Method
-from aavs_jax.methods.parts.vggish import AudioEncoder
+from aavs_jax.methods.method import SoundEncoder
+from aavs_jax.plan.stage import PhaseName, Stage
 from aavs_jax.run.progress import progress_bar, say
 from aavs_jax.run.stopping import what_is_next
-from aavs_jax.state.checkpoint import load_parameters
+from aavs_jax.state.parameter_folders import load_parameters
 from aavs_jax.state.sharding import everyone_is_here
 from aavs_jax.state.tree import digest
-from aavs_jax.weights.pretrained import AUDIO_ENCODER, load_audio_encoder
+from aavs_jax.weights.pretrained import load_part
 from data_pipelines.errors import reason, remedy
-from data_pipelines.loading.front_ends import LogMel
 from data_pipelines.prepared import embeddings
+from data_pipelines.prepared.embeddings import Embeddings
 
 # Augmentations after which the embedding would be another.
 CHANGES_OF_SOUND = ("sound_gain", "mix_sounds", "time_shift")
 
 
-def for_stage(
-    config: Mapping[str, Any], stage_name: str, method: Method, data_dir: Path, root: Path
-) -> Path | None:
-    """The folder of embeddings that a stage can take in place of log-mel examples.
+def for_training(stage: Stage, data_dir: Path) -> dict[str, Embeddings]:
+    """What a stage's network can take in place of what its front end gives, for each split.
 
     That is so where `config.data.embeddings` is set and the encoder is the one of config.init from
     the stage's beginning to its end. They are computed here if nobody has done so.
 
     Args:
-      config: as in configs/base.py.
-      stage_name: one of its stages.
-      method: of the stage.
+      stage: on its data.
       data_dir: the prepared data set.
-      root: the folder of the run.
 
     Returns:
-      The folder, for `data_pipelines.prepared.embeddings.Embeddings`; None where log-mel is needed.
+      {} where the network has to hear.
 
     Raises:
       UserError: pretrained parameters cannot be read, or embeddings cannot be written.
     """
-    if not config["data"]["embeddings"]:
-        return None
-    stage = config["stages"][stage_name]
-    origins = {_origin(config, f"{stage_name}/{name}", method) for name in stage["order"]}
+    encoder, init = stage.method.sound_encoder, stage.config["init"]
+    if not stage.config["data"]["embeddings"] or not any(init[k] for k in stage.method.pretrained):
+        return {}
+    if encoder is None:
+        say(f"[{stage.name}] does without embeddings of sound: they are of mono sound alone")
+        return {}
+    origins = {_origin(stage, name) for name in stage.phases}
     if None in origins:
-        return None
-    encoders = [_encoder_of(config, origin, root) for origin in sorted(origins)]
-    parameters = encoders[0]
-    wanted = {
-        path.removeprefix(AUDIO_ENCODER): leaf.shape
-        for path, leaf in method.shapes.items()
-        if path.startswith(AUDIO_ENCODER)
-    }
-    found = {path: value.shape for path, value in parameters.items()}
-    if not wanted or found != wanted or len({digest(encoder) for encoder in encoders}) > 1:
-        return None  # what does not fit is initialised at random, and embeddings would not be of it
-    if reason := _needs_sound(stage):
-        say(f"[{stage_name}] does without embeddings of the frozen audio encoder: {reason}")
-        return None
-    model = AAVSConfig.from_dict({"audio": stage["model"]["audio"]})
-    folder = compute(data_dir, parameters, model.audio)
-    say(f"[{stage_name}] hears embeddings, of the frozen audio encoder, from {folder}")
-    return folder
+        return {}
+    encoders = [_encoder_of(stage, origin) for origin in sorted(origins)]
+    wanted = {path: leaf.shape for path, leaf in _part(stage.method.shapes, encoder).items()}
+    found = {path: value.shape for path, value in encoders[0].items()}
+    if not wanted or found != wanted or len({digest(each) for each in encoders}) > 1:
+        return {}  # what does not fit is initialised at random, and embeddings would not be of it
+    for name in CHANGES_OF_SOUND:
+        if stage.keys["data"]["augment"][name]["probability"]:
+            say(
+                f"[{stage.name}] does without embeddings of the frozen audio encoder: "
+                f"data.augment.{name} changes sounds in training"
+            )
+            return {}
+    return compute(stage, encoders[0], data_dir)
 
 
-def compute(data_dir: Path, parameters: Mapping[str, np.ndarray], config: AudioConfig) -> Path:
+def for_evaluation(
+    stage: Stage, parameters: Mapping[str, np.ndarray], data_dir: Path, *, own: bool
+) -> dict[str, Embeddings]:
+    """The same for given weights.
+
+    An encoder that was trained along by a run is this run's alone, and nobody computed anything of
+    it: to hear all clips of all splits once would be more work than it saves, and the scores would
+    not be those of the run to the last bit.
+
+    Args:
+      stage: on its data.
+      parameters: of the whole network, by path.
+      data_dir: the prepared data set.
+      own: whether the weights are of a run.
+    """
+    encoder = stage.method.sound_encoder
+    if not stage.config["data"]["embeddings"] or encoder is None:
+        return {}
+    values = _part(parameters, encoder)
+    if own and embeddings.find(data_dir, digest(values), stage.method.front_end) is None:
+        return {}
+    return compute(stage, values, data_dir)
+
+
+def compute(
+    stage: Stage, values: Mapping[str, np.ndarray], data_dir: Path
+) -> dict[str, Embeddings]:
     """Embeddings of all clips of a prepared data set, computed once for each set of weights.
 
     On one device of whichever process of a machine comes first; the others wait. In float32 with
     exact products, whatever the run computes in, so that one folder serves every run.
 
     Args:
-      data_dir: as given to `data_pipelines.prepared.source.open_source`.
-      parameters: of the encoder alone, by path ('blocks/0/0/kernel').
-      config: its sizes.
+      stage: whose sound encoder it is.
+      values: of the encoder alone, by path within it.
+      data_dir: the prepared data set.
 
     Returns:
-      The folder, for `data_pipelines.prepared.embeddings.Embeddings`.
+      Those of each split of the stage.
 
     Raises:
-      UserError: it cannot be written.
+      UserError: they cannot be written.
       DataError: nothing is prepared in `data_dir`.
     """
-    identity, front_end = digest(parameters), LogMel(config.channels)
+    identity, front_end = digest(values), stage.method.front_end
     place = embeddings.folder_of(data_dir, identity, front_end)
     try:
         folder = embeddings.find(data_dir, identity, front_end)
         if folder is None:
-            encode = make_encode(parameters, config)
+            encode = make_encode(stage.method.sound_encoder, values)
             clips, shown = embeddings.count(data_dir), jax.process_index() == 0
             with (
                 jax.default_matmul_precision("highest"),
@@ -116,74 +133,56 @@ def compute(data_dir: Path, parameters: Mapping[str, np.ndarray], config: AudioC
             "--config.data.embeddings=False"
         ) from error
     everyone_is_here(f"embeddings {identity}")
-    return folder
+    say(f"[{stage.name}] hears embeddings, of the audio encoder, from {folder}")
+    return {split: Embeddings(folder, source) for split, source in stage.sources.items()}
 
 
-def make_encode(
-    parameters: Mapping[str, np.ndarray], config: AudioConfig
-) -> Callable[[np.ndarray], np.ndarray]:
-    """The encoder as a function of host arrays, compiled once.
+def make_encode(encoder: SoundEncoder, values: Mapping[str, np.ndarray]):
+    """The encoder as a function of rows [n,...], n at most `embeddings.BATCH`, compiled once."""
+    apply = encoder.make(values)
 
-    Args:
-      parameters: of the encoder alone, by path.
-      config: its sizes.
-
-    Returns:
-      Log-mel examples float32 [n,96,64], n at most `embeddings.BATCH` -> float32 [n,E].
-    """
-    graphdef, state = nnx.split(nnx.eval_shape(lambda: AudioEncoder(config, "float32")))
-    nested: dict = {}
-    for path, _ in nnx.to_flat_state(state):
-        inner = nested
-        for key in path[:-1]:
-            inner = inner.setdefault(key, {})
-        inner[path[-1]] = np.asarray(parameters["/".join(map(str, path))], np.float32)
-    nested = jax.device_put(nested)
-
-    @jax.jit
-    def encoder(values, examples):
-        return nnx.merge(graphdef, values)(examples)
-
-    def encode(examples: np.ndarray) -> np.ndarray:
-        padding = [(0, embeddings.BATCH - len(examples)), (0, 0), (0, 0)]
-        return np.asarray(encoder(nested, np.pad(examples, padding)))[: len(examples)]
+    def encode(rows: np.ndarray) -> np.ndarray:
+        padding = [(0, embeddings.BATCH - len(rows)), *[(0, 0)] * (rows.ndim - 1)]
+        return apply(np.pad(rows, padding))[: len(rows)]
 
     return encode
 
 
-def _needs_sound(stage: Mapping[str, Any]) -> str:
-    """Why a stage cannot do with embeddings of the one clip's sound; '' if it can."""
-    if stage["model"]["audio"]["channels"] != 1:
-        return "it hears left and right"
-    for name in CHANGES_OF_SOUND:
-        if stage["data"]["augment"][name]["probability"]:
-            return f"data.augment.{name} changes sounds in training"
-    return ""
+def _part(values: Mapping, encoder: SoundEncoder) -> dict:
+    """What is the encoder's, by path within it."""
+    return {
+        path.removeprefix(encoder.prefix): value
+        for path, value in values.items()
+        if path.startswith(encoder.prefix)
+    }
 
 
-def _origin(config: Mapping[str, Any], name: str, method: Method) -> str | None:
+def _origin(stage: Stage, name: PhaseName) -> PhaseName | None:
     """The phase that takes the encoder from config.init, if nothing changes it until `name`'s end.
 
     None if something does, or if it comes from elsewhere.
     """
-    stage_name, _, phase_name = name.partition("/")
-    if stage_name not in config["schedule"]:
-        return None  # 'nothing', or a phase of an earlier run, whose encoder may be any
-    phase = config["stages"][stage_name]["phases"][phase_name]
+    config = stage.config
+    if name.stage not in config["schedule"]:
+        return None  # a phase of an earlier run, whose encoder may be any
+    phase = config["stages"][name.stage]["phases"][name.phase]
     changed = (*phase["trains"], *phase["fresh"], *phase["zero"])
-    encoder = [path for path in method.shapes if path.startswith(AUDIO_ENCODER)]
+    prefix = stage.method.sound_encoder.prefix
+    encoder = [path for path in stage.method.shapes if path.startswith(prefix)]
     if any(re.fullmatch(pattern, path) for pattern in changed for path in encoder):
         return None
-    return name if phase["start"] == "pretrained" else _origin(config, phase["start"], method)
+    if phase["start"] == "pretrained":
+        return name
+    before = PhaseName.of(phase["start"])
+    return None if before is None else _origin(stage, before)
 
 
-def _encoder_of(config: Mapping[str, Any], name: str, root: Path) -> dict[str, np.ndarray]:
+def _encoder_of(stage: Stage, name: PhaseName) -> dict[str, np.ndarray]:
     """The encoder that a phase started from, by path within it, or else will start from."""
     # What config.init names may be gone or changed since; a phase keeps what it never trains.
-    frozen = root / name / "frozen"
-    values = load_parameters(frozen) if frozen.is_dir() else load_audio_encoder(config["init"])
-    return {
-        path.removeprefix(AUDIO_ENCODER): np.asarray(value)
-        for path, value in values.items()
-        if path.startswith(AUDIO_ENCODER)
-    }
+    frozen, encoder = stage.root / str(name) / "frozen", stage.method.sound_encoder
+    if frozen.is_dir():
+        values = load_parameters(frozen)
+    else:
+        values = load_part(stage.method, stage.config["init"], encoder.prefix)
+    return {path: np.asarray(value) for path, value in _part(values, encoder).items()}

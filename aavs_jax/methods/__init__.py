@@ -1,1 +1,58 @@
 """What learns: a folder for each method, and what several of them are made of."""
+
+import importlib
+from collections.abc import Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from aavs_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from aavs_jax.methods.method import Method
+
+# Name in a config -> module, as `method.py` describes it. A method of one's own needs no line here:
+# the config may name any module that can be imported, as in 'my_package.my_method'.
+METHODS = {"aavs": "aavs_jax.methods.aavs.method"}
+
+
+def find(name: str) -> ModuleType:
+    """The module of a method.
+
+    Args:
+      name: in METHODS, or that of a module, with a dot in it.
+
+    Raises:
+      UserError: there is none.
+    """
+    module = METHODS.get(name, name if "." in name else "")
+    try:
+        found = importlib.import_module(module) if module else None
+    except ModuleNotFoundError as error:
+        if not module.startswith(str(error.name)):
+            raise  # something that the module imports
+        found = None
+    if found is None or not hasattr(found, "make"):
+        raise UserError(
+            f"the method {name!r} is none of {', '.join(METHODS)}, nor a module that has a method: "
+            "correct the config"
+        )
+    return found
+
+
+def make_method(stage: Mapping[str, Any], num_classes: int, *, ignores: bool = False) -> "Method":
+    """The method that a stage's config asks for.
+
+    Args:
+      stage: `method`, `task`, `model`, `loss`, `prior`, `data` as in configs/base.py.
+      num_classes: K of the data set, background counted; the binary task has 2.
+      ignores: whether the labels it is trained on may have ignored pixels, which count for nothing.
+
+    Raises:
+      UserError: no such method, or a model or loss that cannot be.
+    """
+    make = find(stage["method"]).make
+    try:
+        return make(stage, 2 if stage["task"] == "binary" else num_classes, ignores)
+    # What sizes of 0 and empty lists run into is not only the ValueErrors of the configurations.
+    except (ValueError, TypeError, IndexError, ArithmeticError) as error:
+        raise UserError(f"the config's model or loss cannot be: {error}") from error

@@ -1,21 +1,108 @@
-"""A method is a network, an objective and a readout. Here they are joined; neighbours of AAVS go in
-beside it, and get data, schedule, metrics and commands for nothing."""
+"""The seam: what a method is. Data, schedule, scores and commands know methods by this file alone.
+
+A method is a module with four names. `make(stage, num_classes, ignores)` gives a `Method`. `SIZES`
+and `LOSS` are frozen dataclasses with defaults, of which `stage.model` and `stage.loss` of a config
+may set any field; `task`, `num_classes` and `prior` of SIZES, and `max_targets` and `ignores` of
+LOSS, come from elsewhere. `PRETRAINED` says which keys of config.init it takes.
+
+Clips are flattened to frames inside a method, never outside: some attend over time. Letters: B
+clips, T seconds, G pixels of a label's side, K classes with background.
+"""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 
-from aavs_jax.errors import UserError
-from aavs_jax.methods.aavs.config import AAVSConfig
-from aavs_jax.methods.aavs.init import abstract_model, initial_parameters
-from aavs_jax.methods.objectives import mask_classification, set_prediction
+from data_pipelines.loading.front_ends import FrontEnd
 
 Parameters = Mapping[str, jax.Array]
+Batch = Mapping[str, jax.Array]
+# Set in a network's or loss's configuration by the program, not by a config file.
+NOT_KEYS = ("task", "num_classes", "prior", "max_targets", "ignores")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Aux:
+    """What a loss gives besides its total.
+
+    Attributes:
+      scalars: name, as in 'loss/mask' -> float32 scalar to be logged.
+      mutable: path -> running statistic after this batch, of all of `Method.mutable`.
+    """
+
+    scalars: dict[str, jax.Array]
+    mutable: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a network says of a batch.
+
+    Attributes:
+      classes: uint8 [B,T,G,G], class ids; of the binary task 0 and 1.
+      maps: for the binary task float32 [B,T,G,G] by name, for the F-score: 'foreground', Stepping
+        Stones', and 'softmax', that of other code bases.
+    """
+
+    classes: jax.Array
+    maps: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class SoundEncoder:
+    """An encoder of sound that sees nothing else, so that its output can be kept once it is frozen.
+
+    Attributes:
+      prefix: beginning of its parameters' paths.
+      make: its parameters, by path without the prefix -> a function of host arrays: rows of the
+        front end [n,...] -> embeddings float32 [n,E], which the network takes in their place.
+    """
+
+    prefix: str
+    make: Callable[[Mapping[str, np.ndarray]], Callable[[np.ndarray], np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """Weights from which a part of a network may start, given by a key of config.init.
+
+    Attributes:
+      kinds: of folders that have such a part, see `weights.card.KINDS`.
+      file: the published file that the paper's recipe takes.
+      command: that makes a folder of it.
+      prefix: beginning of the paths of what it has; '': of what no other key has.
+      sizes: beginning of the keys of `Method.network` that are of this part alone.
+      what: the part is called, for people.
+      lacking: which published files of the whole network do without it; '': none do.
+    """
+
+    kinds: tuple[str, ...]
+    file: str
+    command: str
+    prefix: str = ""
+    sizes: str = ""
+    what: str = ""
+    lacking: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Resizable:
+    """Parameters that may be of another size where they come from, and are then drawn.
+
+    Attributes:
+      axis: that may differ.
+      what: it counts, 'classes' or 'queries'.
+      besides: how many of its entries are not that: "no object" is no class.
+    """
+
+    axis: int
+    what: str
+    besides: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,141 +110,45 @@ class Method:
     """One stage's network with what trains it and what reads it; functions of plain arrays.
 
     Attributes:
-      task: "binary" or "semantic".
-      num_classes: K, background counted.
-      network: its sizes, nested plain values as `AAVSConfig.from_dict` takes them; {} where it is
-        no AAVS, and what it learns can then not be evaluated by its folder alone.
-      shapes: path -> ShapeDtypeStruct of every parameter.
-      initial: (seed, only=None) -> parameters, as host arrays; only: the paths wanted, None: all.
-      loss: (parameters, batch, key) -> (total, scalars); batch as in `data_pipelines.loader`,
-        key for drop-path and for the points of the loss. To be jitted by the caller.
-      predict: (parameters, frames [N,...], audio [N,...], prior [N,...] or None) ->
-        {"prediction": uint8 [N,G,G] class ids (binary: 0/1)} and, for the binary task,
-        {"foreground", "softmax": float32 [N,G,G]}, the maps for the F-score: Stepping Stones' and
-        that of other code bases. Compiled once for each N.
+      task: one of `tasks.TASKS`.
+      num_classes: K.
+      network: its sizes, nested plain values of SIZES, for the card of its weights.
+      shapes: path -> ShapeDtypeStruct of every parameter and running statistic.
+      initial: (seed, only=None) -> first values, float32 host arrays by path; only: the paths
+        wanted, None: all.
+      loss: (parameters, batch, key, progress) -> (total, Aux); key for drop-path and the like,
+        progress float32 scalar, the share of the phase that is done, from 0 up to 1. To be jitted
+        by the caller.
+      predict: (parameters, batch) -> Prediction; jitted, compiled once for each shape.
+      entries: names of the batch's arrays that these two read, see `data_pipelines.loader`.
+      front_end: what it hears of a waveform, the entry `audio`.
+      mutable: paths of running statistics, which the loss gives anew and no gradient changes.
       counts: batch -> bool scalar, whether any frame of it has part in the loss, where a batch
         without any is no step of the optimiser; None: every batch is a step. To be jitted by the
         caller.
+      sound_encoder: None where nothing can be kept.
+      parts: pattern of paths -> what they are called together, and how many arrays that are where
+        it is always as many. The first pattern that matches counts.
+      resizable: pattern of paths -> how they may differ.
+      pretrained: key of config.init -> what it takes; later ones win.
+      may_differ: keys of `network` (dotted) in which weights may differ and still fit.
+      training_only: those of them that have no part in a prediction.
     """
 
     task: str
     num_classes: int
-    network: dict[str, Any]
-    shapes: dict[str, jax.ShapeDtypeStruct]
+    network: Mapping[str, Any]
+    shapes: Mapping[str, jax.ShapeDtypeStruct]
     initial: Callable[..., dict[str, np.ndarray]]
-    loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
-    predict: Callable[..., dict[str, jax.Array]]
-    counts: Callable[[Mapping[str, jax.Array]], jax.Array] | None = None
-
-
-def make_method(stage: Mapping[str, Any], num_classes: int, *, ignores: bool = False) -> Method:
-    """The method that a stage's config asks for.
-
-    Args:
-      stage: `method`, `task`, `model`, `loss`, `prior`, `data` as in configs/base.py.
-      num_classes: K of the data set, background counted; the binary task has 2.
-      ignores: whether the labels it is trained on may have ignored pixels, see
-        `losses.LossConfig`.
-
-    Raises:
-      UserError: no such method, or a model or loss that cannot be.
-    """
-    if stage["method"] not in METHODS:
-        raise UserError(
-            f"the method {stage['method']!r} is none of {', '.join(METHODS)}: correct the config"
-        )
-    try:
-        classes = 2 if stage["task"] == "binary" else num_classes
-        return METHODS[stage["method"]](stage, classes, ignores)
-    # What sizes of 0 and empty lists run into is not only the ValueErrors of the configurations.
-    except (ValueError, TypeError, IndexError, ArithmeticError) as error:
-        raise UserError(f"the config's model or loss cannot be: {error}") from error
-
-
-def _aavs(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
-    task, data = stage["task"], stage["data"]
-    has_prior = stage["prior"]["train"] != "none"
-    config = AAVSConfig.from_dict(
-        {**stage["model"], "task": task, "num_classes": num_classes, "prior": has_prior}
-    )
-    loss_config = set_prediction.LossConfig.from_dict(
-        {**stage["loss"], "max_targets": data["max_targets"], "ignores": ignores}
-    )
-    frame_size = (data["image_size"],) * 2
-    label_size = (data["label_size"],) * 2
-
-    model = abstract_model(config)
-    graphdef, state = nnx.split(model)
-    flat = nnx.to_flat_state(state)
-    places = {"/".join(map(str, path)): path for path, _ in flat}
-    shapes = {
-        name: jax.ShapeDtypeStruct(variable.shape, variable.dtype)
-        for name, (_, variable) in zip(places, flat, strict=True)
-    }
-
-    def network(parameters: Parameters) -> nnx.Module:
-        nested: dict = {}
-        for name, path in places.items():
-            inner = nested
-            for key in path[:-1]:
-                inner = inner.setdefault(key, {})
-            inner[path[-1]] = parameters[name]
-        return nnx.merge(graphdef, nested)
-
-    def weights(batch):
-        return set_prediction.frame_weights(
-            batch["labels"], batch["labelled"], batch["valid"], data["drop_empty_clips"]
-        )
-
-    def loss(parameters, batch, key):
-        flat_batch = {
-            name: batch[name].reshape(-1, *batch[name].shape[2:])
-            for name in ("frames", "audio", "labels", "prior_mask")
-            if name in batch
-        }
-        drop_path, points = jax.random.split(key)
-        outputs = network(parameters)(
-            flat_batch["frames"],
-            flat_batch["audio"],
-            flat_batch["prior_mask"] if has_prior else None,
-            rngs=nnx.Rngs(dropout=drop_path),
-        )
-        weight = weights(batch)
-        targets = set_prediction.make_targets(
-            flat_batch["labels"], loss_config.max_targets, num_classes, frame_size
-        )
-        total, terms = set_prediction.set_prediction_loss(
-            outputs["class_logits"],
-            outputs["mask_logits"],
-            targets,
-            weight.reshape(-1),
-            loss_config,
-            key=points,
-        )
-        return total, {f"loss/{name}": term.sum() for name, term in terms.items()}
-
-    @jax.jit
-    def predict(parameters, frames, audio, prior_mask=None):
-        outputs = network(parameters)(frames, audio, prior_mask)
-        scores = mask_classification.class_scores(
-            outputs["class_logits"][-1], outputs["mask_logits"][-1], frame_size, label_size
-        )
-        if task == "binary":
-            mask, foreground = mask_classification.binary_prediction(scores)
-            softmax = mask_classification.softmax_map(scores)
-            return {"prediction": mask, "foreground": foreground, "softmax": softmax}
-        return {"prediction": mask_classification.semantic_prediction(scores)}
-
-    return Method(
-        task=task,
-        num_classes=num_classes,
-        network=dataclasses.asdict(config),
-        shapes=shapes,
-        initial=functools.partial(initial_parameters, model),
-        loss=loss,
-        predict=predict,
-        counts=(lambda batch: weights(batch).any()) if data["drop_empty_clips"] else None,
-    )
-
-
-METHODS: dict[str, Callable[[Mapping[str, Any], int, bool], Method]] = {"aavs": _aavs}
+    loss: Callable[[Parameters, Batch, jax.Array, jax.Array], tuple[jax.Array, Aux]]
+    predict: Callable[[Parameters, Batch], Prediction]
+    entries: tuple[str, ...]
+    front_end: FrontEnd
+    mutable: frozenset[str] = frozenset()
+    counts: Callable[[Batch], jax.Array] | None = None
+    sound_encoder: SoundEncoder | None = None
+    parts: Mapping[str, tuple[str, int | None]] = dataclasses.field(default_factory=dict)
+    resizable: Mapping[str, Resizable] = dataclasses.field(default_factory=dict)
+    pretrained: Mapping[str, Pretrained] = dataclasses.field(default_factory=dict)
+    may_differ: frozenset[str] = frozenset()
+    training_only: frozenset[str] = frozenset()

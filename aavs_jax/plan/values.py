@@ -4,112 +4,23 @@ A config is a Python file, where a mistyped key is simply a new one: `config.che
 would train to the end and change nothing. So all keys are compared with those of configs/base.py.
 """
 
+import dataclasses
 import difflib
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from aavs_jax import methods
 from aavs_jax.errors import UserError
-from aavs_jax.methods.aavs.config import BACKBONES, DROP_PATH_OPTIONS
+from aavs_jax.methods.method import NOT_KEYS
+from aavs_jax.methods.parts.sizes import BACKBONES
+from aavs_jax.plan.rules import RULES
 from configs import base
 from data_pipelines.errors import DataError
-from data_pipelines.loader import PRIORS, SOUNDS
 from data_pipelines.loading.augment import augmentations
-from data_pipelines.making.audible_shapes.plan import MIN_CLIPS
-from data_pipelines.making.writer import MAX_CLIPS, MAX_SIZE, MIN_SIZE
 
 Config = Mapping[str, Any]
-Rule = tuple[Callable[[Any], bool], str]  # whether a value can be, and what to give
-
-MOST_PIXELS = 4096  # of a side of what is seen, or scored
-
-
-def _least(least: int) -> Rule:
-    return (lambda value: value >= least), f"give at least {least}"
-
-
-def _between(low: float, high: float, what: str = "") -> Rule:
-    return (lambda value: low <= value <= high), f"give {low} to {high}{what}"
-
-
-def _one_of(*choices: str) -> Rule:
-    return (lambda value: value in choices), f"give one of {', '.join(choices)}"
-
-
-def _some_of(*choices: str) -> Rule:
-    def can_be(values) -> bool:
-        return 0 < len(values) == len(set(values)) and set(values) <= set(choices)
-
-    return can_be, f"give some of {', '.join(choices)}, each once"
-
-
-POSITIVE: Rule = (lambda value: value > 0), "give more than 0"
-SHARE = _between(0, 1)
-NAMES: Rule = (
-    lambda values: all(isinstance(v, str) and v for v in values) and len(values) == len({*values}),
-    "give names, each once",
-)
-PATTERNS: Rule = (
-    lambda values: all(isinstance(value, str) for value in values),
-    "give regular expressions, as in ('decoder/.*',)",
-)
-
-# Keys, * standing for the name of any stage or phase, or for any rest of a key -> their values.
-RULES: dict[str, Rule] = {
-    "seed": _least(0),
-    "log_every": _least(1),
-    "checkpoint_every": _least(1),
-    "data.num_workers": _least(0),
-    "data.clips": _between(MIN_CLIPS, MAX_CLIPS, " (with fewer some split of a subset is empty)"),
-    "data.size": _between(MIN_SIZE, MAX_SIZE, " pixels"),
-    "data.seed": _least(0),
-    "mesh.fsdp": _least(1),
-    "matmul_precision": _one_of("default", "high", "highest"),
-    "init.allow": PATTERNS,
-    "eval.frames_per_batch": _least(1),
-    "eval.sounds": _some_of(*SOUNDS),
-    "eval.examples": _least(0),
-    "schedule": (lambda values: values and NAMES[0](values), "name the stages to run, each once"),
-    "stages.*.task": _one_of("binary", "semantic"),
-    "stages.*.best_over_phases": _one_of("last", "all"),
-    "stages.*.order": (lambda values: values and NAMES[0](values), "name its phases, each once"),
-    "stages.*.loss.*_weight": _least(0),
-    "stages.*.loss.num_points": _least(1),
-    "stages.*.loss.oversample_ratio": _least(1),
-    "stages.*.loss.importance_ratio": SHARE,
-    "stages.*.loss.grid": _least(0),
-    "stages.*.data.subsets": NAMES,
-    "stages.*.data.image_size": _between(1, MOST_PIXELS, " pixels"),
-    "stages.*.data.label_size": _between(1, MOST_PIXELS, " pixels"),
-    "stages.*.data.max_targets": _least(1),
-    "stages.*.data.batch_size": _least(1),
-    "stages.*.data.sampling": _one_of("clip", "frame"),
-    "stages.*.data.seconds": _least(1),
-    "stages.*.prior.train": _one_of(*PRIORS),
-    "stages.*.prior.mixture": SHARE,
-    "stages.*.prior.evaluate": _some_of(*PRIORS[:3]),
-    "stages.*.phases.*.trains": PATTERNS,
-    "stages.*.phases.*.fresh": PATTERNS,
-    "stages.*.phases.*.zero": PATTERNS,
-    "stages.*.phases.*.epochs": POSITIVE,
-    "stages.*.phases.*.validate_every_epochs": POSITIVE,
-    "stages.*.phases.*.optimizer.learning_rate": POSITIVE,
-    "stages.*.phases.*.optimizer.schedule": _one_of("constant", "cosine"),
-    "stages.*.phases.*.optimizer.warmup_steps": _least(0),
-    "stages.*.phases.*.optimizer.weight_decay": _least(0),
-    "stages.*.phases.*.optimizer.no_decay": PATTERNS,
-    "stages.*.phases.*.optimizer.clip_norm": _least(0),
-    "stages.*.model.dtype": _one_of("float32", "bfloat16"),
-    "stages.*.model.backbone.drop_path_rate": (
-        lambda value: 0 <= value < 1,
-        "give 0, or a share below 1",
-    ),
-    **{
-        f"stages.*.model.backbone.{key}": _one_of(*choices)
-        for key, choices in DROP_PATH_OPTIONS.items()
-    },
-}
 
 
 def checked(config: Config) -> dict[str, Any]:
@@ -145,19 +56,27 @@ def _copied(values: Any) -> Any:
 def _known(config: Config) -> dict[str, Any]:
     """What configs/base.py has for a config with these stages and phases."""
     known = base.base("", small=True).to_dict()
+    known["init"] = dict(known["init"])
     stages = config.get("stages")
     for name, stage in (stages if isinstance(stages, Mapping) else {}).items():
-        described = base.stage("binary", small=True).to_dict()
+        described = base.stage("", "binary", small=True).to_dict()
         phases = stage.get("phases") if isinstance(stage, Mapping) else None
         described["phases"] = {
             phase: base.phase((), "", 1, 1.0).to_dict()
             for phase in (phases if isinstance(phases, Mapping) else ())
         }
-        if isinstance(stage, Mapping) and stage.get("method") != "aavs":
-            # The sizes and losses of other methods are checked where they are made.
-            described |= {key: stage[key] for key in ("model", "loss") if key in stage}
+        method = stage.get("method") if isinstance(stage, Mapping) else None
+        module = methods.find(method if isinstance(method, str) else "aavs")
+        described |= {"model": _keys(module.SIZES()), "loss": _keys(module.LOSS())}
+        known["init"] |= dict.fromkeys(module.PRETRAINED, "")
         known["stages"][name] = described
     return known
+
+
+def _keys(configuration: Any) -> dict[str, Any]:
+    """The keys of a dataclass that a config sets."""
+    values = dataclasses.asdict(configuration)
+    return _copied({key: value for key, value in values.items() if key not in NOT_KEYS})
 
 
 def _compare(values: Config, known: Config, path: str) -> None:
@@ -207,13 +126,20 @@ def _check_values(config: Config) -> None:
             continue  # of the built-in data set, which is not made
         for pattern, (can_be, give) in RULES.items():
             if re.fullmatch(pattern.replace(".", r"\.").replace("*", ".*"), key):
-                if not can_be(value):
+                if not _fits(can_be, value):
                     raise UserError(f"config.{key} is {value!r}: {give}")
         if re.fullmatch(r"stages\.[^.]*\.model\..*", key):
             numbers = [n for n in _numbers(value) if isinstance(n, int)]
             if any(number < 1 for number in numbers):
                 raise UserError(f"config.{key} is {value!r}: give at least 1")
     _check_shared(config)
+
+
+def _fits(can_be: Callable[[Any], bool], value: Any) -> bool:
+    try:
+        return can_be(value)
+    except (TypeError, ValueError):  # what a tuple holds may be of any type
+        return False
 
 
 def _check_shared(config: Config) -> None:
@@ -251,10 +177,11 @@ def _leaves(values: Config, path: str = "") -> Iterator[tuple[str, Any]]:
 def _shared_out(config: dict[str, Any]) -> dict[str, Any]:
     """What all stages share, put into each stage; epochs keep the proportion of the phases."""
     for stage in config["stages"].values():
-        if config["backbone"]:
-            stage["model"]["backbone"] |= BACKBONES[config["backbone"]]
-        if config["dtype"]:
-            stage["model"]["dtype"] = config["dtype"]
+        model = stage["model"]
+        if config["backbone"] and isinstance(model.get("backbone"), dict):
+            model["backbone"] |= BACKBONES[config["backbone"]]
+        if config["dtype"] and "dtype" in model:
+            model["dtype"] = config["dtype"]
         if config["batch_size"]:
             stage["data"]["batch_size"] = config["batch_size"]
         if config["epochs"]:

@@ -15,7 +15,7 @@ from PIL import Image
 from aavs_jax.report import score_tables
 from aavs_jax.report.learning_curves import FRAME, learning_curves
 from aavs_jax.report.score_tables import PRIOR_NAMES, figure, main_sound, pivot
-from aavs_jax.run.logging_writer import replace_file
+from aavs_jax.run.files import replace_file
 from data_pipelines.pages import data_uri, render
 
 MAX_PICTURE = 256  # pixels of the longer side; larger pictures are shrunk into the page

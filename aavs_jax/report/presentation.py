@@ -11,14 +11,15 @@ import numpy as np
 from PIL import Image
 
 from aavs_jax.inputs.batches import sounds_to_hear
+from aavs_jax.plan.stage import Stage
 from aavs_jax.report.page import write_report
 from aavs_jax.report.score_tables import format_table
 from aavs_jax.report.visualize import class_colours, mosaic, overlay, to_png_bytes
-from aavs_jax.run.logging_writer import LoggingWriter, read_metrics, replace_file
+from aavs_jax.run.files import replace_file
+from aavs_jax.run.logging_writer import LoggingWriter, read_metrics
 from aavs_jax.run.progress import say
 from aavs_jax.run.workdir import Workdir
-from aavs_jax.scoring import metrics
-from aavs_jax.scoring.one_pass import Showcase
+from aavs_jax.scoring import metrics, showcase
 from data_pipelines.prepared.source import ClipSource
 
 SOUND_ROWS = {
@@ -37,32 +38,6 @@ PRIOR = "Prior: stage one's predicted masks (made with the right sound), or the 
 MASKS = "The masks were written elsewhere: what was heard when they were made is not known."
 
 
-def choose(source: ClipSource | None, count: int) -> list[str]:
-    """Names of clips to show: of each subset in turn those with the most sounding objects.
-
-    Without a source there are none.
-    """
-    if source is None:
-        return []
-    ranked: dict[str, list] = {}
-    for clip in sorted(source.clips, key=lambda clip: -len(clip.objects)):
-        ranked.setdefault(clip.subset, []).append(clip.name)
-    turns = [
-        name for rank in range(count) for names in ranked.values() for name in names[rank:][:1]
-    ]
-    return turns[:count]
-
-
-def save(stage_folder: Path, sound: str, prior: str, showcase: Showcase) -> None:
-    """Keeps the predictions and labels of the clips to be shown, for when the run is complete."""
-    arrays = {f"prediction/{name}": array for name, array in showcase.predictions.items()}
-    arrays |= {f"label/{name}": array for name, array in showcase.labels.items()}
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    name = f"{sound}-{prior}.{jax.process_index()}.npz"
-    replace_file(stage_folder / "examples" / name, buffer.getvalue())
-
-
 def show(root: Path, rows: list[dict[str, Any]], more: Sequence[tuple[str, str]] = ()) -> None:
     """The table of figures on the terminal, and where the rest is."""
     say(f"\n{format_table(rows)}\n")
@@ -71,32 +46,32 @@ def show(root: Path, rows: list[dict[str, Any]], more: Sequence[tuple[str, str]]
 
 
 def present(
-    config: Mapping[str, Any],
+    stages: Sequence[Stage],
     workdir: Workdir,
     rows: list[dict[str, Any]],
-    sources: Mapping[str, ClipSource],
     *,
     facts: Sequence[tuple[str, object]] = (),
 ) -> None:
     """Writes report/index.html and a picture of every example, from the first process.
 
     Args:
-      config: as in configs/base.py; of the stages in its schedule the examples are there.
+      stages: on their data; their examples are there. Clips of the last one's test split are
+        shown, if there is one.
       workdir: of the run.
-      rows: its figures.
-      sources: of the last stage, by split; those of "test" are shown, if there is one.
+      rows: its scores.
       facts: what else was run, (label, value).
     """
     if jax.process_index():
         return
+    config, sources = stages[-1].config, stages[-1].sources
     source = sources.get("test")
     class_names = next(iter(sources.values())).class_names
     colours = class_colours(len(class_names))
     shown = set()
     examples, sheets = [], {}
-    for name in choose(source, config["eval"]["examples"]):
+    for name in showcase.choose(source, config["eval"]["examples"]):
         try:
-            title, pictures, classes = _example(config, workdir.root, source, name, colours)
+            title, pictures, classes = _example(stages, source, name, colours)
         except KeyError:  # another process had this clip, and its disk is not ours
             logging.warning("The clip %s is not in the report: another host evaluated it.", name)
             continue
@@ -113,7 +88,7 @@ def present(
     record, times = workdir.record, workdir.times()
     write_report(
         workdir.root / "report" / "index.html",
-        title=f"{record['config_name']}: {' then '.join(config['schedule'])}",
+        title=f"{record['config_name']}: {' then '.join(stage.name for stage in stages)}",
         facts=[
             ("command", record["command"]),
             *facts,
@@ -121,7 +96,7 @@ def present(
                 "data",
                 config["data"]["folder"] or f"Audible Shapes, {config['data']['clips']} clips",
             ),
-            ("labels", _label_sizes(config)),
+            ("labels", _label_sizes(stages)),
             ("device", ", ".join(sorted(set(record["devices"]))) + f" x {len(record['devices'])}"),
             ("time", ", ".join(f"{what} {seconds:.0f} s" for what, seconds in times.items())),
             ("seed", config["seed"]),
@@ -131,13 +106,13 @@ def present(
         metrics=read_metrics(workdir.root / "metrics.jsonl"),
         examples=examples,
         legend=[(class_names[i], tuple(map(int, colours[i]))) for i in sorted(shown)],
-        notes=_notes(rows, {config["stages"][name]["task"] for name in config["schedule"]}),
+        notes=_notes(rows, {stage.task.name for stage in stages}),
     )
 
 
-def _label_sizes(config: Mapping[str, Any]) -> str:
+def _label_sizes(stages: Sequence[Stage]) -> str:
     """'96 pixels', or of each stage where they differ."""
-    sizes = {name: config["stages"][name]["data"]["label_size"] for name in config["schedule"]}
+    sizes = {stage.name: stage.keys["data"]["label_size"] for stage in stages}
     if len(set(sizes.values())) == 1:
         return f"{next(iter(sizes.values()))} pixels"
     return ", ".join(f"{name} {size} pixels" for name, size in sizes.items())
@@ -166,7 +141,7 @@ def _notes(rows: Sequence[Mapping[str, Any]], tasks: Collection[str]) -> list[st
     return notes
 
 
-def _example(config, root: Path, source: ClipSource, name: str, colours: np.ndarray):
+def _example(stages: Sequence[Stage], source: ClipSource, name: str, colours: np.ndarray):
     """(title, [(row label, pictures by second)], class ids seen)."""
     index = _index(source, name)
     frames = [_thumbnail(frame) for frame in source[index]["frames"]]
@@ -175,21 +150,20 @@ def _example(config, root: Path, source: ClipSource, name: str, colours: np.ndar
     pictures = [("frames", frames)]
     truth, classes = None, set()
     predicted = []
-    for stage_name in config["schedule"]:
-        stage = config["stages"][stage_name]
-        binary = stage["task"] == "binary"
-        first = stage["prior"]["evaluate"][0]
-        for prior in stage["prior"]["evaluate"]:
-            for sound in sounds_to_hear(config, source):
-                if not binary and (sound == "silence" or (sound == "other" and prior != first)):
+    for stage in stages:
+        binary = stage.task.name == "binary"
+        priors = stage.keys["prior"]["evaluate"]
+        for prior in priors:
+            for sound in sounds_to_hear(stage):
+                if not binary and (sound == "silence" or (sound == "other" and prior != priors[0])):
                     continue  # the page is long enough
-                arrays = _load(root / stage_name, sound, prior)
+                arrays = showcase.load(stage.folder, sound, prior)
                 masks, labels = arrays[f"prediction/{name}"], arrays[f"label/{name}"]
                 if truth is None or not binary:
                     truth = _painted(frames, labels, binary, colours)
                 if not binary:
                     classes |= set(np.unique(masks).tolist()) | set(np.unique(labels).tolist())
-                label = f"{stage_name}, {SOUND_ROWS.get(sound, sound)}"
+                label = f"{stage.name}, {SOUND_ROWS.get(sound, sound)}"
                 label += f", {prior} prior" if prior != "none" else ""
                 predicted.append((label, _painted(frames, masks, binary, colours)))
     return name, [*pictures, ("truth", truth), *predicted], classes - {0}
@@ -199,14 +173,6 @@ def _thumbnail(encoded: bytes) -> np.ndarray:
     image = Image.open(io.BytesIO(encoded)).convert("RGB")
     image.thumbnail((LARGEST, LARGEST))  # never enlarges
     return np.asarray(image)
-
-
-def _load(stage_folder: Path, sound: str, prior: str) -> dict[str, np.ndarray]:
-    arrays: dict[str, np.ndarray] = {}
-    for path in sorted((stage_folder / "examples").glob(f"{sound}-{prior}.*.npz")):
-        with np.load(path) as file:
-            arrays |= dict(file)
-    return arrays
 
 
 def _painted(frames, labels: np.ndarray, binary: bool, colours: np.ndarray) -> list[np.ndarray]:

@@ -4,13 +4,12 @@
 bit alike: it holds no times. TensorBoard's events carry the wall clock themselves.
 """
 
-import contextlib
 import io
 import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
 from aavs_jax.errors import UserError
-from data_pipelines.errors import reason, remedy
+from aavs_jax.run.files import replace_file, writing
 
 METRICS_NAME = "metrics.jsonl"
 SYNC_INTERVAL = 15.0  # seconds between syncs of TensorBoard's files
@@ -206,40 +205,6 @@ def read_metrics(path: str | os.PathLike) -> list[dict]:
         }
         for line in _read_raw(Path(path))
     ]
-
-
-def replace_file(path: str | os.PathLike, content: bytes) -> None:
-    """Writes a file so that it is seen either as it was or whole, whenever the process dies.
-
-    Raises:
-      UserError: the disk is full or the folder cannot be written.
-    """
-    path = Path(path)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # One fixed name: what a killed process leaves behind is overwritten by the next.
-        temporary = path.with_name(f".{path.name}.partial")
-        try:
-            with open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """What the system refuses is the user's to mend: a UserError that names `path` and a remedy."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path} ({reason(error)}): {remedy(error)}, or choose another folder "
-            "with --workdir; the same command then resumes the run"
-        ) from error
 
 
 def _number(value) -> int | float:

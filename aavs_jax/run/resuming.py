@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aavs_jax.state import tree
-
 Config = Mapping[str, Any]
+
+RESULTS = "results.json"  # the scores of a run or of a stage, which come last
 
 # A run resumes with other values of these: they change no score.
 FREE_KEYS = ("data.cache", "data.num_workers", "checkpoint_every", "log_every")
@@ -52,7 +52,7 @@ def compare(before: Config, now: Config, root: Path, *, same_data: bool = False)
       root: the folder of the run; what is begun is looked up there.
       same_data: whether what both take as data is known to be the same.
     """
-    old, new = tree.flatten(before), tree.flatten(now)
+    old, new = flatten(before), flatten(now)
     free = FREE_KEYS + SHARED_KEYS + (DATA_KEYS if same_data else ())
     refused, said, stages, rewritten, anew = [], [], set(), set(), False
     for key in sorted(old.keys() | new.keys()):
@@ -91,12 +91,23 @@ def compare(before: Config, now: Config, root: Path, *, same_data: bool = False)
     return Changes("", tuple(said), frozenset(stages), frozenset(rewritten), anew)
 
 
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted key: {'a': {'b': 1}} -> {'a.b': 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
 def forget_scores(root: Path, changes: Changes) -> None:
     """Removes what has to be made again: tables, and of other parameters masks and examples."""
     if changes.anew:
-        (root / "results.json").unlink(missing_ok=True)
+        (root / RESULTS).unlink(missing_ok=True)
     for stage in changes.stages:
-        (root / stage / "results.json").unlink(missing_ok=True)
+        (root / stage / RESULTS).unlink(missing_ok=True)
     for stage in changes.rewritten:
         for folder in (*(root / stage).glob("masks*"), root / stage / "examples"):
             shutil.rmtree(folder, ignore_errors=True)

@@ -22,7 +22,7 @@ from typing import Any
 import jax
 
 from aavs_jax.errors import UserError
-from aavs_jax.run.logging_writer import replace_file, writing
+from aavs_jax.run.files import replace_file, writing
 from aavs_jax.run.progress import say
 from aavs_jax.run.resuming import Changes, compare, forget_scores
 from data_pipelines.errors import tidy_path

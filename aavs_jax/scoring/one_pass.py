@@ -1,7 +1,7 @@
-"""One pass over a split: every frame predicted, by a network or by files, and its figures."""
+"""One pass over a split: every frame predicted, by a network or by files, and its scores."""
 
 import contextlib
-import functools
+import dataclasses
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from aavs_jax.errors import UserError
-from aavs_jax.methods.method import Method
+from aavs_jax.methods.method import Method, Prediction
 from aavs_jax.run.progress import compiling, progress_bar
 from aavs_jax.scoring import metrics
 from aavs_jax.state.sharding import local_rows, put_batch, put_state
@@ -20,11 +20,14 @@ from data_pipelines.loader import EvalLoader
 # Called with a batch and the predictions for it, uint8 [B,T,G,G], both of this process only.
 Observer = Callable[[Mapping[str, np.ndarray], np.ndarray], None]
 # {protocol: what `metrics.result` gives for it}
-Figures = dict[str, dict[str, Any]]
+Scores = dict[str, dict[str, Any]]
 
-SELECTING = (metrics.PROTOCOL,)  # the protocol by whose figures checkpoints are chosen
+SELECTING = (metrics.PROTOCOL,)  # the protocol by whose scores checkpoints are chosen
 # By network the shapes and protocols that it was compiled for.
 _COMPILED: weakref.WeakKeyDictionary[Callable, set] = weakref.WeakKeyDictionary()
+# Of a batch: what predictions are compared with; the other entries are what a network sees.
+SCORED = ("labels", "labels_nearest", "position")
+TRUTH = ("labels", "labelled")
 MAPS = {"stepping_stones": "foreground", "softmax": "softmax"}  # of `metrics` -> of outputs
 
 
@@ -50,98 +53,70 @@ def needs_nearest(task: str, names: Iterable[str]) -> bool:
     return task == "binary" and "nearest" in metrics.labels_used(names)
 
 
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+    """What predicts: a network with its parameters, or masks that were written elsewhere.
+
+    Attributes:
+      task: "binary" or "semantic".
+      num_classes: K.
+      entries: names of the arrays of a batch that it reads.
+      function: jitted, (parameters, arrays) -> Prediction.
+      parameters: by path, on the mesh.
+    """
+
+    task: str
+    num_classes: int
+    entries: tuple[str, ...]
+    function: Callable[[Any, Mapping[str, jax.Array]], Prediction]
+    parameters: Any = None
+
+
+def network(method: Method, parameters: Mapping[str, jax.Array]) -> Predictor:
+    """A network with its parameters, which are by path and on the mesh."""
+    read = tuple(name for name in method.entries if name not in TRUTH)
+    return Predictor(method.task, method.num_classes, read, method.predict, parameters)
+
+
+def given_masks(task: str, num_classes: int) -> Predictor:
+    """Predictions that batches bring along as `masks`, see `mask_folders.ReadMasks`."""
+    return Predictor(task, num_classes, ("masks",), _decided if task == "binary" else _as_they_are)
+
+
 def score(
-    method: Method,
-    parameters: Mapping[str, jax.Array],
+    predictor: Predictor,
     batches: EvalLoader,
     mesh: Mesh,
     *,
     description: str,
     protocols: tuple[str, ...] = SELECTING,
     observers: Iterable[Observer] = (),
-) -> Figures:
-    """Predicts every frame and computes the stage's figures.
+) -> Scores:
+    """Predicts every frame and computes scores.
 
     Args:
-      method: network and readout.
-      parameters: by path, on the mesh.
+      predictor: from `network` or `given_masks`.
       batches: with labels_nearest, if `needs_nearest`; its length is the progress bar's.
       mesh: of the devices.
       description: what the progress bar says.
-      protocols: by which figures are computed, see `metrics.PROTOCOLS`.
+      protocols: by which scores are computed, see `metrics.PROTOCOLS`.
       observers: see every batch with its predictions.
 
     Returns:
       By protocol what `metrics.result` gives. Frames and clips without a label have no part in it,
       but are predicted for the observers, too.
     """
-
-    def predict(arrays: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        return method.predict(
-            parameters, arrays["frames"], arrays["audio"], arrays.get("prior_mask")
-        )
-
-    task = method.task, method.num_classes
-    return _pass(predict, method.predict, *task, batches, mesh, description, protocols, observers)
-
-
-def score_masks(
-    task: str,
-    num_classes: int,
-    batches: EvalLoader,
-    mesh: Mesh,
-    *,
-    description: str,
-    protocols: tuple[str, ...] = SELECTING,
-    observers: Iterable[Observer] = (),
-) -> Figures:
-    """The figures of predictions that batches bring along, as `masks`; otherwise like `score`.
-
-    Args:
-      task: "binary" (masks are 0 to 255, of 0 to 1) or "semantic" (class ids).
-      num_classes: K.
-      batches: with masks, see `mask_folders.ReadMasks`.
-      mesh: as for `score`.
-      description: as for `score`.
-      protocols: as for `score`.
-      observers: as for `score`.
-    """
-
-    def predict(arrays: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        return _decided(arrays["masks"]) if task == "binary" else {"prediction": arrays["masks"]}
-
-    what = _decided, task, num_classes
-    return _pass(predict, *what, batches, mesh, description, protocols, observers)
-
-
-@jax.jit
-def _decided(grey):
-    prediction, maps = metrics.from_grey(grey)
-    ours = {name: maps[theirs] for theirs, name in MAPS.items()}
-    return {"prediction": prediction.astype("uint8"), **ours}
-
-
-def _pass(
-    predict, network, task, num_classes, batches, mesh, description, protocols, observers
-) -> Figures:
-    """`network` is the jitted function by which `predict` predicts."""
-    compiled = _COMPILED.setdefault(network, set())
+    task, num_classes = predictor.task, predictor.num_classes
+    compiled = _COMPILED.setdefault(predictor.function, set())
     state = metrics.init(task, protocols, num_classes=num_classes, clips=batches.clips)
     state = put_state(state, mesh)
     bar = progress_bar(len(batches), 0, description, enabled=jax.process_index() == 0)
     with bar:
         for batch in batches:
-            clips, seconds = batch["valid"].shape
-            flat = {
-                name: batch[name].reshape(-1, *batch[name].shape[2:])
-                for name in ("frames", "audio", "prior_mask", "labels", "labels_nearest", "masks")
-                if name in batch
-            }
-            flat["counted"] = (batch["valid"] & batch["labelled"]).reshape(-1)
-            # Rows are shared by the devices, and there may be fewer clips than those.
-            flat["position"] = np.repeat(batch["position"], seconds)
-            arrays = put_batch(flat, mesh)
-            wanted = {n: arrays[n] for n in arrays.keys() - {"frames", "audio", "prior_mask"}}
+            counted = {"counted": batch["valid"] & batch["labelled"]}
+            scored = {name: batch[name] for name in SCORED if name in batch} | counted
+            seen = {name: batch[name] for name in predictor.entries}
+            arrays = put_batch(scored | seen, mesh)
             shapes = (
                 task,
                 num_classes,
@@ -151,39 +126,52 @@ def _pass(
             # What is compiled is compiled by the first call, and that is waited for.
             new = shapes not in compiled
             with compiling(description, "the evaluation") if new else contextlib.nullcontext():
-                outputs = predict(arrays)
-                state = _update(state, outputs, wanted, seconds)
+                prediction = predictor.function(
+                    predictor.parameters, {name: arrays[name] for name in seen}
+                )
+                state = _update(state, prediction, {name: arrays[name] for name in scored})
                 if new:
                     compiled.add(shapes)
                     jax.block_until_ready(state)
-            predictions = local_rows(outputs["prediction"]) if observers else None
+            classes = local_rows(prediction.classes) if observers else None
             for observe in observers:
-                observe(batch, predictions.reshape(clips, seconds, *predictions.shape[1:]))
+                observe(batch, classes)
             bar.update(1)
     return metrics.result(state)
 
 
-@functools.partial(jax.jit, static_argnames="seconds")
-def _update(state, outputs, arrays, seconds):
-    def clips(array):
-        return array.reshape(-1, seconds, *array.shape[1:])
-
-    nearest = arrays.get("labels_nearest")
+@jax.jit
+def _update(state, prediction, arrays):
     return metrics.update(
         state,
-        clips(outputs["prediction"]),
-        clips(arrays["labels"]),
-        clips(arrays["counted"]),
-        clips(arrays["position"])[:, 0],
-        maps={name: clips(outputs[ours]) for name, ours in MAPS.items() if ours in outputs},
-        labels_nearest=None if nearest is None else clips(nearest),
+        prediction.classes,
+        arrays["labels"],
+        arrays["counted"],
+        arrays["position"],
+        maps={
+            name: prediction.maps[ours] for name, ours in MAPS.items() if ours in prediction.maps
+        },
+        labels_nearest=arrays.get("labels_nearest"),
     )
 
 
+@jax.jit
+def _decided(_, arrays):
+    # Of the binary task masks are 0 to 255, of 0 to 1.
+    prediction, maps = metrics.from_grey(arrays["masks"])
+    ours = {name: maps[theirs] for theirs, name in MAPS.items()}
+    return Prediction(prediction.astype("uint8"), ours)
+
+
+@jax.jit
+def _as_they_are(_, arrays):
+    return Prediction(arrays["masks"])
+
+
 def to_rows(
-    figures: Figures, task: str, class_names: tuple[str, ...], **labels: str | int
+    scores: Scores, task: str, class_names: tuple[str, ...], **labels: str | int
 ) -> list[dict[str, Any]]:
-    """Figures as rows of results.json: stage, split, sound, prior, protocol, metric, value, clips,
+    """Scores as rows of results.json: stage, split, sound, prior, protocol, metric, value, clips,
     frames, and what else there is in `labels`. A value that is not defined, such as J of no frame,
     is None.
 
@@ -191,14 +179,14 @@ def to_rows(
     them: where several do, they differ in nothing but what pads the background.
 
     Args:
-      figures: from `score`.
+      scores: from `score`.
       task: "binary" or "semantic".
       class_names: by class id.
       **labels: stage, split, sound and prior; others come last.
     """
     first = {name: labels.pop(name) for name in ("stage", "split", "sound", "prior")}
     rows, by_class = [], False
-    for protocol, found in figures.items():
+    for protocol, found in scores.items():
         values = {
             name: found[name]
             for name in metrics.PROTOCOLS[protocol].figures[task]
@@ -223,22 +211,3 @@ def to_rows(
 
 def _defined(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-class Showcase:
-    """Observer that keeps the predictions and labels of some clips, for the report.
-
-    Pictures show what is ignored as background: it has no colour, and belongs to no class.
-    """
-
-    def __init__(self, names: Iterable[str]):
-        self._names = set(names)
-        self.predictions: dict[str, np.ndarray] = {}  # clip -> uint8 [T,G,G]
-        self.labels: dict[str, np.ndarray] = {}
-
-    def __call__(self, batch: Mapping[str, np.ndarray], predictions: np.ndarray) -> None:
-        for row, clip in enumerate(batch["ids"]):
-            if clip in self._names:
-                self.predictions[str(clip)] = predictions[row]
-                labels = batch["labels"][row]
-                self.labels[str(clip)] = np.where(labels == metrics.IGNORED, 0, labels)

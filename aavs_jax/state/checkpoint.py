@@ -1,17 +1,17 @@
 """Checkpoints: what a phase resumes from, and what the next one starts from. Orbax's V1 API.
 
-    <phase>/checkpoints/<step>   trainable parameters, optimiser state, data iterator, figures
+    <phase>/checkpoints/<step>   trainable parameters, running statistics, optimiser state, data
+                                 iterator, scores
     <phase>/frozen               the parameters that the phase never changes, if any, written once
 
 Kept are the two newest, to continue from, and the best by its validation's score, to hand over.
 """
 
-import contextlib
 import json
 import logging
 import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -20,16 +20,15 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from aavs_jax.errors import UserError
+from aavs_jax.state.parameter_folders import (
+    load_on_host,
+    load_parameters,
+    orbax_writes,
+    save_parameters,
+)
 from aavs_jax.state.sharding import everyone_is_here
 from aavs_jax.state.train_state import TrainState
-from data_pipelines.errors import reason, remedy
 
-PARAMETERS = "parameters"  # the item of a checkpoint that `save_parameters` always writes
-LEFT_OVER = "left_over"  # the item beside it: tensors of the origin without a place in the network
-# Orbax writes each array in a task of its own. Where several fail, as on a full disk, the first is
-# raised and said in a sentence; asyncio would log the tracebacks of the others.
-logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-_SYSTEM = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "[os_error_code=")
 # What the best checkpoint is chosen by; larger is better. NaN: it was not, or cannot be, scored.
 SCORE = "score"
 
@@ -82,7 +81,7 @@ class PhaseCheckpoints:
         self._directory = Path(directory).absolute()
         self._reading = reading
         policies = ocp.training.preservation_policies
-        with _writing(self._directory):
+        with orbax_writes(self._directory):
             if not reading:
                 self._root.mkdir(parents=True, exist_ok=True)
             self._put_aside_what_cannot_be_listed()
@@ -103,7 +102,7 @@ class PhaseCheckpoints:
         return self
 
     def __exit__(self, *exception) -> None:
-        with _writing(self._directory):
+        with orbax_writes(self._directory):
             self._orbax.close()
 
     @property
@@ -120,7 +119,7 @@ class PhaseCheckpoints:
           figures: of the validation at this step, SCORE among them, if there was one. Where a
             phase has no validation, its last checkpoint comes with the SCORE NaN.
         """
-        with _writing(self._directory):
+        with orbax_writes(self._directory):
             self._orbax.wait()
             self._orbax.save_checkpointables_async(
                 int(state.step),
@@ -131,7 +130,7 @@ class PhaseCheckpoints:
 
     def wait(self) -> None:
         """Until everything is on the disk."""
-        with _writing(self._directory):
+        with orbax_writes(self._directory):
             self._orbax.wait()
 
     def restore_latest(self, state: TrainState, data: Any) -> TrainState | None:
@@ -167,7 +166,7 @@ class PhaseCheckpoints:
                 self._put_aside(step, error)
             if damaged:
                 self._orbax.reload()
-            return TrainState(frozen=state.frozen, **loaded)
+            return TrainState(frozen=state.frozen, **{"mutable": {}} | loaded)
         if not damaged:
             return None
         raise UserError(
@@ -206,12 +205,12 @@ class PhaseCheckpoints:
             checkpoint is damaged.
         """
         try:
-            loaded = _load_on_host(self._root / str(best.step), "state")
+            loaded = load_on_host(self._root / str(best.step), "state")
         except Exception as error:  # as in restore_latest
             self._put_aside(best.step, error)
             self._orbax.reload()
             return None
-        return loaded["trainable"] | self.load_frozen()
+        return loaded["trainable"] | loaded.get("mutable", {}) | self.load_frozen()
 
     def raise_none(self) -> NoReturn:
         """Raises the UserError that says that there is no checkpoint to hand over."""
@@ -285,7 +284,7 @@ class PhaseCheckpoints:
             _reason(error),
             aside,
         )
-        with _writing(self._directory):
+        with orbax_writes(self._directory):
             shutil.rmtree(aside, ignore_errors=True)
             aside.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(self._root / str(step), aside)
@@ -296,99 +295,12 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0][:200]}"
 
 
-def save_parameters(
-    folder: Path,
-    parameters: Mapping[str, jax.Array | np.ndarray],
-    left_over: Mapping[str, np.ndarray] | None = None,
-) -> None:
-    """Writes parameters, by path, as an Orbax checkpoint that appears whole or not at all.
-
-    Args:
-      folder: replaced if it is there.
-      parameters: must not change until this returns.
-      left_over: of any dtype and by any name, kept beside them.
-
-    Raises:
-      UserError: the disk is full or the folder cannot be written.
-    """
-    context = ocp.Context()
-    # Weights are noise to a compressor, which would win 7 % and hold all of them in memory; nor
-    # need arrays be copied that nobody changes meanwhile.
-    context.array.saving.use_compression = False
-    context.memory.deepcopy_host_arrays = False
-    items = {PARAMETERS: dict(parameters)} | ({LEFT_OVER: dict(left_over)} if left_over else {})
-    with _writing(folder, context):
-        ocp.save_checkpointables(Path(folder).absolute(), items, overwrite=True)
-
-
-def load_parameters(folder: Path) -> dict[str, np.ndarray]:
-    """What `save_parameters` wrote, as host arrays by path.
-
-    Raises:
-      UserError: there is nothing readable.
-    """
-    folder = Path(folder).absolute()
-    if not folder.is_dir():
-        raise UserError(f"there is no folder of parameters at {folder}: check the path")
-    try:
-        return _load_on_host(folder, PARAMETERS)
-    except Exception as error:
-        raise UserError(
-            f"{folder} holds no readable Orbax checkpoint of parameters "
-            f"({type(error).__name__}): check the path, or write it anew"
-        ) from error
-
-
-def load_left_over(folder: Path) -> dict[str, np.ndarray]:
-    """What `save_parameters` was given as `left_over`, by name; {} if nothing.
-
-    Raises:
-      UserError: it cannot be read.
-    """
-    folder = Path(folder).absolute()
-    if not (folder / LEFT_OVER).exists():
-        return {}
-    try:
-        return _load_on_host(folder, LEFT_OVER)
-    except Exception as error:  # as in load_parameters
-        raise UserError(
-            f"what was left over of the origin cannot be read from {folder} "
-            f"({type(error).__name__}): convert the origin once more"
-        ) from error
-
-
-def _load_on_host(folder: Path, name: str) -> Any:
-    """One item of a checkpoint as NumPy arrays, whatever devices it was saved from."""
-    shapes = ocp.metadata(folder, name).metadata
-    empty = jax.tree.map(lambda array: np.empty(array.shape, array.dtype), shapes)
-    return ocp.load_checkpointables(folder, {name: empty})[name]
-
-
 def _saved_part(state: TrainState) -> dict[str, Any]:
-    return {"step": state.step, "trainable": state.trainable, "opt_state": state.opt_state}
+    saved = {"step": state.step, "trainable": state.trainable, "opt_state": state.opt_state}
+    return saved | ({"mutable": state.mutable} if state.mutable else {})
 
 
 def _abstract(values: Any) -> Any:
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), values
     )
-
-
-@contextlib.contextmanager
-def _writing(folder: Path, context: ocp.Context | None = None) -> Iterator[None]:
-    """Full disks and forbidden folders are the user's to mend; under Orbax's options `context`."""
-    context = context or ocp.Context()
-    # Made in the background, a folder that cannot be made keeps threads waiting for it, and the
-    # process from ending, for 20 minutes.
-    context.asynchronous.create_directories_asynchronously = False
-    try:
-        with context:
-            yield
-    except (OSError, ValueError) as error:
-        # TensorStore reports the system's errors as ValueErrors.
-        if isinstance(error, ValueError) and not any(sign in str(error) for sign in _SYSTEM):
-            raise
-        raise UserError(
-            f"cannot write a checkpoint to {folder} ({reason(error)}): {remedy(error)}, or choose "
-            "another folder with --workdir; the same command then resumes the run"
-        ) from error

@@ -14,12 +14,13 @@ def make_schedule(description: Mapping[str, Any], total_steps: int, purpose: str
     """Learning rate by step of the optimiser.
 
     Where empty clips are dropped, a batch of nothing else is no such step: the phase then ends
-    before `total_steps` of them are made, and a cosine above zero.
+    before `total_steps` of them are made, and a falling rate above zero.
 
     Args:
-      description: learning_rate; schedule "constant" or "cosine" (to zero at the phase's end);
-        warmup_steps, over which it rises linearly from zero, at most half of the phase: a small
-        data set makes short phases.
+      description: learning_rate; schedule, "constant", or falling to zero at the phase's end,
+        "cosine" or "poly": (1 - share of the phase)^power; warmup_steps, over which it rises
+        linearly from zero before that, at most half of the phase: a small data set makes short
+        phases.
       total_steps: batches of the phase.
       purpose: names the phase in errors.
 
@@ -28,16 +29,13 @@ def make_schedule(description: Mapping[str, Any], total_steps: int, purpose: str
     """
     peak = description["learning_rate"]
     warmup = min(description["warmup_steps"], total_steps // 2)
+    rest = total_steps - warmup
     after = {
-        "constant": lambda: optax.constant_schedule(peak),
-        "cosine": lambda: optax.cosine_decay_schedule(peak, total_steps - warmup),
+        "constant": optax.constant_schedule(peak),
+        "cosine": optax.cosine_decay_schedule(peak, rest),
+        "poly": optax.polynomial_schedule(peak, 0.0, description["power"], rest),
     }
-    if description["schedule"] not in after:
-        raise UserError(
-            f"optimizer.schedule of {purpose} is {description['schedule']!r}, none of "
-            f"{', '.join(after)}: correct it in the config"
-        )
-    schedule = after[description["schedule"]]()
+    schedule = _chosen(after, "schedule", description, purpose)
     if not warmup:
         return schedule
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), schedule], [warmup])
@@ -46,33 +44,82 @@ def make_schedule(description: Mapping[str, Any], total_steps: int, purpose: str
 def make_optimizer(
     description: Mapping[str, Any], total_steps: int, paths: Sequence[str], purpose: str
 ) -> optax.GradientTransformation:
-    """AdamW (betas 0.9 and 0.999, eps 1e-8) behind clipping by the global norm.
+    """AdamW, Adam or SGD as in PyTorch, behind clipping by the global norm.
 
     Args:
-      description: what `make_schedule` reads, and: weight_decay; no_decay, patterns of parameters
-        that do not decay; clip_norm, 0 for none.
+      description: what `make_schedule` reads, and: name, "adamw", "adam" or "sgd"; betas and eps of
+        the first two; momentum of the last; weight_decay, which AdamW takes off the weights, times
+        the learning rate, and the others add to the (clipped) gradient; no_decay, patterns of
+        parameters that do not decay; multipliers, as `rate_factors` reads them; clip_norm, 0 for
+        none.
       total_steps: optimiser steps of the phase.
       paths: of the parameters that train.
       purpose: names the phase in errors.
 
     Raises:
-      UserError: as `make_schedule`; a no_decay pattern that matches nothing.
+      UserError: an unknown name or schedule; a pattern that matches nothing.
     """
     spared = tree.matching(paths, description["no_decay"], f"{purpose} no_decay")
-    adamw = optax.adamw(
-        make_schedule(description, total_steps, purpose),
-        b1=0.9,
-        b2=0.999,
-        eps=1e-8,
-        weight_decay=description["weight_decay"],
-        mask={path: path not in spared for path in paths},
-    )
-    if not description["clip_norm"]:
-        return adamw
-    return optax.chain(optax.clip_by_global_norm(description["clip_norm"]), adamw)
+    factors = rate_factors(description, paths, purpose)
+    rate = make_schedule(description, total_steps, purpose)
+    decay = {
+        "weight_decay": description["weight_decay"],
+        "mask": {path: path not in spared for path in paths},
+    }
+    b1, b2 = description["betas"]
+    adam = {"b1": b1, "b2": b2, "eps": description["eps"]}
+    momentum = description["momentum"] or None  # None keeps no sum of gradients
+    optimizers = {
+        "adamw": optax.adamw(rate, **adam, **decay),
+        "adam": optax.chain(optax.add_decayed_weights(**decay), optax.adam(rate, **adam)),
+        "sgd": optax.chain(optax.add_decayed_weights(**decay), optax.sgd(rate, momentum)),
+    }
+    steps = [_chosen(optimizers, "name", description, purpose)]
+    if description["clip_norm"]:
+        steps.insert(0, optax.clip_by_global_norm(description["clip_norm"]))
+    if description["multipliers"]:
+        # Of the whole update: the weight decay of AdamW goes with the learning rate.
+        steps.append(
+            optax.stateless(lambda updates, _: {p: factors[p] * u for p, u in updates.items()})
+        )
+    return optax.chain(*steps)
+
+
+def rate_factors(
+    description: Mapping[str, Any], paths: Sequence[str], purpose: str
+) -> dict[str, float]:
+    """By how much the learning rate of each parameter is multiplied.
+
+    Args:
+      description: multipliers, (pattern, factor) pairs, of which the first that matches counts.
+      paths: of the parameters that train.
+      purpose: names the phase in errors.
+
+    Returns:
+      A factor for each path, 1 where no pattern matches.
+
+    Raises:
+      UserError: a pattern that matches nothing.
+    """
+    factors = dict.fromkeys(paths, 1.0)
+    for pattern, factor in reversed(description["multipliers"]):
+        matches = tree.matching(paths, (pattern,), f"{purpose} multipliers")
+        factors |= dict.fromkeys(matches, factor)
+    return factors
 
 
 def steps_made(opt_state: optax.OptState) -> jax.Array:
     """How many steps an optimiser of `make_optimizer` has made, int32, from its state."""
-    # Adam and the schedule count alike.
+    # Whatever counts, Adam's moments and the schedule, counts alike.
     return optax.tree_utils.tree_get_all_with_path(opt_state, "count")[0][1]
+
+
+def _chosen(
+    choices: Mapping[str, Any], key: str, description: Mapping[str, Any], purpose: str
+) -> Any:
+    if description[key] not in choices:
+        raise UserError(
+            f"optimizer.{key} of {purpose} is {description[key]!r}, none of {', '.join(choices)}: "
+            "correct it in the config"
+        )
+    return choices[description[key]]

@@ -19,22 +19,32 @@ class TrainState:
     step: jax.Array  # int32, batches that this phase has trained on
     trainable: dict[str, jax.Array]
     frozen: dict[str, jax.Array]
+    mutable: dict[str, jax.Array]  # running statistics, which the loss gives anew
     opt_state: Any
 
     @classmethod
     def create(
-        cls, trainable: dict[str, jax.Array], frozen: dict[str, jax.Array], optimizer
+        cls,
+        trainable: dict[str, jax.Array],
+        frozen: dict[str, jax.Array],
+        optimizer,
+        mutable: dict[str, jax.Array] | None = None,
     ) -> "TrainState":
         """The state a phase starts from: a fresh optimiser state."""
-        return cls(jnp.zeros((), jnp.int32), trainable, frozen, optimizer.init(trainable))
+        step = jnp.zeros((), jnp.int32)
+        return cls(step, trainable, frozen, mutable or {}, optimizer.init(trainable))
 
     @property
     def parameters(self) -> dict[str, jax.Array]:
-        """All parameters of the network."""
-        return self.trainable | self.frozen
+        """All parameters and running statistics of the network."""
+        return self.trainable | self.frozen | self.mutable
 
     def apply_gradients(
-        self, gradients: dict[str, jax.Array], optimizer, counts: jax.Array | None = None
+        self,
+        gradients: dict[str, jax.Array],
+        optimizer,
+        counts: jax.Array | None = None,
+        mutable: dict[str, jax.Array] | None = None,
     ) -> "TrainState":
         """One batch further.
 
@@ -43,16 +53,13 @@ class TrainState:
           optimizer: an optax transformation.
           counts: bool scalar; where it is False the optimiser makes no step: parameters, moments
             and its own count, and with it the learning rate and weight decay, are as if the batch
-            had never been. None: True.
+            had never been, and running statistics stay. None: True.
+          mutable: the running statistics after this batch; None: there are none.
         """
         updates, opt_state = optimizer.update(gradients, self.opt_state, self.trainable)
-        trainable = optax.apply_updates(self.trainable, updates)
+        changed = optax.apply_updates(self.trainable, updates), mutable or {}, opt_state
         if counts is not None:
-            trainable, opt_state = jax.tree.map(
-                lambda new, old: jnp.where(counts, new, old),
-                (trainable, opt_state),
-                (self.trainable, self.opt_state),
-            )
-        return dataclasses.replace(
-            self, step=self.step + 1, trainable=trainable, opt_state=opt_state
-        )
+            before = self.trainable, self.mutable, self.opt_state
+            changed = jax.tree.map(lambda new, old: jnp.where(counts, new, old), changed, before)
+        trainable, mutable, opt_state = changed
+        return TrainState(self.step + 1, trainable, self.frozen, mutable, opt_state)

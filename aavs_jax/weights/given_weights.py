@@ -6,29 +6,31 @@ error that names it. Only an audio encoder may come from a folder of its own.
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from aavs_jax.errors import UserError
-from aavs_jax.methods.method import Method, make_method
+from aavs_jax.methods import find, make_method
+from aavs_jax.methods.method import Method
+from aavs_jax.methods.tasks import TASKS
 from aavs_jax.run.progress import say
-from aavs_jax.schedule import SELECTED_BY
+from aavs_jax.run.resuming import flatten
 from aavs_jax.state import tree
 from aavs_jax.state.checkpoint import PhaseCheckpoints
 from aavs_jax.weights import card
+from aavs_jax.weights.beside import beside
 from aavs_jax.weights.card import Card
-from aavs_jax.weights.pretrained import AUDIO_ENCODER, DROP_PATH, MAKING, check_converted
-from aavs_jax.weights.starting import choose, in_words
-from configs import base
+from aavs_jax.weights.keeping import kept_phases
+from aavs_jax.weights.naming import in_words
+from aavs_jax.weights.pretrained import check_converted
 from data_pipelines.errors import tidy_path
 from data_pipelines.prepared.source import ClipSource
 
 Config = Mapping[str, Any]
 
-QUESTIONS = {"binary": "where it sounds", "semantic": "what it is"}
 # Task and whether there are prior masks -> the configs that have such a network last.
 CONFIGS = {
     ("binary", False): "configs/s4.py or configs/ms3.py",
@@ -83,65 +85,6 @@ def read(config: Config, name: str, folders: str) -> dict[str, Given]:
     }
 
 
-def own_data(data: Mapping[str, Any], folders: str) -> dict[str, Any]:
-    """The data to score on: what the config names, or else what the weights were trained on.
-
-    Args:
-      data: config.data; it names data where it has a folder, or other numbers for the built-in data
-        set than configs/base.py has.
-      folders: as for `read`; converted weights were trained on nobody knows what.
-
-    Returns:
-      config.data, with `folder`, `clips`, `size` and `seed` of the run whose weights are given.
-
-    Raises:
-      UserError: the weights are of runs on different data; or what the run was trained on is not
-        there any more.
-    """
-    keys = ("folder", "clips", "size", "seed")
-    usual = base.base("", small=True).data
-    if any(data[key] != usual[key] for key in keys):
-        return dict(data)
-    found: dict[tuple, Path] = {}
-    for folder in filter(None, (part.strip() for part in folders.split(","))):
-        run = next(
-            (r for r in (Path(folder), *Path(folder).absolute().parents[:2]) if _is_run(r)), None
-        )
-        if run is not None:
-            theirs = _read_record(run)["data"]
-            found.setdefault(tuple(theirs[key] for key in keys), run)
-    if len(found) > 1:
-        first, second = list(found.values())[:2]
-        raise UserError(
-            f"{first} and {second} were trained on different data: say on which to score, with "
-            "--config=...:FOLDER"
-        )
-    if not found:
-        return dict(data)
-    values, run = next(iter(found.items()))
-    if values[0] and not Path(values[0]).is_dir():
-        raise UserError(
-            f"{run} was trained on {values[0]}, and there is no such folder now: say on which data "
-            "to score, with --config=...:FOLDER"
-        )
-    return {**data, **dict(zip(keys, values, strict=True))}
-
-
-def _is_run(folder: Path) -> bool:
-    return (folder / "config.json").is_file()
-
-
-def _read_record(run: Path) -> Mapping[str, Any]:
-    """The config of a run."""
-    path = run / "config.json"
-    try:
-        config = json.loads(path.read_bytes())["config"]
-        config["data"]["folder"], config["schedule"], config["stages"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged: name <run>/<stage>/<phase> instead of it") from error
-    return config
-
-
 def check_classes(stage_name: str, given: Given, source: ClipSource) -> None:
     """Whether a semantic network and the data have the same classes; other names are said.
 
@@ -173,41 +116,10 @@ def _folders(folders: str) -> list[Path]:
     for text in filter(None, (part.strip() for part in folders.split(","))):
         folder = tidy_path(text)
         check_converted(folder, "--evaluate")
-        found += _kept_phases(folder) if (folder / "config.json").exists() else [folder]
+        found += kept_phases(folder) if (folder / "config.json").exists() else [folder]
     if not found:
         raise UserError("--evaluate names no folder of weights: give --evaluate=DIR")
     return found
-
-
-def _kept_phases(run: Path) -> list[Path]:
-    """The folders of the phases whose best a run's stages keep, of those that have been trained."""
-    path = run / "config.json"
-    try:
-        record = json.loads(path.read_bytes())
-        if isinstance(record, dict) and "config" not in record:
-            raise UserError(
-                f"{path} is not the record of a run: give --evaluate a folder that "
-                "aavs_jax.convert wrote, a run, or <run>/<stage>/<phase>"
-            )
-        config = record["config"]
-        stages = {name: config["stages"][name] for name in config["schedule"]}
-        last = {name: run / name / stage["order"][-1] for name, stage in stages.items()}
-        scores = {name: SELECTED_BY[stage["task"]] for name, stage in stages.items()}
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise UserError(f"{path} is damaged: name <run>/<stage>/<phase> instead of it") from error
-    kept = []
-    for name, stage in stages.items():
-        if (chosen := choose(run / name, stage, reading=True)) is not None:
-            say(f"of {run / name} is taken {chosen.describe(scores[name])}")
-            kept.append(run / name / chosen.phase)
-        elif any((last[name] / "checkpoints").glob("[0-9]*")):
-            kept.append(last[name])
-    if not kept:
-        raise UserError(
-            f"{run} holds no trained network: none of its stages has reached its last phase, such "
-            f"as {next(iter(last.values()))}"
-        )
-    return kept
 
 
 def _is_phase(folder: Path) -> bool:
@@ -225,12 +137,9 @@ def _assign(config: Config, name: str, cards: Mapping[Path, Card]) -> dict[str, 
     """Stage -> folder of weights."""
     chosen: dict[str, Path] = {}
     for folder, found in cards.items():
-        if found.kind != "aavs":
-            key = "vggish" if found.kind == "vggish" else "mask2former"
-            raise UserError(
-                f"{folder} is {found.describe()}: a start for training "
-                f"(--config.init.{key}={folder}) and no network that can be evaluated"
-            )
+        methods = {config["stages"][stage]["method"] for stage in config["schedule"]}
+        if found.kind not in methods:
+            raise UserError(_not_evaluated(folder, found, methods))
         task, prior = found.network["task"], found.network["prior"]
         fitting = [
             stage_name
@@ -250,12 +159,26 @@ def _assign(config: Config, name: str, cards: Mapping[Path, Card]) -> dict[str, 
     return chosen
 
 
+def _not_evaluated(folder: Path, found: Card, methods: Collection[str]) -> str:
+    taking = {key: p for name in methods for key, p in find(name).PRETRAINED.items()}
+    keys = [key for key, part in taking.items() if found.kind in part.kinds]
+    if not keys:
+        return (
+            f"{folder} is {found.describe()}, and the config's stages are of the method "
+            f"{' and '.join(sorted(methods))}: give a config of that method"
+        )
+    return (
+        f"{folder} is {found.describe()}: a start for training (--config.init.{keys[-1]}={folder}) "
+        "and no network that can be evaluated"
+    )
+
+
 def _no_stage(config: Config, name: str, folder: Path, found: Card) -> str:
     task, prior = found.network["task"], found.network["prior"]
     tasks = list(dict.fromkeys(config["stages"][s]["task"] for s in config["schedule"]))
-    asks = " and ".join(QUESTIONS[t] for t in tasks)
+    asks = " and ".join(TASKS[t].question for t in tasks)
     if task in tasks:
-        asks = f"{QUESTIONS[task]} {'without' if prior else 'with'} prior masks"
+        asks = f"{TASKS[task].question} {'without' if prior else 'with'} prior masks"
     fitting = CONFIGS.get((task, prior), "one with such a stage")
     return (
         f"{folder} is {found.describe()}, and the config {name} asks {asks}: use --config={fitting}"
@@ -267,14 +190,19 @@ def _read(config: Config, stage_name: str, folder: Path, found: Card) -> Given:
         say(f"[{stage_name}] the run of {folder} is not complete: the best of it so far is taken")
     parameters = _parameters(folder)
     stage = _with_sizes(config["stages"][stage_name], found.network)
+    pretrained = find(stage["method"]).PRETRAINED
     # A phase has all of its network.
-    if not _is_phase(folder) and not any(path.startswith(AUDIO_ENCODER) for path in parameters):
-        encoder, sizes = _audio_encoder(config, stage_name, folder)
-        parameters |= encoder
-        stage = _with_sizes(stage, sizes)
+    if not _is_phase(folder):
+        for key, part in pretrained.items():
+            if part.lacking and not any(path.startswith(part.prefix) for path in parameters):
+                others, sizes = beside(folder, key, part, config["init"][key])
+                parameters |= others
+                stage = _with_sizes(stage, sizes)
     if found.image_size:
         stage = stage | {"data": stage["data"] | {"image_size": found.image_size}}
-    _say_sizes(stage_name, config["stages"][stage_name], stage, folder)
+    method = make_method(stage, found.network["num_classes"])
+    asked = config["stages"][stage_name]
+    _say_sizes(stage_name, asked, stage, folder, method.training_only)
     size = stage["data"]["label_size"]
     if found.label_size and found.label_size != size:
         say(
@@ -282,7 +210,7 @@ def _read(config: Config, stage_name: str, folder: Path, found: Card) -> Given:
             f"{found.label_size}, which --config.stages.{stage_name}.data.label_size="
             f"{found.label_size} would be"
         )
-    _check_whole(folder, parameters, make_method(stage, found.network["num_classes"]))
+    check_whole(folder, parameters, method)
     return Given(folder, found, stage, parameters, tree.digest(parameters))
 
 
@@ -299,7 +227,9 @@ def _merged(values: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, A
     return merged
 
 
-def _say_sizes(stage_name: str, asked: Config, taken: Config, folder: Path) -> None:
+def _say_sizes(
+    stage_name: str, asked: Config, taken: Config, folder: Path, training_only: Container[str]
+) -> None:
     """Tells where the weights' sizes are not the config's."""
     differing = []
     for part in ("model", "data"):
@@ -307,8 +237,7 @@ def _say_sizes(stage_name: str, asked: Config, taken: Config, folder: Path) -> N
         differing += [
             f"{part}.{key} {now[key]} (not {before[key]})"
             for key in before
-            # Drop-path has no part in an evaluation.
-            if now[key] != before[key] and key not in DROP_PATH
+            if now[key] != before[key] and key not in training_only
         ]
     if differing:
         say(f"[{stage_name}] is of the sizes of {folder}: {', '.join(differing)}")
@@ -316,34 +245,11 @@ def _say_sizes(stage_name: str, asked: Config, taken: Config, folder: Path) -> N
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     """By dotted key, as JSON has it, where a tuple is a list."""
-    return json.loads(json.dumps(tree.flatten(values)))
+    return json.loads(json.dumps(flatten(values)))
 
 
-def _audio_encoder(
-    config: Config, stage_name: str, folder: Path
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Parameters and sizes of the audio encoder for weights that have none."""
-    given = config["init"]["vggish"]
-    place = Path(given) if given else folder.absolute().parent / "vggish"
-    if not given and not (place / card.FILE).exists():
-        raise UserError(
-            f"{folder} has no audio encoder, as AAVS files have none: make one of "
-            f"{MAKING['vggish'][0]} with {MAKING['vggish'][1]}, and give it with "
-            f"--config.init.vggish=DIR or put it beside, at {place}; the small network, "
-            "--config=configs/s4.py without data, runs without"
-        )
-    parameters, found = card.weights(place)
-    encoder = {p: value for p, value in parameters.items() if p.startswith(AUDIO_ENCODER)}
-    if not encoder:
-        raise UserError(
-            f"{place} is {found.describe()}, and {folder} lacks an audio encoder: give one with "
-            "--config.init.vggish=DIR"
-        )
-    say(f"[{stage_name}] takes the audio encoder that {folder} lacks from {place}")
-    return encoder, {"audio": found.network["audio"]}
-
-
-def _check_whole(folder: Path, parameters: Mapping[str, np.ndarray], method: Method) -> None:
+def check_whole(folder: Path, parameters: Mapping[str, np.ndarray], method: Method) -> None:
+    """Raises UserError where parameters are missing, too many or of another shape; names them."""
     wanted = {path: tuple(leaf.shape) for path, leaf in method.shapes.items()}
     faults: Sequence[tuple[str, Mapping[str, str]]] = (
         ("lacks", dict.fromkeys(wanted.keys() - parameters.keys(), "")),
@@ -363,6 +269,6 @@ def _check_whole(folder: Path, parameters: Mapping[str, np.ndarray], method: Met
     for what, paths in faults:
         if paths:
             raise UserError(
-                f"{folder} {what} {in_words(paths)}, so nothing would be known of its figures: "
-                f"{mend}"
+                f"{folder} {what} {in_words(paths, method.parts)}, so nothing would be known of "
+                f"its scores: {mend}"
             )

@@ -6,41 +6,21 @@ costs seconds and not the hours that preparing data takes; values are read when 
 
 import dataclasses
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flax import nnx
 from orbax.checkpoint import v1 as ocp
 
-from aavs_jax.convert import files
 from aavs_jax.errors import UserError
-from aavs_jax.methods.aavs.config import DROP_PATH_OPTIONS, AAVSConfig
-from aavs_jax.methods.aavs.init import abstract_model
-from aavs_jax.state.checkpoint import PARAMETERS
-from aavs_jax.weights import card
-from aavs_jax.weights.size_keys import BACKBONE, flat_sizes, preset_of, size_flags, without_key
+from aavs_jax.methods.method import Method, Pretrained
+from aavs_jax.plan.stage import PhaseName, Stage
+from aavs_jax.state.parameter_folders import PARAMETERS
+from aavs_jax.weights import card, foreign
+from aavs_jax.weights.made import method_of
+from aavs_jax.weights.size_keys import BACKBONE, flat_sizes, preset_of, size_flags
 from data_pipelines.errors import tidy_path
-
-AUDIO_ENCODER = "audio_encoder/"  # beginning of its parameters' paths
-# What each key of config.init takes, later ones winning, and how the paper's is made.
-KINDS = {"mask2former": ("mask2former", "aavs", "swin"), "vggish": ("vggish",)}
-MAKING = {
-    "mask2former": (
-        "facebook/mask2former-swin-base-ade-semantic",
-        "python -m aavs_jax.convert mask2former-swin-base-ade-semantic --out weights/m2f_swin_b",
-    ),
-    "vggish": (
-        "vggish-10086976.pth",
-        "python -m aavs_jax.convert vggish-10086976.pth --out weights/vggish",
-    ),
-}
-# Of training alone.
-DROP_PATH = {"backbone.drop_path_rate", *(f"backbone.{key}" for key in DROP_PATH_OPTIONS)}
-# Two networks that differ in these can share parameters: classes and queries that do not fit are
-# initialised at random, and the others are not in the parameters.
-MAY_DIFFER = {"task", "num_classes", "num_queries", "prior", "dtype", *DROP_PATH}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,62 +44,63 @@ class Origin:
         return f"{self.folder}, {self.card.describe()}"
 
 
-def missing(init: Mapping[str, Any]) -> list[str]:
+def missing(method: Method, init: Mapping[str, Any]) -> list[str]:
     """The keys of config.init that name no folder."""
-    return [key for key in KINDS if not init[key]]
+    return [key for key in method.pretrained if not init[key]]
 
 
-def how_to_give(keys: Sequence[str]) -> str:
+def could_give(method: Method, key: str, paths: Iterable[str]) -> bool:
+    """Whether the weights of a key of config.init hold any of these parameters.
+
+    An audio encoder comes with no Mask2Former, and the other way round.
+    """
+    prefix = method.pretrained[key].prefix
+    others = tuple(other.prefix for other in method.pretrained.values() if other.prefix)
+    return any(path.startswith(prefix) if prefix else not path.startswith(others) for path in paths)
+
+
+def how_to_give(method: Method, keys: Sequence[str]) -> str:
     """What to do about missing folders, for the end of a sentence.
 
     Args:
+      method: that takes them.
       keys: some of config.init's, at least one.
     """
     options = " and ".join(f"--config.init.{key}=DIR" for key in keys)
-    files, commands = zip(*(MAKING[key] for key in keys), strict=True)
+    given = [method.pretrained[key] for key in keys]
     return (
-        f"pass {options}, made once from {' and '.join(files)} with {' and '.join(commands)}, or "
-        "take the small network, which needs none, with --config=...:FOLDER,small"
+        f"pass {options}, made once from {' and '.join(each.file for each in given)} with "
+        f"{' and '.join(each.command for each in given)}, or take "
+        "the small network, which needs none, with --config=...:FOLDER,small"
     )
 
 
-def read_origins(init: Mapping[str, Any]) -> list[Origin]:
+def read_origins(method: Method, init: Mapping[str, Any]) -> list[Origin]:
     """The folders that are given, in the order in which later ones win.
 
     Raises:
       UserError: one is not there, has no card, cannot be read or is of another kind.
     """
-    return [_read(key, tidy_path(init[key])) for key in KINDS if init[key]]
+    return [_read(method, key, tidy_path(init[key])) for key in method.pretrained if init[key]]
 
 
-def check_pretrained(
-    config: Mapping[str, Any], name: str, network: Mapping[str, Any]
-) -> list[Origin]:
+def check_pretrained(stage: Stage, name: PhaseName) -> list[Origin]:
     """What config.init gives a phase: folders of weights of the right kinds and sizes.
-
-    Args:
-      config: as in configs/base.py.
-      name: "<stage>/<phase>".
-      network: sizes of the stage's, as `Method.network`.
 
     Raises:
       UserError: none is given; `read_origins`; one is of other sizes: says of which, and which keys
         make all stages fit.
     """
-    origins = read_origins(config["init"])
+    method, init = stage.method, stage.config["init"]
+    origins = read_origins(method, init)
     if not origins:
         raise UserError(
             f"{name} starts from pretrained parameters, and none are given: "
-            f"{how_to_give(missing(config['init']))}"
+            f"{how_to_give(method, missing(method, init))}"
         )
     for origin in origins:
-        _check_sizes(config, name, network, origin)
+        _check_sizes(stage, origin)
     return origins
-
-
-def holds_sound(origins: Sequence[Origin]) -> bool:
-    """Whether any of the folders holds an audio encoder."""
-    return any(path.startswith(AUDIO_ENCODER) for origin in origins for path in origin.shapes)
 
 
 def shapes_of(origins: Sequence[Origin]) -> dict[str, tuple[int, ...]]:
@@ -142,16 +123,23 @@ def load(origins: Sequence[Origin]) -> dict[str, np.ndarray]:
     return merged
 
 
-def load_audio_encoder(init: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The audio encoder that config.init gives, by path in the network; {} where it gives none.
+def load_part(method: Method, init: Mapping[str, Any], prefix: str) -> dict[str, np.ndarray]:
+    """What config.init gives of a part, by path in the network; {} where it gives nothing.
+
+    Args:
+      method: of the stage.
+      init: config.init.
+      prefix: beginning of the part's paths.
 
     Raises:
       UserError: as `read_origins` and `load`.
     """
-    holding = [origin for origin in read_origins(init) if holds_sound([origin])]
-    return {
-        path: value for path, value in load(holding[-1:]).items() if path.startswith(AUDIO_ENCODER)
-    }
+    holding = [
+        origin
+        for origin in read_origins(method, init)
+        if any(path.startswith(prefix) for path in origin.shapes)
+    ]
+    return {path: value for path, value in load(holding[-1:]).items() if path.startswith(prefix)}
 
 
 def check_converted(path: Path, option: str) -> None:
@@ -167,11 +155,11 @@ def check_converted(path: Path, option: str) -> None:
       UserError: it is; says what to type.
     """
     try:
-        theirs = files.weight_files(path) if path.is_dir() else []
+        theirs = foreign.weight_files(path) if path.is_dir() else []
     except OSError:  # a folder that cannot be read is told of by who reads it
         theirs = []
     # A card makes a folder one of ours, unless it is the model card of a downloaded one.
-    if path.is_dir() and (path / card.FILE).exists() and not set(theirs) & set(files.NAMES):
+    if path.is_dir() and (path / card.FILE).exists() and not set(theirs) & set(foreign.NAMES):
         return
     if theirs or path.is_file():
         what = f"holds {theirs[0]}" if theirs else "is a file"
@@ -182,36 +170,40 @@ def check_converted(path: Path, option: str) -> None:
         )
 
 
-def _read(key: str, folder: Path) -> Origin:
+def _read(method: Method, key: str, folder: Path) -> Origin:
     check_converted(folder, f"--config.init.{key}")
     try:
         description = card.read(folder)
     except UserError as error:
         raise UserError(f"--config.init.{key}: {error}") from error
-    if description.kind not in KINDS[key]:
-        places = [f"--config.init.{other}" for other in KINDS if description.kind in KINDS[other]]
-        kinds = " or ".join(card.KINDS[kind] for kind in KINDS[key])
+    taken = method.pretrained[key].kinds
+    if description.kind not in taken:
+        kinds = " or ".join(card.KINDS.get(kind, kind) for kind in taken)
+        places = [
+            f"give it as --config.init.{other}, and as"
+            for other, weights in method.pretrained.items()
+            if description.kind in weights.kinds
+        ]
         raise UserError(
-            f"{folder} is given as --config.init.{key} and holds {description.describe()}: give it "
-            f"as {places[0]}, and as --config.init.{key} {kinds}"
+            f"{folder} is given as --config.init.{key} and holds {description.describe()}: "
+            f"{places[0] if places else 'give as'} --config.init.{key} {kinds}"
         )
     return Origin(key, folder, description, _shapes(folder, description))
 
 
-def _check_sizes(
-    config: Mapping[str, Any], name: str, network: Mapping[str, Any], origin: Origin
-) -> None:
-    wanted = flat_sizes(network)
-    theirs = decisive_sizes(origin.card.network, with_sound=holds_sound([origin]))
+def _check_sizes(stage: Stage, origin: Origin) -> None:
+    method, config = stage.method, stage.config
+    wanted = flat_sizes(method.network)
+    theirs = decisive_sizes(
+        origin.card.network, origin.shapes, method.pretrained, method.may_differ
+    )
     differing = {key: value for key, value in theirs.items() if wanted.get(key) != value}
     if not differing:
         return
     words = ", ".join(f"{key} {value} (here {wanted.get(key)})" for key, value in differing.items())
     models = {s: flat_sizes(config["stages"][s]["model"]) for s in config["schedule"]}
     of_backbone = any(key.startswith(BACKBONE) for key in differing)
-    if without_key(models, wanted, theirs):
-        mend = f"take another --config.init.{origin.key}"
-    elif config.get("backbone") and of_backbone and not preset_of(theirs):
+    if config.get("backbone") and of_backbone and not preset_of(theirs):
         # A preset wins over the keys of the stages, so it has to go, and they have to say it all.
         for model in models.values():
             model |= {key: None for key in model if key.startswith(BACKBONE)}
@@ -220,35 +212,40 @@ def _check_sizes(
         mend = f"set {' '.join(size_flags(models, theirs))}"
     raise UserError(
         f"{origin.describe()}, is given as --config.init.{origin.key} and is not of the sizes of "
-        f"the network of {name.split('/')[0]}: it has {words}; {mend}"
+        f"the network of {stage.name}: it has {words}; {mend}"
     )
 
 
-def decisive_sizes(network: Mapping[str, Any], *, with_sound: bool) -> dict[str, Any]:
+def decisive_sizes(
+    network: Mapping[str, Any],
+    paths: Iterable[str],
+    pretrained: Mapping[str, Pretrained],
+    may_differ: Container[str],
+) -> dict[str, Any]:
     """The sizes of given weights that a network has to have to take them, by dotted key.
 
     Args:
       network: as `Card.network`.
-      with_sound: whether the weights hold an audio encoder; otherwise its sizes are nobody's.
+      paths: of the weights' parameters. Where they hold nothing of a part its sizes are nobody's.
+      pretrained: as `Method.pretrained`.
+      may_differ: as `Method.may_differ`.
     """
+    absent = tuple(
+        part.sizes
+        for part in pretrained.values()
+        if part.sizes and not any(path.startswith(part.prefix) for path in paths)
+    )
     return {
         key: value
         for key, value in flat_sizes(network).items()
-        if key not in MAY_DIFFER and (with_sound or not key.startswith("audio."))
+        if key not in may_differ and not key.startswith(absent)
     }
-
-
-def network_shapes(network: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Path -> shape of every parameter of a whole network of AAVS, of the sizes of its card."""
-    model = abstract_model(AAVSConfig.from_dict(network))
-    leaves = nnx.to_flat_state(nnx.state(model, nnx.Param))
-    return {"/".join(map(str, path)): leaf.shape for path, leaf in leaves}
 
 
 def _shapes(folder: Path, description: card.Card) -> dict[str, tuple[int, ...]]:
     """Without reading values."""
     if (folder / "checkpoints").is_dir():  # a trained phase has all of its network
-        return network_shapes(description.network)
+        return {path: leaf.shape for path, leaf in method_of(description).shapes.items()}
     try:
         metadata = ocp.metadata(folder.absolute(), PARAMETERS).metadata
         return {path: tuple(array.shape) for path, array in metadata.items()}

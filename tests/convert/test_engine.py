@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from aavs_jax.convert import engine, sizes
-from aavs_jax.convert.tables import BY_NAME
+from aavs_jax.convert.formats import FORMATS
+from aavs_jax.convert.recognising import normal_names, recognise
 from aavs_jax.errors import UserError
 
 SWIN = {
@@ -41,6 +42,9 @@ class Fake:
         self.reads += 1
         return self.value
 
+    def release(self):
+        pass
+
 
 def random(wanted):
     rng = np.random.default_rng(0)
@@ -55,13 +59,13 @@ def swin_wanted():
 @pytest.fixture
 def swin(swin_wanted):
     """A Swin of Microsoft's release: no output norms."""
-    tensors, _ = engine.to_theirs(BY_NAME["swin_microsoft"], random(swin_wanted), {}, {})
+    tensors, _ = engine.to_theirs(FORMATS["swin_microsoft"], random(swin_wanted), {}, {})
     return tensors
 
 
 @pytest.fixture
 def sound():
-    tensors, _ = engine.to_theirs(BY_NAME["vggish"], random(sizes.wanted("vggish", SOUND)), {}, {})
+    tensors, _ = engine.to_theirs(FORMATS["vggish"], random(sizes.wanted("vggish", SOUND)), {}, {})
     return tensors
 
 
@@ -69,7 +73,7 @@ def read(tensors, allow=(), **options):
     """`to_ours` of a small VGGish, whatever is in the file."""
     fakes = {name: Fake(value) for name, value in tensors.items()}
     wanted = sizes.wanted("vggish", SOUND)
-    return engine.to_ours(BY_NAME["vggish"], fakes, wanted, allow, **options)
+    return engine.to_ours(FORMATS["vggish"], fakes, wanted, allow, **options)
 
 
 def suggestion(error) -> str:
@@ -80,17 +84,17 @@ def suggestion(error) -> str:
 # ---------------------------------------------------------------------------------- recognising
 
 
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", FORMATS)
 def test_recognises_what_it_writes(name):
-    format = BY_NAME[name]
+    format = FORMATS[name]
     kind = format.kind or "aavs"
     network = SOUND if kind == "vggish" else SWIN
     tensors, _ = engine.to_theirs(format, random(sizes.wanted(kind, network)), {}, {})
-    assert engine.recognise(tensors) is format
+    assert recognise(tensors) is format
     if format.kind:
         wrapped = {f"net.inner.{tensor}": tensor for tensor in tensors}
-        assert engine.recognise(wrapped) is format
-        assert engine.normal_names(format, wrapped) == wrapped
+        assert recognise(wrapped) is format
+        assert normal_names(format, wrapped) == wrapped
 
 
 STRANGERS = {
@@ -132,20 +136,18 @@ STRANGERS = {
 @pytest.mark.parametrize("title", STRANGERS)
 def test_strangers_are_named(title):
     with pytest.raises(UserError, match=f"this is .*{title}.*, which no network here takes"):
-        engine.recognise(STRANGERS[title])
+        recognise(STRANGERS[title])
 
 
 def test_the_unknown_and_the_empty():
     with pytest.raises(UserError, match=r"2 tensors \(such as a.weight, b.weight\).*Mask2Former"):
-        engine.recognise(["b.weight", "a.weight"])
-    with pytest.raises(UserError, match="no weights"):
-        engine.recognise([])
+        recognise(["b.weight", "a.weight"])
 
 
 def test_one_tensor_under_two_names():
     names = ["class_predictor.bias", "model.class_predictor.bias", "model.model.x"]
     with pytest.raises(UserError, match="class_predictor.bias and model.class_predictor.bias"):
-        engine.normal_names(BY_NAME["aavs"], names)
+        normal_names(FORMATS["aavs"], names)
 
 
 # ---------------------------------------------------------------------------------- accounting
@@ -181,7 +183,7 @@ def test_what_has_no_place(sound):
         read(sound)
     parameters, left_over, fates = read(sound, [suggestion(error)])
     assert [f.what for f in fates if f.theirs == "speaker.weight"] == ["left over"]
-    back, _ = engine.to_theirs(BY_NAME["vggish"], parameters, left_over, {})
+    back, _ = engine.to_theirs(FORMATS["vggish"], parameters, left_over, {})
     assert back["speaker.weight"].tobytes() == sound["speaker.weight"].tobytes()
 
 
@@ -232,7 +234,7 @@ def test_all_that_is_wrong_is_counted(sound):
         name: Fake(value) for name, value in (sound | {"a": np.ones(1), "b": np.ones(1)}).items()
     }
     with pytest.raises(UserError, match="2 more, such as b"):
-        engine.to_ours(BY_NAME["vggish"], fakes, sizes.wanted("vggish", SOUND))
+        engine.to_ours(FORMATS["vggish"], fakes, sizes.wanted("vggish", SOUND))
     assert not any(fake.reads for fake in fakes.values())  # nothing is read for nothing
 
 
@@ -270,7 +272,7 @@ def test_patterns_match_whole_names(sound):
 
 
 def test_output_norms_may_be_absent(swin, swin_wanted):
-    format = BY_NAME["swin_microsoft"]
+    format = FORMATS["swin_microsoft"]
     fakes = {name: Fake(value) for name, value in swin.items()}
     parameters, _, fates = engine.to_ours(format, fakes, swin_wanted)
     new = {path for fate in fates if fate.what == "new" for path in fate.ours}
@@ -289,12 +291,12 @@ def test_halves_are_widened_and_come_back(sound, dtype):
     assert set(stored_as.values()) == {np.dtype(dtype).name}
     path = "audio_encoder/blocks/0/0/bias"
     np.testing.assert_array_equal(parameters[path], halves["features.0.bias"].astype(np.float32))
-    back, _ = engine.to_theirs(BY_NAME["vggish"], parameters, {}, stored_as)
+    back, _ = engine.to_theirs(FORMATS["vggish"], parameters, {}, stored_as)
     assert all(back[name].tobytes() == value.tobytes() for name, value in halves.items())
 
     # Trained since: what half a float cannot hold is not rounded.
     parameters[path] = parameters[path] + np.float32(1e-6)
-    back, _ = engine.to_theirs(BY_NAME["vggish"], parameters, {}, stored_as)
+    back, _ = engine.to_theirs(FORMATS["vggish"], parameters, {}, stored_as)
     assert back["features.0.bias"].dtype == np.float32
     np.testing.assert_array_equal(back["features.0.bias"], parameters[path])
 
@@ -304,9 +306,9 @@ def test_left_over_finds_its_place_in_another_format(swin, swin_wanted):
     swin["head.weight"] = np.ones((5, 32), np.float32)
     swin["layers.0.blocks.0.attn.relative_position_index"] = np.zeros((4, 4), int)
     fakes = {name: Fake(value) for name, value in swin.items()}
-    parameters, left_over, _ = engine.to_ours(BY_NAME["swin_microsoft"], fakes, swin_wanted)
+    parameters, left_over, _ = engine.to_ours(FORMATS["swin_microsoft"], fakes, swin_wanted)
     tensors, fates = engine.to_theirs(
-        BY_NAME["swin_transformers"], parameters, left_over, {}, complete=True
+        FORMATS["swin_transformers"], parameters, left_over, {}, complete=True
     )
     assert tensors["layernorm.weight"][0] == 2 and tensors["layernorm.bias"][0] == 3
     behind = {fate.theirs for fate in fates if fate.what == "left behind"}
@@ -318,7 +320,7 @@ def test_left_over_finds_its_place_in_another_format(swin, swin_wanted):
 def test_what_strict_loaders_ask_for():
     network = SWIN | {"num_classes": 3}
     parameters = random(sizes.wanted("mask2former", network))
-    format = BY_NAME["mask2former"]
+    format = FORMATS["mask2former"]
     plain, _ = engine.to_theirs(format, parameters, {}, {})
     whole, fates = engine.to_theirs(format, parameters, {}, {}, complete=True)
     made = {fate.theirs for fate in fates if fate.what == "new"}
@@ -332,7 +334,7 @@ def test_what_strict_loaders_ask_for():
 
 def test_parameters_without_a_place_are_left_behind():
     parameters = random(sizes.wanted("aavs", SWIN))
-    tensors, fates = engine.to_theirs(BY_NAME["mask2former"], parameters, {}, {})
+    tensors, fates = engine.to_theirs(FORMATS["mask2former"], parameters, {}, {})
     behind = {path for fate in fates if fate.what == "left behind" for path in fate.ours}
     expected = {p for p in parameters if "adapter" in p or p.startswith("audio_proj")}
     assert behind == expected and not any("adapt_" in name for name in tensors if "swin" in name)

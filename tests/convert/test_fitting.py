@@ -1,14 +1,14 @@
 """Between reading and writing: sources merged, windows resized, cards held against parameters."""
 
-import dataclasses
+import types
 
 import numpy as np
 import pytest
 
-from aavs_jax.convert import engine, fitting, sizes
+from aavs_jax.convert import engine, fitting, sizes, windows
 from aavs_jax.convert.engine import Fate
+from aavs_jax.convert.formats import FORMATS
 from aavs_jax.convert.importing import Weights
-from aavs_jax.convert.tables import BY_NAME
 from aavs_jax.errors import UserError
 from aavs_jax.weights.card import Card
 
@@ -26,20 +26,11 @@ WHOLE = SWIN | {"task": "binary", "num_classes": 2, "num_queries": 5, "prior": F
 NAMES = ("aavs.pth", "vggish.pth")
 
 
-@dataclasses.dataclass
-class Fake:
-    value: np.ndarray
-
-    @property
-    def shape(self):
-        return self.value.shape
-
-    @property
-    def dtype(self):
-        return self.value.dtype
-
-    def read(self):
-        return self.value
+def fake(value: np.ndarray) -> types.SimpleNamespace:
+    """What the engine needs of a tensor in a file."""
+    return types.SimpleNamespace(
+        shape=value.shape, dtype=value.dtype, read=lambda: value, release=lambda: None
+    )
 
 
 def weights(kind, paths, left_over=None, **more) -> Weights:
@@ -89,70 +80,13 @@ def test_a_parameter_that_two_sources_hold():
         fitting.merged(parts, NAMES)
 
 
-# ------------------------------------------------------------------------- a folder and its card
-
-
-def folder(
-    kind="swin", network=SWIN, change=lambda parameters: None, built=WHOLE, **more
-) -> Weights:
-    """What was read of a folder of ours: no fates, and a card with a digest."""
-    wanted = sizes.wanted(kind, built)
-    parameters = {path: np.zeros(shape, np.float32) for path, shape in wanted.items()}
-    change(parameters)
-    return Weights(parameters, {}, Card(kind, network, **{"digest": "0" * 64, **more}))
-
-
-def test_a_folder_of_what_its_card_says():
-    norm = "backbone/stages/3/output_norm/scale"
-    for part in (
-        folder(),
-        folder("aavs", WHOLE),
-        folder(change=lambda p: p.pop(norm), new={norm: "drawn when training"}),
-    ):
-        assert fitting.merged([part], ["x"]) is part
-    heard = sizes.wanted("vggish", SOUND)
-    sound = {path: np.zeros(shape, np.float32) for path, shape in heard.items()}
-    whole = folder("aavs", WHOLE | SOUND, lambda p: p.update(sound), WHOLE | SOUND)
-    assert fitting.merged([whole], ["x"]) is whole
-
-
-@pytest.mark.parametrize(
-    ("part", "words"),
-    [
-        (
-            folder(network={"backbone": SWIN["backbone"] | {"window_size": 3}}),
-            r"relative_position_bias is \[9, 1\] there and \[25, 1\] by the card",
-        ),
-        (
-            folder(network={"backbone": SWIN["backbone"] | {"depths": [1, 1, 2, 1]}}),
-            r"stages/2/blocks/1/.* is missing there and \[16\] by the card",
-        ),
-        (folder(change=lambda p: p.update(x=np.ones(3))), r"x is \[3\] there and nothing by"),
-        (
-            folder(change=lambda p: p.pop("backbone/patch_norm/scale")),
-            r"patch_norm/scale is missing",
-        ),
-        (
-            folder("aavs", WHOLE, lambda p: p.update({"audio_encoder/x": np.ones(3)})),
-            r"audio_encoder/x is \[3\]",
-        ),
-    ],
-)
-def test_a_folder_of_something_else_than_its_card_says(part, words):
-    with pytest.raises(UserError, match=f"^the card in m2f describes another network.*{words}"):
-        fitting.merged([part], ["m2f"])
-    # Training changes no shapes, and a phase's card is by the network that was trained.
-    phase = dataclasses.replace(part, card=dataclasses.replace(part.card, digest=""))
-    assert fitting.merged([phase], ["m2f"]) is phase
-
-
 # --------------------------------------------------------------------------------------- windows
 
 
 @pytest.fixture
 def swin():
     """A Swin of Microsoft's release as it is read, with what is computed from the window's size."""
-    format = BY_NAME["swin_microsoft"]
+    format = FORMATS["swin_microsoft"]
     wanted = sizes.wanted("swin", SWIN)
     rng = np.random.default_rng(0)
     values = {path: rng.normal(size=shape).astype(np.float32) for path, shape in wanted.items()}
@@ -160,14 +94,14 @@ def swin():
     tensors["layers.0.blocks.0.attn.relative_position_index"] = np.zeros((4, 4), int)
     tensors["layers.0.blocks.0.attn_mask"] = np.zeros((1, 4, 4), np.float32)
     tensors["norm.weight"] = np.ones(32, np.float32)
-    fakes = {f"net.{name}": Fake(value) for name, value in tensors.items()}
+    fakes = {f"net.{name}": fake(value) for name, value in tensors.items()}
     parameters, left_over, fates = engine.to_ours(format, fakes, wanted)
     reasons = {f.theirs.removeprefix("net."): f.reason for f in fates if f.what == "left over"}
     return Weights(parameters, left_over, Card("swin", SWIN, left_over=reasons), tuple(fates))
 
 
 def test_fates_tell_of_another_window(swin):
-    weights, done = fitting.resized(swin, 3)
+    weights, done = windows.resized(swin, 3)
     assert weights.card.network["backbone"]["window_size"] == 3
     assert done[0] == "stage 0: the relative positions of 1 blocks resized from 3x3 to 5x5"
     assert set(weights.left_over) == set(weights.card.left_over) == {"norm.weight"}
@@ -193,9 +127,9 @@ def test_windows_that_cannot_be(swin, window):
     with pytest.raises(
         UserError, match=f"--window is {window}: give at least 2 tokens, at most 64"
     ):
-        fitting.resized(swin, window)
+        windows.resized(swin, window)
 
 
 def test_the_same_window_changes_nothing(swin):
-    assert fitting.resized(swin, 2) == (swin, [])
-    assert fitting.resized(swin, 64)[0].parameters.keys() == swin.parameters.keys()
+    assert windows.resized(swin, 2) == (swin, [])
+    assert windows.resized(swin, 64)[0].parameters.keys() == swin.parameters.keys()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from aavs_jax.state.checkpoint import load_left_over
+from aavs_jax.state.parameter_folders import load_left_over
 from aavs_jax.weights import card as cards
 
 # A file -> the option that gives it back.
@@ -25,6 +25,8 @@ BACK = {
 }
 # Other spellings on the disk of what another name here holds as well: ours are alike.
 SPELLINGS = {"mask2former_shards", "mask2former_bin", "swin_mim", "aavs_s4_wrapped"}
+# What is kept as it is under our own names: one of each kind, half precision and what is left over.
+AS_OURS = {"mask2former_half", "swin_head", "aavs_avss", "vggish_pca"}
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +62,13 @@ def test_theirs_to_ours_to_theirs(name, ours, published, convert, tensors_of, sa
 
 
 @pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=[pytest.mark.slow] if n in SPELLINGS else []) for n in BACK],
+    ("name", "to"),
+    [
+        pytest.param(n, to, marks=[] if n in often else [pytest.mark.slow])
+        for to, often in (("origin", set(BACK) - SPELLINGS), ("safetensors", AS_OURS))
+        for n in BACK
+    ],
 )
-@pytest.mark.parametrize("to", ["origin", "safetensors"])
 def test_ours_to_theirs_to_ours(name, to, ours, convert, same, tmp_path):
     convert(ours(name), f"--to={to}", "--out", tmp_path / "theirs")
     convert(tmp_path / "theirs", "--out", tmp_path / "ours")
@@ -156,12 +161,12 @@ def test_allowed_tensors_come_back(changed, convert, same, tensors_of, tmp_path)
 
 def test_an_unfitting_number_of_half_precision_is_kept_whole(ours, convert, tmp_path):
     """A network that was trained on after it came as float16 loses nothing on its way back."""
-    from aavs_jax.convert import importing
+    from aavs_jax.convert import exporting, importing
 
     parameters, card = cards.weights(ours("mask2former_half"))
     parameters["decoder/norm/scale"] = parameters["decoder/norm/scale"] + np.float32(1e-7)
     weights = importing.Weights(parameters, {}, card)
-    importing.write_folder(tmp_path / "trained", weights)
+    exporting.write_folder(tmp_path / "trained", weights)
     convert(tmp_path / "trained", "--to=huggingface", "--out", tmp_path / "theirs")
     convert(tmp_path / "theirs", "--out", tmp_path / "back")
     found, _ = cards.weights(tmp_path / "back")

@@ -14,7 +14,7 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 
-from aavs_jax.convert.files import read_state_dict, write_safetensors, write_torch
+from aavs_jax.convert.files import read_state_dict, write_all, write_safetensors, write_torch
 from aavs_jax.errors import UserError
 
 
@@ -71,15 +71,10 @@ def test_prefixes_are_taken_off(tmp_path):
 
 
 def test_writing_what_it_cannot_hold(tmp_path):
-    path = tmp_path / "x"
-    write_safetensors(path, {"a": np.ones(3)}, {})
-    before = path.read_bytes()
-    with pytest.raises(UserError, match="cannot write"):
-        write_safetensors(path, {"a": np.ones(3, np.complex128)}, {})
-    with pytest.raises(UserError, match="cannot write"):
-        write_safetensors(tmp_path / "missing" / "x", {"a": np.ones(3)}, {})
-    assert path.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+    wrong = {"a": np.ones(3, np.complex128)}
+    with pytest.raises(UserError, match="cannot write .*/x "):
+        write_all({tmp_path / "x": lambda path: write_safetensors(path, wrong, {})})
+    assert not list(tmp_path.iterdir())
 
 
 def header(entries, data=b"", size=None) -> bytes:
@@ -188,12 +183,12 @@ def test_shards(tmp_path, form):
         ({"a": None}, r"one\.safetensors does not hold what .* \(for one, 'a'\)"),
         ({"d": "two.safetensors"}, r"two\.safetensors does not hold what .* \(for one, 'd'\)"),
         ({"a": "two.safetensors"}, "does not hold what"),
-        ({"a": "three.safetensors"}, r"lacks 1 of the 3 shards .* \(three\.safetensors\)"),
-        ({"a": "../one.safetensors"}, r"names '\.\./one\.safetensors'"),
-        ({"a": "/etc/passwd"}, "names '/etc/passwd'"),
-        ({"a": ".."}, r"names '\.\.'"),
-        ({"a": "..\\x"}, "no file of its folder"),
-        ({"a": "x\0y"}, "no file of its folder"),
+        ({"a": "three.safetensors"}, r"lacks 1 of the 3 shards .* \('three\.safetensors'\)"),
+        ({"a": "../one.safetensors"}, r"\.\./one\.safetensors leads out of its folder"),
+        ({"a": "/etc/passwd"}, "/etc/passwd leads out of its folder"),
+        ({"a": ".."}, "leads out of its folder"),
+        ({"a": "..\\x"}, r"lacks 1 of the 3 shards"),
+        ({"a": "x\0y"}, "damaged"),
         ({"a": 3}, "damaged"),
     ],
 )
@@ -225,7 +220,7 @@ def test_links(tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / "model.safetensors").symlink_to(model / "blobs" / "0123")
-    with pytest.raises(UserError, match="a link that leads out of its folder"):
+    with pytest.raises(UserError, match="leads out of its folder"):
         read_state_dict(other)
     # A file that the user names himself may be wherever it is.
     assert_same(read_state_dict(other / "model.safetensors").tensors, {"a": np.ones(2)})
@@ -235,7 +230,7 @@ def test_links(tmp_path):
     write_shards(shards)
     (shards / "one.safetensors").rename(tmp_path / "one.safetensors")
     (shards / "one.safetensors").symlink_to(tmp_path / "one.safetensors")
-    with pytest.raises(UserError, match="a link that leads out of its folder"):
+    with pytest.raises(UserError, match="leads out of its folder"):
         read_state_dict(shards)
 
 

@@ -1,5 +1,6 @@
 """Embeddings in place of log-mel examples: the same network, the same outputs."""
 
+import dataclasses
 import json
 import shutil
 
@@ -10,18 +11,18 @@ import pytest
 from aavs_jax import schedule
 from aavs_jax.errors import UserError
 from aavs_jax.inputs import embeddings
-from aavs_jax.methods.aavs.config import AudioConfig
-from aavs_jax.methods.method import make_method
-from aavs_jax.state.checkpoint import save_parameters
+from aavs_jax.inputs.batches import eval_batches, on_data
+from aavs_jax.methods import make_method
+from aavs_jax.plan.stage import make_stage
+from aavs_jax.state.parameter_folders import save_parameters
+from aavs_jax.state.sharding import make_mesh
 from aavs_jax.weights import card
 from configs import avss
 from data_pipelines.loading.front_ends import LOG_MEL
 from data_pipelines.making import audible_shapes
 from data_pipelines.prepare import prepare
-from data_pipelines.prepared.embeddings import Embeddings, folder_of
-from data_pipelines.prepared.source import heard, open_source
+from data_pipelines.prepared.embeddings import folder_of
 
-AUDIO = AudioConfig(blocks=((4,), (4,), (4,), (4,)), fully_connected=(8,))
 FROZEN = (r"decoder/.*", r"audio_proj/.*")
 
 
@@ -80,33 +81,43 @@ def leave_folder(folder, parameters, kind, network):
     card.write(folder, card.Card(kind, network))
 
 
-def test_the_network_says_the_same_of_embeddings_and_of_sounds(data_dir, method, parameters):
-    folder = embeddings.compute(data_dir, encoder_of(parameters), AUDIO)
-    source = open_source(data_dir, "test")
-    rows = Embeddings(folder, source)
-    index = 1
-    seconds = source.clips[index].seconds
-    record = LOG_MEL(heard(source.clips[index], source[index]["waveform"], 1), seconds)
-    frames = np.random.default_rng(0).integers(0, 256, (len(record), 32, 32, 3), np.uint8)
-    silence = LOG_MEL(np.zeros((16000, 1), np.float32), seconds)
-    with jax.default_matmul_precision("highest"):
-        one = method.predict(parameters, frames, record)
-        for sound, embedded in (
-            (one, rows[index]),
-            (method.predict(parameters, frames, silence), np.stack([rows.silence] * len(record))),
-        ):
-            two = method.predict(parameters, frames, embedded)
-            # Sums of a few dozen float32 numbers, in two compilations.
-            np.testing.assert_allclose(sound["foreground"], two["foreground"], atol=1e-5)
-        # What is compared does depend on the sound.
-        other = method.predict(parameters, frames, rows[index] + 1)
-    assert np.abs(other["foreground"] - one["foreground"]).max() > 1e-3
+def test_the_network_says_the_same_of_embeddings_and_of_sounds(
+    config, data_dir, parameters, tmp_path
+):
+    stage = opened(config, data_dir, tmp_path)
+    heard = embeddings.compute(stage, encoder_of(parameters), data_dir)
+    embedded = dataclasses.replace(stage, heard=heard)
+    outputs = {}
+    for sound in ("right", "silence"):
+        for how, each in (("sound", stage), ("embeddings", embedded)):
+            (batch, *_) = eval_batches(each, "test", prior="none", sound=sound)
+            batch = {name: batch[name] for name in stage.method.entries}
+            assert batch["audio"].ndim == (4 if how == "sound" else 3)
+            with jax.default_matmul_precision("highest"):
+                outputs[sound, how] = stage.method.predict(parameters, batch).maps["foreground"]
+        # Sums of a few dozen float32 numbers, in two compilations.
+        one, two = outputs[sound, "sound"], outputs[sound, "embeddings"]
+        np.testing.assert_allclose(one, two, atol=1e-5)
+    # What is compared does depend on the sound.
+    right, silence = outputs["right", "sound"], outputs["silence", "sound"]
+    assert np.abs(right - silence).max() > 1e-3
+
+
+def opened(config, data_dir, root):
+    return on_data(make_stage(config, "localise", root), data_dir, make_mesh())
+
+
+def folder_for(config, data_dir, root):
+    """Of the embeddings that a stage can take; None where it has to hear."""
+    heard = embeddings.for_training(opened(config, data_dir, root), data_dir)
+    assert not heard or heard.keys() == {"train", "val", "test"}
+    return heard["train"]._path.parent if heard else None
 
 
 def test_a_stage_with_a_frozen_encoder_hears_embeddings(
     config, method, parameters, data_dir, tmp_path, capsys
 ):
-    folder = embeddings.for_stage(config, "localise", method, data_dir, tmp_path)
+    folder = folder_for(config, data_dir, tmp_path)
     assert folder == folder_of(data_dir, embeddings.digest(encoder_of(parameters)), LOG_MEL)
     assert "[localise] hears embeddings" in capsys.readouterr().out
 
@@ -116,11 +127,11 @@ def test_what_a_phase_started_from_counts_and_not_what_lies_there_now(
 ):
     before = {path: value + 1 for path, value in parameters.items()}
     save_parameters(tmp_path / "localise" / "a" / "frozen", before)
-    folder = embeddings.for_stage(config, "localise", method, data_dir, tmp_path)
+    folder = folder_for(config, data_dir, tmp_path)
     assert folder == folder_of(data_dir, embeddings.digest(encoder_of(before)), LOG_MEL)
     # And of a run that has begun, config.init may be gone.
     shutil.rmtree(tmp_path / "vggish")
-    assert embeddings.for_stage(config, "localise", method, data_dir, tmp_path) == folder
+    assert folder_for(config, data_dir, tmp_path) == folder
 
 
 def test_phases_of_two_encoders_have_no_embeddings_that_are_right_for_both(
@@ -129,7 +140,7 @@ def test_phases_of_two_encoders_have_no_embeddings_that_are_right_for_both(
     before = {path: value + 1 for path, value in parameters.items()}
     save_parameters(tmp_path / "localise" / "a" / "frozen", before)
     config["stages"]["localise"]["phases"]["b"]["start"] = "pretrained"
-    assert embeddings.for_stage(config, "localise", method, data_dir, tmp_path) is None
+    assert folder_for(config, data_dir, tmp_path) is None
 
 
 def test_the_encoder_of_a_whole_network_is_one_too(
@@ -137,7 +148,7 @@ def test_the_encoder_of_a_whole_network_is_one_too(
 ):
     leave_folder(tmp_path / "whole", parameters, "aavs", method.network)
     config["init"] |= {"mask2former": str(tmp_path / "whole"), "vggish": ""}
-    folder = embeddings.for_stage(config, "localise", method, data_dir, tmp_path)
+    folder = folder_for(config, data_dir, tmp_path)
     assert folder == folder_of(data_dir, embeddings.digest(encoder_of(parameters)), LOG_MEL)
     # Of two the one given as such.
     louder = {
@@ -145,7 +156,7 @@ def test_the_encoder_of_a_whole_network_is_one_too(
     }
     leave_folder(tmp_path / "other", louder, "vggish", {"audio": method.network["audio"]})
     config["init"]["vggish"] = str(tmp_path / "other")
-    folder = embeddings.for_stage(config, "localise", method, data_dir, tmp_path)
+    folder = folder_for(config, data_dir, tmp_path)
     assert folder == folder_of(data_dir, embeddings.digest(encoder_of(louder)), LOG_MEL)
 
 
@@ -205,7 +216,7 @@ def test_log_mel_where_the_encoder_or_its_input_is_another(
     config, method, data_dir, tmp_path, capsys, change
 ):
     change(config)
-    assert embeddings.for_stage(config, "localise", method, data_dir, tmp_path) is None
+    assert folder_for(config, data_dir, tmp_path) is None
     said = capsys.readouterr().out
     if change is change_sounds:
         assert "data.augment.sound_gain changes sounds" in said and said.count("\n") == 1
@@ -224,7 +235,7 @@ def test_log_mel_where_the_given_encoder_does_not_fit(
     ):
         leave_folder(tmp_path / name, changed, "vggish", {"audio": method.network["audio"]})
         config["init"]["vggish"] = str(tmp_path / name)
-        assert embeddings.for_stage(config, "localise", method, data_dir, tmp_path) is None
+        assert folder_for(config, data_dir, tmp_path) is None
 
 
 def test_a_digest_tells_weights_apart_and_nothing_else():
@@ -241,13 +252,16 @@ def test_a_digest_tells_weights_apart_and_nothing_else():
         assert embeddings.digest(changed) != digest
 
 
-def test_a_folder_that_cannot_be_written_is_one_sentence(data_dir, parameters, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_one_sentence(
+    config, data_dir, parameters, tmp_path, monkeypatch
+):
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(embeddings.embeddings, "_write_all", full)
     with pytest.raises(UserError, match=r"No space left.*--config\.data\.embeddings=False"):
-        embeddings.compute(data_dir, encoder_of(parameters) | {"other": np.ones(1)}, AUDIO)
+        stage = opened(config, data_dir, tmp_path)
+        embeddings.compute(stage, encoder_of(parameters) | {"other": np.ones(1)}, data_dir)
 
 
 @pytest.mark.slow
@@ -293,8 +307,8 @@ def test_a_run_with_embeddings_goes_as_one_without(
 
 
 def spied(train_batches, seen):
-    def see(*arguments):
-        seen.append(arguments[5] is not None)
-        return train_batches(*arguments)
+    def see(stage, seed):
+        seen.append("train" in stage.heard)
+        return train_batches(stage, seed)
 
     return see

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from aavs_jax.methods.aavs.config import AAVSConfig, AudioConfig, SwinConfig
-from aavs_jax.methods.aavs.init import abstract_model, initial_parameters
+from aavs_jax.methods.aavs.config import AAVSConfig
+from aavs_jax.methods.aavs.network import abstract_model
+from aavs_jax.methods.functional import initial_parameters
+from aavs_jax.methods.parts.sizes import AudioConfig, SwinConfig
 
 TINY = AAVSConfig(
     task="semantic",

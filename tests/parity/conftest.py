@@ -8,16 +8,16 @@ import zipfile
 import numpy as np
 import pytest
 
-from aavs_jax.convert.format import TENSORS
+from aavs_jax.convert.formats import FORMATS
 from aavs_jax.convert.naming import inverse_plan, pattern
-from aavs_jax.convert.tables import BY_NAME
+from aavs_jax.methods.parts.key_tables import TENSORS
 
 HERE = pathlib.Path(__file__).parent
 FOLDERS = (HERE.parents[2] / "shared" / "golden", HERE / "fixtures")
 
 # ---------------------------------------------------------------------------- checkpoint names
 
-AAVS = BY_NAME["aavs"]
+AAVS = FORMATS["aavs"]
 
 
 def checkpoint_rule(name: str) -> tuple[tuple[str, ...], str] | None:

@@ -190,7 +190,7 @@ def run_ours(folder: Path, plain: bool) -> dict:
     from flax import nnx
 
     from aavs_jax.methods.aavs.config import AAVSConfig
-    from aavs_jax.methods.aavs.init import abstract_model
+    from aavs_jax.methods.aavs.network import abstract_model
     from aavs_jax.weights import card
 
     start = time.perf_counter()

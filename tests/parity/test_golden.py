@@ -17,8 +17,10 @@ import pytest
 from flax import nnx
 
 from aavs_jax.methods.aavs.config import AAVSConfig
-from aavs_jax.methods.aavs.init import abstract_model
+from aavs_jax.methods.aavs.network import abstract_model
 from aavs_jax.methods.objectives import mask_classification, set_prediction
+from aavs_jax.methods.objectives.set_prediction_config import LossConfig
+from aavs_jax.methods.objectives.targets import make_targets
 from aavs_jax.scoring.metrics import stepping_stones
 from data_pipelines.loading import front_ends
 
@@ -91,9 +93,9 @@ def model_config(golden) -> AAVSConfig:
     )
 
 
-def loss_config(golden) -> set_prediction.LossConfig:
+def loss_config(golden) -> LossConfig:
     sizes = json.loads(str(golden["config_json"]))
-    return set_prediction.LossConfig(
+    return LossConfig(
         class_weight=sizes["class_weight"],
         mask_weight=sizes["mask_weight"],
         dice_weight=sizes["dice_weight"],
@@ -153,7 +155,7 @@ def replay(network_golden, checkpoint_names):
     )
     prior = golden.get("sounding_mask")
     frames = np.moveaxis(golden["pixel_values"], 1, -1)
-    targets = set_prediction.make_targets(
+    targets = make_targets(
         golden["segmentation"],
         max_targets=loss_config(golden).max_targets,
         num_classes=loss_config(golden).max_targets,

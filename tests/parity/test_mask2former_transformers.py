@@ -17,8 +17,9 @@ import pytest
 import torch
 from flax import nnx
 
-from aavs_jax.methods.aavs.config import AAVSConfig, AudioConfig, SwinConfig
-from aavs_jax.methods.aavs.init import abstract_model
+from aavs_jax.methods.aavs.config import AAVSConfig
+from aavs_jax.methods.aavs.network import abstract_model
+from aavs_jax.methods.parts.sizes import AudioConfig, SwinConfig
 
 TOLERANCE = 1e-4  # of the largest value
 SWIN = {"embed_dim": 8, "depths": [1, 1, 2, 1], "num_heads": [1, 2, 2, 4], "window_size": 3}

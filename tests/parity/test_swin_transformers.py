@@ -8,7 +8,7 @@ import transformers
 from flax import nnx
 from safetensors.numpy import load_file
 
-from aavs_jax.methods.aavs.config import SwinConfig
+from aavs_jax.methods.parts.sizes import SwinConfig
 from aavs_jax.methods.parts.swin import Swin
 
 PREFIX = "model.model.pixel_level_module.encoder."

@@ -6,6 +6,9 @@ them by the function the public code calls and steps by its own AdamW. The gradi
 compared in test_golden.py.
 """
 
+import types
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,10 +16,11 @@ import optax
 import pytest
 import torch
 
-from aavs_jax.methods.method import make_method
+from aavs_jax.methods import make_method
+from aavs_jax.plan.stage import PhaseName, Stage
 from aavs_jax.state import tree
 from aavs_jax.state.optimizer import make_optimizer, make_schedule
-from aavs_jax.state.sharding import make_mesh, put_batch, put_state
+from aavs_jax.state.sharding import make_mesh, put_batch, put_state, state_shardings
 from aavs_jax.state.train_state import TrainState
 from aavs_jax.train import make_train_step
 from aavs_jax.weights.starting import plan_start
@@ -89,7 +93,7 @@ def test_equal_to_torch(name, phase_name, tiny_stage):
 
     initial = method.initial(3407)
     shapes = {path: value.shape for path, value in initial.items()}
-    start = plan_start(shapes, shapes, phase, f"{name}/{phase_name}")
+    start = plan_start(method, shapes, phase, PhaseName(name, phase_name))
     initial |= {path: np.zeros_like(initial[path]) for path in start.zero}
     trainable, frozen = tree.partition(initial, phase["trains"], "trains")
     assert any("_adapter" in path for path in trainable) == (phase_name == "b")
@@ -102,7 +106,12 @@ def test_equal_to_torch(name, phase_name, tiny_stage):
     mesh = make_mesh()
     state = put_state(TrainState.create(trainable, frozen, optimizer), mesh)
     schedule = make_schedule(phase["optimizer"], TOTAL, purpose)
-    step = make_train_step(method, optimizer, schedule, 7, state, mesh)
+    clips = types.SimpleNamespace(clips=[types.SimpleNamespace(labelled=(0,))])
+    config = {"seed": 7, "stages": {name: description}}
+    stage = Stage(name, config, Path("unused"), method, {"train": clips})
+    step = make_train_step(
+        stage, PhaseName(name, phase_name), optimizer, schedule, state_shardings(state, mesh)
+    )
 
     theirs = {path: torch.nn.Parameter(torch.tensor(value)) for path, value in trainable.items()}
     adamw = torch.optim.AdamW(
@@ -114,7 +123,9 @@ def test_equal_to_torch(name, phase_name, tiny_stage):
     )
     norms = []
     for number in range(STEPS):
-        state, scalars = step(state, put_batch(batch_of(number, name == "understand"), mesh))
+        batch = batch_of(number, name == "understand")
+        taken = {entry: batch[entry] for entry in method.entries}
+        state, scalars = step(state, put_batch(taken, mesh))
         gradients = jax.tree.map(np.asarray, state.opt_state[0])
         for path, parameter in theirs.items():
             parameter.grad = torch.tensor(gradients[path])

@@ -1,13 +1,16 @@
 """A config's keys and values, before anything starts."""
 
+import dataclasses
 import math
+import sys
+import types
 
 import pytest
 
 from aavs_jax.errors import UserError
-from aavs_jax.methods.aavs.config import BACKBONES
+from aavs_jax.methods.parts.sizes import BACKBONES
 from aavs_jax.plan.values import checked
-from configs import avss, avss_end_to_end, base, binary, ms3, s4
+from configs import aavs, avss, avss_end_to_end, binary, ms3, s4
 
 CONFIGS = [avss, avss_end_to_end, binary, ms3, s4]
 
@@ -68,10 +71,29 @@ def test_a_missing_key():
         checked(config)
 
 
-def test_sizes_of_another_method_are_its_own_business():
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    task: str = "binary"
+    width: int = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    temperature: float = 0.1
+
+
+def test_keys_of_another_method_are_those_of_its_dataclasses(monkeypatch):
+    """And the pretrained parts that it names."""
+    mine = types.SimpleNamespace(SIZES=Sizes, LOSS=Loss, PRETRAINED={"resnet": None}, make=None)
+    monkeypatch.setitem(sys.modules, "a_package.mine", mine)
     config = avss.get_config().to_dict()
-    config["stages"]["localise"] |= {"method": "mine", "model": {"width": 8}, "loss": {}}
-    assert checked(config)["stages"]["localise"]["model"] == {"width": 8}
+    keys = {"method": "a_package.mine", "model": {"width": 4}, "loss": {"temperature": 0.2}}
+    config["stages"]["localise"] |= keys
+    config["init"]["resnet"] = ""
+    assert checked(config)["stages"]["localise"]["model"] == {"width": 4}
+    config["stages"]["localise"]["model"] = {"widht": 4}
+    with pytest.raises(UserError, match=r"localise\.model\.widht is no key .* mean 'width'"):
+        checked(config)
 
 
 # ---- values
@@ -132,6 +154,18 @@ IMPOSSIBLE = [
     (PHASE + "trains", (".*", 3)),
     (PHASE + "optimizer.learning_rate", 0.0),
     (PHASE + "optimizer.schedule", "linear"),
+    (PHASE + "optimizer.name", "lamb"),
+    (PHASE + "optimizer.betas", (0.9, 1.0)),
+    (PHASE + "optimizer.betas", (0.9,)),
+    (PHASE + "optimizer.betas", ("0.9", "0.999")),
+    (PHASE + "optimizer.eps", 0.0),
+    (PHASE + "optimizer.momentum", 1.0),
+    (PHASE + "optimizer.power", 0.0),
+    (PHASE + "optimizer.multipliers", ("backbone/.*", 0.1)),
+    (PHASE + "optimizer.multipliers", (("backbone/.*",),)),
+    (PHASE + "optimizer.multipliers", ((0.1, "backbone/.*"),)),
+    (PHASE + "optimizer.multipliers", (("backbone/.*", 0.0),)),
+    (PHASE + "optimizer.multipliers", (("backbone/.*", math.inf),)),
     (PHASE + "optimizer.warmup_steps", -1),
     (PHASE + "optimizer.weight_decay", -0.1),
     (PHASE + "optimizer.clip_norm", -1.0),
@@ -160,6 +194,18 @@ def test_numbers_of_the_built_in_data_do_not_matter_elsewhere():
     assert checked(config)["data"]["clips"] == 2
 
 
+def test_multipliers_are_pairs():
+    config = avss.get_config().to_dict()
+    optimizer = config["stages"]["localise"]["phases"]["all"]["optimizer"]
+    optimizer["multipliers"] = (("backbone/.*", 0.1), (".*", 2))
+    assert checked(config) == config
+    optimizer["multipliers"] = (("backbone/.*", 0),)
+    with pytest.raises(
+        UserError, match=r"give pairs of .* factor above 0, .* left out of .* trains"
+    ):
+        checked(config)
+
+
 # ---- what all stages share
 
 
@@ -181,8 +227,8 @@ def test_one_place_for_what_all_stages_share():
 
 
 def test_the_presets_are_whole():
-    keys = base.paper_model("binary").backbone.keys()
+    keys = aavs.stage("binary", small=False).model.backbone.keys()
     for sizes in BACKBONES.values():
         assert sizes.keys() <= set(keys)
-    paper = base.paper_model("binary").backbone.to_dict()
+    paper = aavs.stage("binary", small=False).model.backbone.to_dict()
     assert paper.items() >= BACKBONES["swin_b"].items()

@@ -8,7 +8,8 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from aavs_jax.errors import UserError
-from aavs_jax.run.logging_writer import LoggingWriter, read_metrics, replace_file
+from aavs_jax.run.files import replace_file
+from aavs_jax.run.logging_writer import LoggingWriter, read_metrics
 
 
 def write_steps(writer, phase, steps, loss=1.0):

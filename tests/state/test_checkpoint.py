@@ -17,7 +17,8 @@ import optax
 import pytest
 
 from aavs_jax.errors import UserError
-from aavs_jax.state.checkpoint import SCORE, PhaseCheckpoints, load_parameters, save_parameters
+from aavs_jax.state.checkpoint import SCORE, PhaseCheckpoints
+from aavs_jax.state.parameter_folders import load_parameters, save_parameters
 from aavs_jax.state.train_state import TrainState
 
 OPTIMIZER = optax.adamw(1e-2)

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from aavs_jax.errors import UserError
-from aavs_jax.weights import card
+from aavs_jax.weights import card, card_faults
 from aavs_jax.weights.card import Card
 
 BACKBONE = {
@@ -43,7 +43,7 @@ def refused(values, match=None) -> str:
     return words
 
 
-@pytest.mark.parametrize("kind", card.KINDS)
+@pytest.mark.parametrize("kind", card_faults.KINDS)
 def test_what_is_written_is_read(kind, tmp_path):
     written = Card(
         kind,
@@ -131,7 +131,7 @@ def test_values_within_values(field):
 
 
 @pytest.mark.parametrize(
-    ("kind", "key"), [(kind, key) for kind, keys in card.REQUIRED.items() for key in keys]
+    ("kind", "key"), [(kind, key) for kind, keys in card_faults.REQUIRED.items() for key in keys]
 )
 def test_a_network_that_lacks_something(kind, key):
     network = {name: value for name, value in NETWORKS[kind].items() if name != key}
@@ -139,7 +139,8 @@ def test_a_network_that_lacks_something(kind, key):
 
 
 @pytest.mark.parametrize(
-    ("part", "key"), [(part, key) for part, keys in card.REQUIRED_WITHIN.items() for key in keys]
+    ("part", "key"),
+    [(part, key) for part, keys in card_faults.REQUIRED_WITHIN.items() for key in keys],
 )
 def test_a_part_that_lacks_something(part, key):
     kind = "swin" if part == "backbone" else "vggish"
@@ -148,9 +149,18 @@ def test_a_part_that_lacks_something(part, key):
     refused(values_of(kind, network=network), f"its network lacks '{part}.{key}'")
 
 
+def test_a_kind_is_a_known_one_or_the_module_of_a_method():
+    """Nothing of a stranger's module is imported; it is a name."""
+    network = {"task": "binary", "num_classes": 2, "width": [3]}
+    found = card.from_json(json.dumps(values_of(kind="my.method", network=network)), "here")
+    assert found.describe() == "a network of my.method (2 classes)"
+    for kind in ("yolo", "", "my.method; import os", "a..b", ["aavs"]):
+        refused(values_of(kind=kind), "its 'kind' cannot be")
+
+
 def test_a_kind_of_another_network():
-    for kind in card.KINDS:
-        for other in card.KINDS:
+    for kind in card_faults.KINDS:
+        for other in card_faults.KINDS:
             if kind != other and {kind, other} != {"aavs", "mask2former"}:
                 refused(values_of(kind, network=NETWORKS[other]), "its network ")
     refused(values_of("swin", network=NETWORKS["swin"] | NETWORKS["vggish"]), "more than 'backb")
@@ -207,7 +217,9 @@ def test_the_unknown_size_is_named():
 
 def test_sizes_that_are_none_cost_nothing():
     before = time.process_time()
-    assert card.fault_of({"backbone": {"depths": [10**7, 2, 2, 2]}})
-    assert card.fault_of({"decoder_layers": 290}) == "it has 329 layers, and 300 are the most"
+    assert card_faults.fault_of({"backbone": {"depths": [10**7, 2, 2, 2]}})
+    assert (
+        card_faults.fault_of({"decoder_layers": 290}) == "it has 329 layers, and 300 are the most"
+    )
     assert time.process_time() - before < 1
-    assert all(card.fault_of(network) == "" for network in NETWORKS.values())
+    assert all(card_faults.fault_of(network) == "" for network in NETWORKS.values())

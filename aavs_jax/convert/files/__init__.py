@@ -15,24 +15,24 @@ dicts, lists, numbers, and tensors as (storage, offset, shape, strides). Globals
 one that weights don't need ends the reading. The numbers are then views of the mapped file.
 
 * `pickles`, `known`: the stack machine, and the names that it understands
-* `zip_archive`, `torch_zip`, `torch_legacy`: the two layouts of `torch.save`
+* `torch_zip`, `torch_legacy`: the two layouts of `torch.save`
 * `safetensors_file`: the safetensors format
 * `unwrapping`: which of the dicts in a training checkpoint are the weights
 * `reading`: any file, by its content; `folders`: folders and shards of files
 * `writing`: both formats; `placing`: whole, and never in the place of another file
 """
 
-from aavs_jax.convert.files.folders import NAMES, read_state_dict, weight_files
+from aavs_jax.convert.files.folders import read_state_dict
+from aavs_jax.convert.files.placing import write_all
 from aavs_jax.convert.files.tensors import StateDict, Tensor, digest
 from aavs_jax.convert.files.writing import write_safetensors, write_torch
 
 __all__ = [
-    "NAMES",
     "StateDict",
     "Tensor",
     "digest",
     "read_state_dict",
-    "weight_files",
+    "write_all",
     "write_safetensors",
     "write_torch",
 ]

@@ -8,89 +8,56 @@ import os
 import stat
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aavs_jax.convert.files import safetensors_file, torch_legacy, torch_zip
-from aavs_jax.convert.files.known import Region
+from aavs_jax.convert.files.known import Region, Weight
 from aavs_jax.convert.files.tensors import (
+    StateDict,
     Tensor,
     Unreadable,
-    check_names,
-    check_total,
-    quoted,
+    check_sound,
     tensor,
 )
 from aavs_jax.convert.files.unwrapping import unwrap
-from aavs_jax.errors import UserError
-
-HEAD = 1024  # bytes that tell what a file is
+from aavs_jax.errors import UserError, shown
+from aavs_jax.weights.foreign import HEAD, form_of
 
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf", b"Rar!")
-_STRANGERS = [
-    (
-        b"version https://git-lfs",
-        "a Git LFS pointer, not the file itself: run `git lfs pull` there",
-    ),
-    (
-        b"\x89HDF\r\n\x1a\n",
-        "an HDF5 file of Keras or TensorFlow: get the PyTorch or safetensors file",
-    ),
-    (b"\x93NUMPY", "a NumPy array, no network's weights: get the PyTorch or safetensors file"),
-    (b"GGUF", "a GGUF file: get the PyTorch or safetensors file"),
-    *((mark, "compressed: unpack it, and give what is inside") for mark in _COMPRESSED),
-]
+# What a file of something else begins with -> the rest of the sentence "FILE is ...".
+_STRANGERS = {
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself: run `git lfs pull` there",
+    b"\x89HDF": "an HDF5 file of Keras or TensorFlow: get the PyTorch or safetensors file",
+    b"\x93NUMPY": "a NumPy array, no network's weights: get the PyTorch or safetensors file",
+    b"GGUF": "a GGUF file: get the PyTorch or safetensors file",
+    **dict.fromkeys(_COMPRESSED, "compressed: unpack it, and give what is inside"),
+}
+_TEXTS = {
+    b"<": "a web page, not weights: the link led to a page with the download (or a log-in) on it, "
+    "so fetch the file itself",
+    b"{": "JSON text, not weights: give the file or folder that it belongs to",
+    b"[": "JSON text, not weights: give the file or folder that it belongs to",
+}
 
 
-@dataclass(frozen=True)
-class Raw:
-    """What one file holds, with its names as they are."""
-
-    tensors: dict[str, Tensor]
-    form: str
-    under: list[str]
-    besides: dict[str, str]
-    metadata: dict[str, str]
-    bytes: int
-
-
-def sniff(path: Path) -> str:
-    """'zip', 'pickle', 'safetensors' or '' by the first bytes, '' for what is no file, too."""
-    try:
-        if not path.is_file():
-            return ""
-        with open(path, "rb") as file:
-            head = file.read(HEAD)
-    except OSError:
-        return ""
-    return _form(head)
-
-
-def _form(head: bytes) -> str:
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return "zip"
-    if safetensors_file.looks_like(head):
-        return "safetensors"
-    # Protocol 0 and 1 have no mark; torch has never written them unless asked to.
-    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        return "pickle"
-    return ""
-
-
-def read_file(path: Path) -> Raw:
+def read_file(path: Path) -> StateDict:
     """Reads one file of weights; the tensors stay in the file until they are asked for.
+
+    Returns:
+      Its tensors by their names as they are there.
 
     Raises:
       UserError: it is missing, can't be read, or is no file of weights.
     """
     with refusing(path):
         with open(path, "rb", opener=_open) as file:
-            size = os.fstat(file.fileno()).st_size
-            if not size:
+            if not os.fstat(file.fileno()).st_size:
                 raise Unreadable("is empty: download it again")
             buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return _read(path, buffer)
+        found = _read(path, buffer)
+        check_sound(found.tensors, len(buffer))
+        return found
 
 
 @contextlib.contextmanager
@@ -116,56 +83,50 @@ def _open(path: str, flags: int) -> int:
     return found
 
 
-def _read(path: Path, buffer: Any) -> Raw:
-    form = _form(buffer[:HEAD])
+def _read(path: Path, buffer: Any) -> StateDict:
+    form = form_of(buffer[:HEAD])
     if form == "safetensors":
         tensors, metadata = safetensors_file.describe(path, buffer)
-        check_names(tensors)
-        return Raw(tensors, "safetensors", [], {}, metadata, len(buffer))
-    if not form:
+        return StateDict(tensors, form, "", {}, metadata, (path,))
+    if form == "zip":
+        form, value = "torch", torch_zip.describe(path, buffer)
+    elif form:
+        form, value = "torch (before 1.6)", torch_legacy.describe(buffer)
+    else:
         raise Unreadable(_stranger(buffer[:HEAD]))
-    found = unwrap((torch_zip if form == "zip" else torch_legacy).describe(buffer))
-    tensors = {}
+    weights, places, besides = unwrap(value)
     check = _checker(path, buffer)
-    for name, weight in found.weights.items():
-        region = weight.storage.region
-        place = region.start + weight.storage.skip, region.size - weight.storage.skip
-        tensors[name] = tensor(
-            buffer,
-            place,
-            weight.dtype,
-            weight.offset,
-            weight.shape,
-            weight.strides,
-            functools.partial(check, region),
-        )
-    check_names(tensors)
-    check_total(tensors, len(buffer))
-    form = "torch" if form == "zip" else "torch (before 1.6)"
-    return Raw(tensors, form, found.under, found.besides, {}, len(buffer))
+    tensors = {name: _tensor(buffer, weight, check) for name, weight in weights.items()}
+    under = f"under {'/'.join(map(repr, places))}" if places else ""
+    return StateDict(tensors, form, under, besides, {}, (path,))
+
+
+def _tensor(buffer: Any, weight: Weight, check: Callable[[Region], None]) -> Tensor:
+    region, skip = weight.storage.region, weight.storage.skip
+    place = region.start + skip, region.size - skip
+    checking = functools.partial(check, region)
+    return tensor(
+        buffer, place, weight.dtype, weight.offset, weight.shape, weight.strides, checking
+    )
 
 
 def _checker(path: Path, buffer: Any) -> Callable[[Region], None]:
     """A function that raises UserError if a region's CRC-32 is not as noted; looks at each once."""
-    sound: set[int] = set()
 
+    @functools.cache
     def check(region: Region) -> None:
-        if not region.crc or region.start in sound:
-            return
         with memoryview(buffer) as whole, whole[region.start :][: region.size] as part:
-            found = zlib.crc32(part)
-        if found != region.crc:
-            raise UserError(
-                f"{path} is damaged (the check sum of its numbers differs): download it again"
-            )
-        sound.add(region.start)
+            if region.crc and zlib.crc32(part) != region.crc:
+                raise UserError(
+                    f"{path} is damaged (the check sum of its numbers differs): download it again"
+                )
 
     return check
 
 
 def _stranger(head: bytes) -> str:
     """What a file is that holds no weights, as the rest of a sentence."""
-    for mark, title in _STRANGERS:
+    for mark, title in _STRANGERS.items():
         if head.startswith(mark):
             return f"is {title}"
     if head[257:262] == b"ustar":
@@ -173,14 +134,8 @@ def _stranger(head: bytes) -> str:
             "is a tar archive: unpack it; if torch 0.1 wrote it, load and save it again with a "
             "newer torch"
         )
-    start = head.removeprefix(codecs.BOM_UTF8).lstrip()
-    if start.startswith(b"<"):
-        return (
-            "is a web page, not weights: the link led to a page with the download (or a log-in) on "
-            "it, so fetch the file itself"
-        )
-    if start.startswith((b"{", b"[")):
-        return "is JSON text, not weights: give the file or folder that it belongs to"
+    if title := _TEXTS.get(head.removeprefix(codecs.BOM_UTF8).lstrip()[:1]):
+        return f"is {title}"
     if not head.strip(b"\0"):
         return "holds nothing but zeros, a download that was broken off: download it again"
     try:
@@ -190,4 +145,4 @@ def _stranger(head: bytes) -> str:
             f"is no file of weights that is known here (it begins with {head[:8].hex(' ')}): give "
             "one of PyTorch or safetensors"
         )
-    return f"is text, not weights (it begins with {quoted(text[:40])}): download it again"
+    return f"is text, not weights (it begins with {shown(text[:40])}): download it again"

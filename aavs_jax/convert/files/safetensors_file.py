@@ -13,31 +13,18 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from aavs_jax.convert.files.tensors import Tensor, Unreadable, damaged, quoted, tensor
+from aavs_jax.convert.files.tensors import Tensor, Unreadable, damaged, tensor
+from aavs_jax.errors import shown
 
 MOST_HEADER = 2**23  # bytes; the library allows 100 MB, of which Python would make gigabytes
 
 DTYPES = {
-    "F64": np.dtype(np.float64),
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
+    **{f"F{8 * size}": np.dtype(f"f{size}") for size in (2, 4, 8)},
+    **{f"I{8 * size}": np.dtype(f"i{size}") for size in (1, 2, 4, 8)},
+    **{f"U{8 * size}": np.dtype(f"u{size}") for size in (1, 2, 4, 8)},
     "BF16": np.dtype(ml_dtypes.bfloat16),
-    "I64": np.dtype(np.int64),
-    "I32": np.dtype(np.int32),
-    "I16": np.dtype(np.int16),
-    "I8": np.dtype(np.int8),
-    "U64": np.dtype(np.uint64),
-    "U32": np.dtype(np.uint32),
-    "U16": np.dtype(np.uint16),
-    "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
 }
-
-
-def looks_like(head: bytes) -> bool:
-    """Whether a file may be of this format: a length, then a JSON dict. Text never is: its first
-    eight characters would make a length beyond all files."""
-    return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**40
 
 
 def describe(path: Path, buffer: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -61,7 +48,7 @@ def describe(path: Path, buffer: Any) -> tuple[dict[str, Tensor], dict[str, str]
             metadata = dict(file.metadata() or {})
         header = json.loads(buffer[8 : 8 + size])
     except (SafetensorError, ValueError, RecursionError) as error:
-        raise damaged(f"the safetensors library says: {quoted(error)}") from None
+        raise damaged(f"the safetensors library says: {shown(str(error))}") from None
     header.pop("__metadata__", None)
     if set(header) != names:
         raise damaged("its header names tensors twice")
@@ -74,7 +61,7 @@ def _tensor(name: str, entry: dict[str, Any], buffer: Any, data: int) -> Tensor:
     dtype = DTYPES.get(entry["dtype"])
     if dtype is None:
         raise Unreadable(
-            f"has in {quoted(name)} numbers of the kind {quoted(entry['dtype'])}, which no weight "
+            f"has in {shown(name)} numbers of the kind {shown(entry['dtype'])}, which no weight "
             "here can be: save it as float32"
         )
     begin, end = entry["data_offsets"]

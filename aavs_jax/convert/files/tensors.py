@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from aavs_jax.errors import shown
+
 # A tensor may repeat numbers of its storage (torch's expand), which a file could abuse to describe
 # arrays of any size: together they may be four times the file, and this much in any case.
 REPEATED = 4
@@ -25,12 +27,6 @@ class Unreadable(Exception):
 def damaged(detail: str) -> Unreadable:
     """The error for a file that is not as any writer would have left it."""
     return Unreadable(f"is damaged ({detail}): download it or copy it again")
-
-
-def quoted(text: object) -> str:
-    """A string out of a file, short and without control characters, to be shown."""
-    shown = repr(str(text)[:100])
-    return shown if len(str(text)) <= 100 else shown[:-1] + "...'"
 
 
 @dataclass(frozen=True)
@@ -53,18 +49,13 @@ class Tensor:
     strides: tuple[int, ...] = field(repr=False, compare=False)
     check: Callable[[], None] | None = field(default=None, repr=False, compare=False)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the array that `read` gives."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
     def read(self) -> np.ndarray:
         """The numbers: a read-only view of the file, which may be strided and unaligned.
 
         Raises:
           UserError: they are damaged.
         """
-        if not self.nbytes:  # may lie at the very end, where NumPy makes no view
+        if not math.prod(self.shape):  # may lie at the very end, where NumPy makes no view
             return np.empty(self.shape, self.dtype)
         if self.check:
             self.check()
@@ -76,7 +67,7 @@ class Tensor:
         Mapped pages count as the process's memory until something else needs it, so whoever goes
         through a large file and keeps copies would otherwise seem to hold it twice.
         """
-        if self.nbytes:
+        if math.prod(self.shape):
             reach = sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
             begin = self.start // mmap.PAGESIZE * mmap.PAGESIZE
             stop = self.start + reach + self.dtype.itemsize
@@ -105,7 +96,7 @@ def tensor(
       check: of the tensor.
 
     Raises:
-      Unreadable: it would leave the storage, or repeat its numbers beyond all use.
+      Unreadable: it would leave the storage.
     """
     if len(shape) > MOST_DIMENSIONS:
         raise damaged(f"a tensor of {len(shape)} dimensions")
@@ -113,31 +104,33 @@ def tensor(
         strides = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
     if len(shape) != len(strides):
         raise damaged(f"a tensor of {len(shape)} dimensions and {len(strides)} strides")
-    if math.prod(max(size, 1) for size in shape) * dtype.itemsize > REPEATED * len(buffer) + SLACK:
-        raise damaged("a tensor that is many times larger than the file")
-    start, size = region
-    if math.prod(shape):
-        last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
-        if (last + 1) * dtype.itemsize > size:
-            raise damaged("a tensor that reaches beyond its storage")
-        # Along a dimension of one element nothing ever strides, and torch notes what it likes.
-        strides = tuple(s if n > 1 else 0 for n, s in zip(shape, strides, strict=True))
-        begin = start + offset * dtype.itemsize
-    else:
-        begin, strides = 0, (0,) * len(shape)
-    return Tensor(shape, dtype, buffer, begin, tuple(s * dtype.itemsize for s in strides), check)
+    if not math.prod(shape):
+        return Tensor(shape, dtype, buffer, 0, (0,) * len(shape))
+    last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+    if (last + 1) * dtype.itemsize > region[1]:
+        raise damaged("a tensor that reaches beyond its storage")
+    # Along a dimension of one element nothing ever strides, and torch notes what it likes.
+    steps = (s * dtype.itemsize if n > 1 else 0 for n, s in zip(shape, strides, strict=True))
+    return Tensor(shape, dtype, buffer, region[0] + offset * dtype.itemsize, tuple(steps), check)
 
 
-def check_names(tensors: Mapping[str, Tensor]) -> None:
-    """Refuses names that are empty or would spoil a terminal or a report; raises Unreadable."""
-    for name in tensors:
+def check_sound(tensors: Mapping[str, Tensor], size: int) -> None:
+    """Refuses names that would spoil a terminal or a report, and tensors beyond all memory.
+
+    Args:
+      tensors: all of a file.
+      size: bytes of the file.
+
+    Raises:
+      Unreadable: there is such a name, or the tensors are together many times larger than the file.
+    """
+    total = 0
+    for name, value in tensors.items():
         if not name or not name.isprintable() or len(name) > MOST_CHARACTERS:
-            raise damaged(f"a tensor named {quoted(name)}")
-
-
-def check_total(tensors: Mapping[str, Tensor], size: int) -> None:
-    """Refuses tensors that together are many times `size`, the file's bytes; raises Unreadable."""
-    if sum(value.nbytes for value in tensors.values()) > REPEATED * size + SLACK:
+            raise damaged(f"a tensor named {shown(name)}")
+        # Sides of 0 count as 1: NumPy refuses what is empty and yet too wide.
+        total += math.prod(max(side, 1) for side in value.shape) * value.dtype.itemsize
+    if total > REPEATED * size + SLACK:
         raise damaged("its tensors are together many times larger than the file")
 
 
@@ -152,7 +145,6 @@ class StateDict:
       besides: what else the file holds that is no weight: place -> what it is.
       metadata: the strings that a safetensors file carries.
       files: what was read.
-      bytes: their sizes added up.
     """
 
     tensors: dict[str, Tensor]
@@ -161,7 +153,11 @@ class StateDict:
     besides: dict[str, str]
     metadata: dict[str, str]
     files: tuple[Path, ...]
-    bytes: int
+
+    @property
+    def bytes(self) -> int:
+        """Of all files together."""
+        return sum(path.stat().st_size for path in self.files)
 
 
 def digest(files: Iterable[Path]) -> list[dict[str, str | int]]:

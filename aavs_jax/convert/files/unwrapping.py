@@ -1,57 +1,43 @@
 """Which dict of a checkpoint is the weights, and what lies beside it."""
 
 import re
-from dataclasses import dataclass, field
 from typing import Any
 
 from aavs_jax.convert.files.known import Inert, Weight
-from aavs_jax.convert.files.tensors import Unreadable, damaged, quoted
+from aavs_jax.convert.files.tensors import Unreadable, damaged
+from aavs_jax.errors import shown
 
 # Where people put a state dict. A dict of tensors elsewhere is taken too, if it is the only one.
 USUAL = {
     *("state_dict", "model", "model_state_dict", "model_state", "model_dict", "state", "net"),
     *("net_state_dict", "network", "module", "params", "parameters", "weights"),
 }
-# What may hold tensors without being weights of the network: whole names -> what it is.
-BESIDES = [
-    (
-        r"(.*_)?(optim|optimizer|optimiser|opt)(s|_states?|_state_dicts?|_dict|_[gd])?",
-        "optimiser state",
-    ),
-    (
-        r"(.*_)?(scheduler|lr_scheduler|lr_schedulers|sched|lr)(_states?|_state_dict)?",
-        "schedule state",
-    ),
-    (r"(.*_)?(scaler|grad_scaler|amp)(_states?|_state_dict)?", "state of the loss scaling"),
-    (r"(.*_)?(criterion|loss|loss_fn)(_state|_state_dict)?", "state of the loss"),
-    (r"(.*_)?rng(_.*)?|random_state", "state of random numbers"),
-    (r"callbacks|loops", "state of the trainer"),
-]
+# What may hold tensors without being weights of the network: what it is -> whole names.
+BESIDES = {
+    "optimiser state": r"(.*_)?(optim|optimi[sz]er|opt)(s|_(states?|state_dicts?|dict|[gd]))?",
+    "schedule state": r"(.*_)?((lr_)?schedulers?|sched|lr)(_states?|_state_dict)?",
+    "state of the loss scaling": r"(.*_)?(scaler|grad_scaler|amp)(_states?|_state_dict)?",
+    "state of the loss": r"(.*_)?(criterion|loss|loss_fn)(_state|_state_dict)?",
+    "state of random numbers": r"(.*_)?rng(_.*)?|random_state",
+    "state of the trainer": r"callbacks|loops",
+}
 PREFIXES = ("module.", "_orig_mod.")
-_COMPILED = "_orig_mod."
 _DEEPEST = 6
 
 
-@dataclass
-class Unwrapped:
-    """The weights, where they were, and the rest by its place with what it is."""
-
-    weights: dict[str, Weight]
-    under: list[str]
-    besides: dict[str, str] = field(default_factory=dict)
-
-
-def unwrap(value: Any) -> Unwrapped:
+def unwrap(value: Any) -> tuple[dict[str, Weight], list[str], dict[str, str]]:
     """Finds the state dict in what a file holds.
 
     Args:
       value: as the pickle machine gives it: may be nested deeply and refer to itself.
 
+    Returns:
+      The weights, where they were, and the rest: its place -> what it is.
+
     Raises:
-      Unreadable: there is none, or more than one, or it has tensors that can't be read.
+      Unreadable: there is none, or more than one.
     """
-    under: list[str] = []
-    besides: dict[str, str] = {}
+    weights, under, besides = {}, [], {}
     while True:
         if type(value) is not dict:
             raise Unreadable(
@@ -62,32 +48,23 @@ def unwrap(value: Any) -> Unwrapped:
         chosen = _chosen(value, len(under))
         for key, entry in value.items():
             if chosen is None and isinstance(entry, Weight) and type(key) is str:
-                continue
-            if chosen is None and isinstance(entry, Inert) and entry.weight:
-                raise Unreadable(
-                    f"has in {quoted(key)} {entry.title}, which can't be read here: save it as an "
-                    "ordinary tensor"
-                )
-            if key is not chosen:
-                besides[place + _shown(key)] = _reason(key, entry)
-        if chosen is None:
-            weights = {k: v for k, v in value.items() if isinstance(v, Weight) and type(k) is str}
-            if not weights:
-                _no_weights(value)
-            return Unwrapped(weights, under, besides)
-        under.append(chosen)
-        value = value[chosen]
-
-
-def _no_weights(value: dict) -> None:
-    if _is_optimiser(value) or any(_aside(key) == "optimiser state" for key in value):
-        raise Unreadable(
-            "holds the state of an optimiser and no weights: give the file of the model instead"
-        )
-    some = ", ".join(_shown(key) for key in list(value)[:5])
-    raise Unreadable(
-        f"holds no weights ({some or 'an empty dict'}): have the state dict saved with torch.save"
-    )
+                weights[key] = entry
+            elif key is not chosen:
+                besides[place + _shown(key)] = _what(key, entry)
+        if chosen is not None:
+            under.append(chosen)
+            value = value[chosen]
+        elif weights:
+            return weights, under, besides
+        elif _is_optimiser(value) or any(_aside(key) == "optimiser state" for key in value):
+            raise Unreadable(
+                "holds the state of an optimiser and no weights: give the file of the model instead"
+            )
+        else:
+            some = ", ".join(_shown(key) for key in list(value)[:5]) or "an empty dict"
+            raise Unreadable(
+                f"holds no weights ({some}): have the state dict saved with torch.save"
+            )
 
 
 def _chosen(value: dict, depth: int) -> str | None:
@@ -141,8 +118,6 @@ def _weights_in(value: dict, usual: bool, depth: int, counts: dict[int, int]) ->
     for key, entry in value.items():
         if isinstance(entry, Weight):
             count += usual or _many(entry)
-        elif isinstance(entry, Inert):
-            count += entry.weight
         elif type(entry) is dict and type(key) is str and not _aside(key):
             count += _weights_in(entry, usual or key in USUAL, depth - 1, counts)
     counts[id(value)] = count
@@ -157,40 +132,38 @@ def _aside(key: object) -> str:
     """What an entry is, by its name, that holds no weights; '' if its name doesn't say."""
     if type(key) is not str or len(key) > 100:
         return ""
-    return next((title for pattern, title in BESIDES if re.fullmatch(pattern, key.lower())), "")
+    return next(
+        (title for title, pattern in BESIDES.items() if re.fullmatch(pattern, key.lower())), ""
+    )
 
 
 def _shown(key: object) -> str:
     if type(key) is str and key.isprintable() and len(key) <= 100:
         return key
-    return _title(key) if isinstance(key, Inert) else quoted(key)
+    return _title(key) if isinstance(key, Inert) else shown(key)
 
 
 def _title(value: object) -> str:
     """What a value is, without looking into it."""
-    if type(value) in (bool, type(None)):
-        return str(value)
-    if type(value) in (int, float):
-        return f"a number, {value}" if abs(value) < 1e15 else "a number"
-    if type(value) is str:
-        return f"text, {quoted(value)}"
     if isinstance(value, Weight):
         return f"a tensor, {list(value.shape)}"
     if isinstance(value, Inert):
         return value.title
-    if type(value) is dict:
-        return f"a dict of {len(value)}"
-    if type(value) in (list, tuple):
-        return f"a list of {len(value)}"
-    return "bytes" if isinstance(value, bytes | bytearray) else "something"
+    if type(value) in (dict, list, tuple):
+        return f"a {type(value).__name__} of {len(value)}"
+    if type(value) is int and abs(value) > 1e15:
+        return "a number"
+    if isinstance(value, bytes | bytearray):
+        return f"{len(value)} bytes"
+    return shown(value) if type(value) is str else str(value)
 
 
-def _reason(key: object, value: object) -> str:
+def _what(key: object, value: object) -> str:
+    """What lies beside the weights: by its name, or what it says itself."""
     if type(value) is dict and _is_optimiser(value):
         return "optimiser state"
-    if type(value) in (dict, list, tuple) or isinstance(value, Inert | Weight):
-        return _aside(key) or _title(value)
-    return _title(value)
+    plain = isinstance(value, int | float | str | bytes | None)
+    return ("" if plain else _aside(key)) or _title(value)
 
 
 def strip(names: list[str]) -> tuple[dict[str, str], list[str]]:
@@ -217,7 +190,7 @@ def strip(names: list[str]) -> tuple[dict[str, str], list[str]]:
         now = {name: value.removeprefix(prefix) for name, value in now.items()}
     within = {name: re.sub(r"(?<![^.])_orig_mod\.(?=.)", "", value) for name, value in now.items()}
     if within != now:
-        taken.append(_COMPILED)
+        taken.append(PREFIXES[1])
     if len(set(within.values())) < len(within):
         raise damaged("names that differ only in '_orig_mod.'")
     return within, taken

@@ -1,81 +1,12 @@
-"""Sizes of the networks: frozen, hashable values. The defaults are the paper's binary network."""
+"""Sizes of AAVS: frozen, hashable values. The defaults are the paper's binary network."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-# Fixed by Mask2Former and AAVS rather than chosen per run.
-LEVELS = 3  # feature levels of the pixel decoder and the decoder: strides 32, 16, 8
-POINTS = 4  # sampling points per head and level
-GROUPS = 32  # of every GroupNorm
-ADAPTER_RATIO = 4  # an adapter's bottleneck is this much narrower
-# The published Swins by name, with the windows of the Mask2Formers that are published with them.
-BACKBONES = {
-    "swin_t": dict(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), window_size=7),
-    "swin_s": dict(embed_dim=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24), window_size=7),
-    "swin_b": dict(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), window_size=12),
-    "swin_l": dict(embed_dim=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48), window_size=12),
-}
-# What the options of drop-path may be.
-DROP_PATH_OPTIONS = {
-    "drop_path_schedule": ("constant", "linear"),
-    "drop_path_branches": ("attention", "both"),
-}
+from aavs_jax.methods.parts.sizes import AudioConfig, SwinConfig, check_divides, from_dict
 
-
-def _divides(name: str, divisor: int, of: str, value: int) -> None:
-    if value % divisor:
-        raise ValueError(f"{name} {divisor} must divide {of} {value}")
-
-
-@dataclasses.dataclass(frozen=True)
-class SwinConfig:
-    """The backbone; defaults are Swin-B at 384 pixels."""
-
-    embed_dim: int = 128  # channels of the first stage, doubling from stage to stage
-    depths: tuple[int, ...] = (2, 2, 18, 2)  # blocks per stage
-    num_heads: tuple[int, ...] = (4, 8, 16, 32)  # per stage
-    window_size: int = 12  # tokens per side of an attention window
-    patch_size: int = 4  # pixels per side of a token
-    mlp_ratio: float = 4.0
-    # Chance that a block's branch is left out for a frame in training.
-    drop_path_rate: float = 0.3
-    # 'constant': the same in every block; 'linear': rising from 0 at the first to the last block.
-    drop_path_schedule: str = "constant"
-    drop_path_branches: str = "attention"  # that may be left out; or 'both', the MLP's on its own
-
-    def __post_init__(self):
-        if len(self.depths) != 4 or len(self.num_heads) != 4:
-            raise ValueError(
-                f"a backbone has four stages: depths {self.depths} and num_heads {self.num_heads} "
-                "need four numbers each"
-            )
-        for stage, heads in enumerate(self.num_heads):
-            _divides("num_heads", heads, f"the width of stage {stage}", self.embed_dim << stage)
-        # The pixel decoder and the readout count on strides 4, 8, 16 and 32.
-        if self.patch_size != 4:
-            raise ValueError(f"patch_size must be 4, not {self.patch_size}")
-        if not 0 <= self.drop_path_rate < 1:
-            raise ValueError(
-                f"drop_path_rate must be at least 0 and less than 1, not {self.drop_path_rate}"
-            )
-        for name, known in DROP_PATH_OPTIONS.items():
-            if (value := getattr(self, name)) not in known:
-                raise ValueError(f"{name} must be {' or '.join(map(repr, known))}, not {value!r}")
-
-
-@dataclasses.dataclass(frozen=True)
-class AudioConfig:
-    """The audio encoder; defaults are VGGish."""
-
-    # 3x3 convolutions per block, each block followed by 2x2 max pooling.
-    blocks: tuple[tuple[int, ...], ...] = ((64,), (128,), (256, 256), (512, 512))
-    fully_connected: tuple[int, ...] = (4096, 4096, 128)  # the last is the embedding's width
-    channels: int = 1  # of sound: mono, or 2 for left and right
-
-    def __post_init__(self):
-        if self.channels not in (1, 2):
-            raise ValueError(f"audio channels must be 1 or 2, not {self.channels}")
+GROUPS = 32  # of every GroupNorm; fixed by Mask2Former
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,33 +33,36 @@ class AAVSConfig:
             raise ValueError(f"task must be 'binary' or 'semantic', not {self.task!r}")
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"dtype must be 'float32' or 'bfloat16', not {self.dtype!r}")
-        _divides("num_heads", self.num_heads, "feature_size", self.feature_size)
-        _divides("the number of GroupNorm groups,", GROUPS, "feature_size", self.feature_size)
+        check_divides("num_heads", self.num_heads, "feature_size", self.feature_size)
+        check_divides("the number of GroupNorm groups,", GROUPS, "feature_size", self.feature_size)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "AAVSConfig":
-        """Builds it from nested plain dicts; lists become tuples.
-
-        Raises:
-          ValueError: for a key that does not exist, naming it.
-        """
-        return _build(cls, values, "")
+        """Builds it from nested plain dicts, see `sizes.from_dict`."""
+        return from_dict(cls, values)
 
 
-def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    arguments = {}
-    for key, value in values.items():
-        if key not in fields:
-            raise ValueError(
-                f"unknown key '{prefix}{key}' of the model's configuration; known are "
-                + ", ".join(fields)
-            )
-        if dataclasses.is_dataclass(fields[key].type) and isinstance(value, Mapping):
-            value = _build(fields[key].type, value, f"{prefix}{key}.")
-        arguments[key] = _frozen(value)
-    return cls(**arguments)
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
+# Of each task the paper's network: 114 M parameters and VGGish.
+PAPER = {
+    "binary": AAVSConfig(),
+    "semantic": AAVSConfig(task="semantic", num_queries=100),
+}
+# The same network, 2 M parameters, which 2 cores train in minutes; its audio encoder trains along.
+SMALL = AAVSConfig(
+    num_queries=10,
+    feature_size=64,
+    num_heads=4,
+    encoder_layers=1,
+    encoder_ffn=256,
+    decoder_layers=3,
+    decoder_ffn=256,
+    audio_hidden=128,
+    backbone=SwinConfig(
+        embed_dim=32,
+        depths=(1, 1, 2, 1),
+        num_heads=(1, 2, 4, 8),
+        window_size=4,
+        drop_path_rate=0.0,
+    ),
+    audio=AudioConfig(blocks=((16,), (32,), (64,), (64,)), fully_connected=(128,)),
+)

@@ -30,7 +30,7 @@ STD = np.array([0.229, 0.224, 0.225], np.float32)
 class AAVS(nnx.Module):
     """Frames and their sound -> Q class distributions and Q masks for each frame.
 
-    A new instance holds zeros; `init.py` draws initial values.
+    A new instance holds zeros; `functional.py` draws initial values.
     """
 
     def __init__(self, config: AAVSConfig):
@@ -113,3 +113,8 @@ class AudioProjection(nnx.Module):
     def __call__(self, embeddings: jax.Array) -> jax.Array:
         """[N,E] -> [N,C]."""
         return self.output(jax.nn.relu(self.hidden(embeddings)))
+
+
+def abstract_model(config: AAVSConfig) -> AAVS:
+    """The network with shapes in place of values: its structure, without its memory."""
+    return nnx.eval_shape(lambda: AAVS(config))

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from aavs_jax.methods.aavs.config import GROUPS, LEVELS, AAVSConfig
-from aavs_jax.methods.parts.deformable_attention import DeformableAttention, Shapes
+from aavs_jax.methods.aavs.config import GROUPS, AAVSConfig
+from aavs_jax.methods.parts.deformable_attention import LEVELS, DeformableAttention, Shapes
 from aavs_jax.methods.parts.initializers import Normal, XavierUniform
 from aavs_jax.methods.parts.layers import (
     Conv,

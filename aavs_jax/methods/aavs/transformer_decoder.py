@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from aavs_jax.methods.aavs.config import LEVELS, AAVSConfig
+from aavs_jax.methods.aavs.config import AAVSConfig
 from aavs_jax.methods.parts.adapters import Adapter, attention_output
+from aavs_jax.methods.parts.deformable_attention import LEVELS
 from aavs_jax.methods.parts.initializers import Normal, XavierUniform
 from aavs_jax.methods.parts.layers import (
     Dense,

@@ -3,9 +3,10 @@
 import jax
 from flax import nnx
 
-from aavs_jax.methods.aavs.config import ADAPTER_RATIO
 from aavs_jax.methods.parts.initializers import Normal
 from aavs_jax.methods.parts.layers import Dense
+
+ADAPTER_RATIO = 4  # the bottleneck is this much narrower
 
 
 class Adapter(nnx.Module):

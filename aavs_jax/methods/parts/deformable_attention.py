@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from aavs_jax.methods.aavs.config import LEVELS, POINTS
 from aavs_jax.methods.parts.adapters import Adapter, attention_output
 from aavs_jax.methods.parts.initializers import OffsetStar, XavierUniform, Zeros
 from aavs_jax.methods.parts.layers import Dense
@@ -21,6 +20,9 @@ from aavs_jax.methods.parts.layers import Dense
 # Up to so many tokens the dense form is used. On a CPU, forward and backward together, it takes
 # half the time at 84 tokens (64 pixels), about the same at 189 (96 pixels) and twice at 336.
 DENSE_TOKENS = 256
+
+LEVELS = 3  # feature levels that are sampled: strides 32, 16, 8
+POINTS = 4  # sampling points per head and level
 
 Shapes = tuple[tuple[int, int], ...]  # height and width of each level
 

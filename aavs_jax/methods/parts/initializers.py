@@ -1,7 +1,7 @@
 """How fresh parameters are drawn: hashable descriptions that ride on every `nnx.Param` as metadata.
 
 They draw with NumPy, not with jax: filling a network this way compiles nothing, and a tensor's
-values depend on the seed and its own path only (see `init.py`).
+values depend on the seed and its own path only (see `functional.py`).
 """
 
 import dataclasses

@@ -3,6 +3,9 @@
 Mixed precision: products (`Dense`, `Conv`, attention) take their inputs in the compute type; norms,
 softmax and with them the residual streams stay float32. No layer asks for a matmul precision of its
 own except `resize_bilinear`, so `jax.default_matmul_precision` decides.
+
+Linear layers and convolutions are flax's. Its norms round otherwise than torch's, the scale going
+into the reciprocal deviation first, so these are written here.
 """
 
 from typing import Any
@@ -19,11 +22,34 @@ ZEROS = Zeros()
 
 
 def parameter(shape: tuple[int, ...], initializer: Any) -> nnx.Param:
-    """A float32 parameter that knows how it wants to be drawn (`init.py` draws it)."""
+    """A float32 parameter that knows how it wants to be drawn (`functional.py` draws it)."""
     return nnx.Param(jnp.zeros(shape, jnp.float32), initializer=initializer)
 
 
-class Dense(nnx.Module):
+class _NoKeys:
+    """Stands in for the `nnx.Rngs` of which flax's layers would draw: `functional.py` draws."""
+
+    def params(self) -> None:
+        return None
+
+
+def _undrawn(kernel_init: Any, bias_init: Any) -> dict[str, Any]:
+    """Arguments by which a layer of flax makes its parameters as `parameter` does."""
+    return {
+        "rngs": _NoKeys(),
+        "kernel_init": _zeros,
+        "bias_init": _zeros,
+        "use_bias": bias_init is not None,
+        "kernel_metadata": {"initializer": kernel_init},
+        "bias_metadata": {"initializer": bias_init},
+    }
+
+
+def _zeros(key: None, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    return jnp.zeros(shape, dtype)
+
+
+class Dense(nnx.Linear):
     """A linear layer on the last axis; also what a 1x1 convolution is when channels come last."""
 
     def __init__(
@@ -36,17 +62,10 @@ class Dense(nnx.Module):
         dtype: str = "float32",
     ):
         """`bias_init=None`: no bias. `dtype`: compute and output type."""
-        self.dtype = dtype
-        self.kernel = parameter((inputs, outputs), kernel_init)
-        self.bias = None if bias_init is None else parameter((outputs,), bias_init)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., inputs] -> [..., outputs]."""
-        y = jnp.dot(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
-        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+        super().__init__(inputs, outputs, dtype=dtype, **_undrawn(kernel_init, bias_init))
 
 
-class Conv(nnx.Module):
+class Conv(nnx.Conv):
     """A 3x3 convolution, stride 1, zero padding 1."""
 
     def __init__(
@@ -59,20 +78,8 @@ class Conv(nnx.Module):
         dtype: str = "float32",
     ):
         """`bias_init=None`: no bias. `dtype`: compute and output type."""
-        self.dtype = dtype
-        self.kernel = parameter((3, 3, inputs, outputs), kernel_init)
-        self.bias = None if bias_init is None else parameter((outputs,), bias_init)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[N,H,W,inputs] -> [N,H,W,outputs]."""
-        y = jax.lax.conv_general_dilated(
-            x.astype(self.dtype),
-            self.kernel[...].astype(self.dtype),
-            window_strides=(1, 1),
-            padding=((1, 1), (1, 1)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+        undrawn = _undrawn(kernel_init, bias_init)
+        super().__init__(inputs, outputs, (3, 3), padding=1, dtype=dtype, **undrawn)
 
 
 class LayerNorm(nnx.Module):

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from aavs_jax.methods.aavs.config import SwinConfig
 from aavs_jax.methods.parts.adapters import ResidualAdapter
 from aavs_jax.methods.parts.initializers import Normal, Zeros
 from aavs_jax.methods.parts.layers import Dense, LayerNorm, gelu, parameter
+from aavs_jax.methods.parts.sizes import SwinConfig
 
 BLOCKED = -100.0  # added to the attention between regions a shift brought side by side
 

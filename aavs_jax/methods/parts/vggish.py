@@ -3,9 +3,9 @@
 import jax
 from flax import nnx
 
-from aavs_jax.methods.aavs.config import AudioConfig
 from aavs_jax.methods.parts.initializers import HeUniform
 from aavs_jax.methods.parts.layers import Conv, Dense
+from aavs_jax.methods.parts.sizes import AudioConfig
 
 EXAMPLE_SHAPE = (96, 64)  # frames of 10 ms, mel bands
 

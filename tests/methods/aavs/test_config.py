@@ -1,6 +1,7 @@
 import pytest
 
-from aavs_jax.methods.aavs.config import AAVSConfig, SwinConfig
+from aavs_jax.methods.aavs.config import AAVSConfig
+from aavs_jax.methods.parts.sizes import SwinConfig
 
 
 def test_from_dict_nests_and_freezes():

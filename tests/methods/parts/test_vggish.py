@@ -8,8 +8,8 @@ import pytest
 import torch
 from flax import nnx
 
-from aavs_jax.methods.aavs.config import AudioConfig
-from aavs_jax.methods.aavs.init import initial_parameters
+from aavs_jax.methods.functional import initial_parameters
+from aavs_jax.methods.parts.sizes import AudioConfig
 from aavs_jax.methods.parts.vggish import AudioEncoder
 
 CONFIG = AudioConfig(blocks=((3,), (4, 5), (6,)), fully_connected=(10, 7))

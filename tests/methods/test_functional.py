@@ -9,7 +9,8 @@ import pytest
 from flax import nnx
 
 from aavs_jax.methods.aavs.config import AAVSConfig
-from aavs_jax.methods.aavs.init import abstract_model, initial_parameters
+from aavs_jax.methods.aavs.network import abstract_model
+from aavs_jax.methods.functional import initial_parameters
 from aavs_jax.methods.parts.initializers import HeUniform, OffsetStar, XavierUniform
 
 AUDIO_PROJECTION = 197_376

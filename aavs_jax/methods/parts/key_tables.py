@@ -1,12 +1,25 @@
-"""The language of the key tables: what a row says, and how one array becomes the other."""
+"""The language of the key tables: which tensor of others is which parameter of ours.
+
+A row reads: their name <-> our path, and how one becomes the other.
+
+    Row("embeddings.norm", "backbone/patch_norm", "norm")
+
+`{stage}` stands for a number, the same on both sides; `{stage+1}` and `{layer*2}` for one counted
+otherwise there; `*` for whatever is left of the name. Rows of modules ('dense', 'conv', ...) stand
+for a weight and its bias. Where a row has several of our paths, their tensor holds them stacked
+along its first axis. `aavs_jax.convert` applies the tables.
+"""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from flax import nnx
 
 Transform = Callable[[np.ndarray], np.ndarray]
 Filler = Callable[[Mapping[str, np.ndarray]], np.ndarray | None]
+ByPath = Mapping[str, tuple[int, ...]]
 
 # Of one tensor: theirs -> ours, ours -> theirs. Outputs come first there, last here.
 TENSORS: dict[str, tuple[Transform, Transform]] = {
@@ -55,9 +68,9 @@ class Format:
     Attributes:
       name: for cards and reports.
       title: for people: 'this is ...'.
-      kind: of `card.KINDS`; '' where the file's own card says.
+      kind: `Kind.name` of what it holds; '' where the file's own card says.
       signature: regular expressions; a file whose names begin with a match of each, behind one
-        common prefix, is of this format. FORMATS are tried in order.
+        common prefix, is of this format.
       rows: what is what.
       left_over: what else may be there.
       absent: (our path, why a file may lack it).
@@ -81,6 +94,47 @@ class Format:
     fillers: Mapping[str, Filler] = dataclasses.field(default_factory=dict)
 
 
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What a file may hold: a network, or a part of one.
+
+    Attributes:
+      name: as `Card.kind`.
+      formats: the ways of naming it; a file is held against them in this order, and it is written
+        in the first.
+      sizes: (shapes of our parameters as far as the names tell, shapes of the file's tensors by
+        normal name) -> the sizes, nested plain values, as `Card.network`. Raises ValueError: says
+        what cannot be told.
+      parameters: sizes -> path -> shape of each parameter that such a file holds.
+      config: (sizes, names of the classes or ()) -> the config.json with which transformers loads
+        the first of the formats; None: transformers has no such network.
+      hears: whether an audio encoder, which is a file of its own, belongs to it.
+    """
+
+    name: str
+    formats: tuple[Format, ...]
+    sizes: Callable[[ByPath, ByPath], dict[str, Any]]
+    parameters: Callable[[Mapping[str, Any]], dict[str, tuple[int, ...]]]
+    config: Callable[[Mapping[str, Any], Sequence[str]], dict[str, Any]] | None = None
+    hears: bool = False
+
+
+def side(shapes: ByPath, path: str, axis: int) -> int:
+    """One side of a parameter; raises ValueError where the file does not tell it."""
+    try:
+        return int(shapes[path][axis])
+    except (KeyError, IndexError):
+        raise ValueError(
+            f"there is no tensor for {path}, or it has another form, so the network's sizes "
+            "cannot be told: take the whole file"
+        ) from None
+
+
+def count(shapes: ByPath, place: str) -> int:
+    """How many different things follow a place like 'decoder/layers/'."""
+    return len({path[len(place) :].split("/")[0] for path in shapes if path.startswith(place)})
+
+
 def under(theirs: str, ours: str, *rows: Row) -> tuple[Row, ...]:
     """The rows with something in front of their names and of our paths."""
     return tuple(
@@ -91,3 +145,11 @@ def under(theirs: str, ours: str, *rows: Row) -> tuple[Row, ...]:
         )
         for row in rows
     )
+
+
+def shapes_of(model: nnx.Module, place: str = "") -> dict[str, tuple[int, ...]]:
+    """Path -> shape of every parameter of a network, abstract or not; `place` goes before paths."""
+    return {
+        place + "/".join(map(str, path)): tuple(variable.shape)
+        for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param))
+    }

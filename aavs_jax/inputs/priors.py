@@ -1,0 +1,110 @@
+"""Prior masks of a stage: whether they fit together, and whether every one of them is there."""
+
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from aavs_jax.errors import UserError
+from aavs_jax.plan.stage import Stage
+from data_pipelines.facts import avsbench
+from data_pipelines.loading.request import seconds_shown
+
+PREDICTED = {"predicted", "mixture"}
+
+
+def check_priors(stage: Stage) -> None:
+    """Raises UserError where prior masks are in training alone, or in evaluation alone."""
+    prior = stage.keys["prior"]
+    evaluate = prior["evaluate"]
+    if not evaluate or any((p == "none") != (prior["train"] == "none") for p in evaluate):
+        raise UserError(
+            f"{stage.where}.prior.train is {prior['train']!r} and prior.evaluate {evaluate}: a "
+            "network is trained and evaluated either with prior masks or, 'none', without"
+        )
+    if stage.keys["writes_masks"] and stage.task.name != "binary":
+        raise UserError(f"{stage.where}.writes_masks is set, but only a binary stage draws masks")
+
+
+def check_who_writes(stage: Stage, earlier: Sequence[Stage]) -> None:
+    """Raises UserError where a stage takes masks that no stage before it and no folder has."""
+    prior = stage.keys["prior"]
+    if not {prior["train"], *prior["evaluate"]} & PREDICTED:
+        return
+    folder = stage.masks_from
+    written = [other.name for other in earlier if other.keys["writes_masks"]]
+    if folder is None or (prior["masks"] not in written and not folder.is_dir()):
+        raise UserError(
+            f"{stage.where}.prior.masks is {prior['masks']!r}, which is neither an earlier stage "
+            "that writes masks nor a folder of masks: correct it"
+        )
+
+
+def splits_with_predicted(stage: Stage) -> set[str]:
+    """The splits of which a stage takes predicted masks in training and evaluation."""
+    prior = stage.keys["prior"]
+    taking = {"train"} if prior["train"] in PREDICTED else set()
+    taking |= {"val"} if prior["evaluate"][0] == "predicted" else set()
+    return taking | ({"test"} if "predicted" in prior["evaluate"] else set())
+
+
+def check_masks_are_there(stage: Stage, splits: Collection[str]) -> None:
+    """Whether every predicted prior mask that will be asked for is there.
+
+    Args:
+      stage: on its data. Masks of another stage of the run are looked for once that is complete.
+      splits: that take masks; of "train" those seconds are looked for that training shows, of
+        others all.
+
+    Raises:
+      UserError: one is missing.
+    """
+    masks, folder = stage.keys["prior"]["masks"], stage.masks_from
+    given = "/" in masks
+    complete = not given and (stage.root / masks / "results.json").exists()
+    if not masks or not (given or complete):
+        return
+    for split in (split for split in stage.sources if split in splits):
+        source = stage.sources[split]
+        missing, clips, wanted = [], set(), 0
+        for clip in source.clips:
+            paths = [
+                avsbench.mask_path(folder, clip.subset, clip.uid, second)
+                for second in _seconds(stage, split, clip)
+            ]
+            wanted += len(paths)
+            there = _names_in(paths[0].parent) if paths else set()
+            if lacking := [path for path in paths if path.name not in there]:
+                missing += lacking
+                clips.add(clip.name)
+        if not missing:
+            continue
+        lacks = (
+            f"lacks {len(missing)} of {wanted} masks of split {split}, in {len(clips)} of "
+            f"{len(source)} clips, such as {missing[0]}"
+        )
+        if given:
+            raise UserError(
+                f"{stage.where}.prior.masks is {masks!r}, which {lacks}: name a folder "
+                "<subset>/<uid>/<second>.png of all of them"
+            )
+        raise UserError(
+            f"the stage {masks} is complete, but {folder}, from which {stage.name} takes its prior "
+            f"masks, {lacks}: delete this folder and results.json beside it, and start the command "
+            "again"
+        )
+
+
+def _seconds(stage: Stage, split: str, clip) -> tuple[int, ...]:
+    if split != "train":
+        return tuple(range(clip.seconds))
+    if not clip.labelled:
+        return ()
+    return seconds_shown(clip.labelled, clip.seconds, stage.keys["data"]["sampling"])
+
+
+def _names_in(folder: Path) -> set[str]:
+    """One listing for all seconds of a clip: over a network each look at a file takes its time."""
+    try:
+        return set(os.listdir(folder))
+    except OSError:
+        return set()

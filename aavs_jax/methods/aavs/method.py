@@ -1,0 +1,165 @@
+"""AAVS as a method: its network, the set-prediction loss, and how its masks are read."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from aavs_jax.methods.aavs.config import AAVSConfig
+from aavs_jax.methods.aavs.network import AAVS
+from aavs_jax.methods.functional import functional
+from aavs_jax.methods.method import Aux, Method, Prediction, Pretrained, Resizable, SoundEncoder
+from aavs_jax.methods.objectives import mask_classification, set_prediction
+from aavs_jax.methods.objectives.set_prediction_config import LossConfig
+from aavs_jax.methods.objectives.targets import frame_weights, make_targets
+from aavs_jax.methods.parts.sizes import DROP_PATH_OPTIONS, AudioConfig
+from aavs_jax.methods.parts.vggish import AudioEncoder
+from data_pipelines.loading.front_ends import LogMel
+
+SIZES = AAVSConfig
+LOSS = LossConfig
+SOUND = "audio_encoder/"  # beginning of the audio encoder's paths
+PRETRAINED = {
+    "mask2former": Pretrained(
+        ("mask2former", "aavs", "swin"),
+        "facebook/mask2former-swin-base-ade-semantic",
+        "python -m aavs_jax.convert mask2former-swin-base-ade-semantic --out weights/m2f_swin_b",
+    ),
+    "vggish": Pretrained(
+        ("vggish",),
+        "vggish-10086976.pth",
+        "python -m aavs_jax.convert vggish-10086976.pth --out weights/vggish",
+        SOUND,
+        "audio.",
+        "audio encoder",
+        "AAVS files",
+    ),
+}
+PARTS = {
+    r"backbone/.*_adapter/.*": ("the backbone adapters", None),
+    r"pixel_decoder/.*adapter/.*": ("the pixel decoder's adapters", None),
+    r"decoder/.*adapter/.*": ("the decoder's adapters", None),
+    r"decoder/class_predictor/.*": ("the class predictor", 2),
+    r"decoder/query_positions": ("the query positions", 1),
+    r"decoder/query_features": ("the query features", 1),
+    r"decoder/(silent|sounding|uncertain)_embed": ("the key vectors", 3),
+    r"audio_proj/.*": ("the audio MLP", 4),
+    r"audio_encoder/.*": ("the audio encoder", None),
+    r"backbone/.*": ("the backbone", None),
+    r"pixel_decoder/.*": ("the pixel decoder", None),
+    r"decoder/.*": ("the decoder", None),
+}
+RESIZABLE = {
+    r"decoder/class_predictor/(kernel|bias)": Resizable(-1, "classes", besides=1),
+    r"decoder/query_(positions|features)": Resizable(0, "queries"),
+}
+# Of training alone.
+DROP_PATH = frozenset(
+    {"backbone.drop_path_rate", *(f"backbone.{key}" for key in DROP_PATH_OPTIONS)}
+)
+# Classes and queries that do not fit are drawn, and the others are not in the parameters.
+MAY_DIFFER = frozenset({"task", "num_classes", "num_queries", "prior", "dtype", *DROP_PATH})
+
+
+def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
+    """See `aavs_jax.methods.make_method`; K here is that of the stage's task.
+
+    Raises:
+      ValueError: sizes or loss settings that cannot be.
+    """
+    task, data = stage["task"], stage["data"]
+    has_prior = stage["prior"]["train"] != "none"
+    config = AAVSConfig.from_dict(
+        {**stage["model"], "task": task, "num_classes": num_classes, "prior": has_prior}
+    )
+    loss_config = LOSS.from_dict(
+        {**stage["loss"], "max_targets": data["max_targets"], "ignores": ignores}
+    )
+    frame_size = (data["image_size"],) * 2
+    label_size = (data["label_size"],) * 2
+    aavs = functional(lambda: AAVS(config))
+
+    def forward(parameters, batch, rngs=None):
+        return aavs.network(parameters)(
+            _frames(batch["frames"]),
+            _frames(batch["audio"]),
+            _frames(batch["prior_mask"]) if has_prior else None,
+            rngs=rngs,
+        )
+
+    def weights(batch):
+        return frame_weights(
+            batch["labels"], batch["labelled"], batch["valid"], data["drop_empty_clips"]
+        )
+
+    def loss(parameters, batch, key, progress):
+        drop_path, points = jax.random.split(key)
+        outputs = forward(parameters, batch, nnx.Rngs(dropout=drop_path))
+        weight = weights(batch)
+        targets = make_targets(
+            _frames(batch["labels"]), loss_config.max_targets, num_classes, frame_size
+        )
+        total, terms = set_prediction.set_prediction_loss(
+            outputs["class_logits"],
+            outputs["mask_logits"],
+            targets,
+            weight.reshape(-1),
+            loss_config,
+            key=points,
+        )
+        return total, Aux({f"loss/{name}": term.sum() for name, term in terms.items()})
+
+    @jax.jit
+    def predict(parameters, batch):
+        outputs = forward(parameters, batch)
+        scores = mask_classification.class_scores(
+            outputs["class_logits"][-1], outputs["mask_logits"][-1], frame_size, label_size
+        )
+        scores = scores.reshape(*batch["frames"].shape[:2], *scores.shape[1:])
+        if task == "binary":
+            mask, foreground = mask_classification.binary_prediction(scores)
+            softmax = mask_classification.softmax_map(scores)
+            return Prediction(mask, {"foreground": foreground, "softmax": softmax})
+        return Prediction(mask_classification.semantic_prediction(scores))
+
+    return Method(
+        task=task,
+        num_classes=num_classes,
+        network=dataclasses.asdict(config),
+        shapes=aavs.shapes,
+        initial=aavs.initial,
+        loss=loss,
+        predict=predict,
+        entries=("frames", "audio", "labels", "labelled", "valid")
+        + (("prior_mask",) if has_prior else ()),
+        front_end=LogMel(config.audio.channels),
+        counts=(lambda batch: weights(batch).any()) if data["drop_empty_clips"] else None,
+        # Left and right are not one row of the front end but two.
+        sound_encoder=SoundEncoder(SOUND, functools.partial(_encoder, config.audio))
+        if config.audio.channels == 1
+        else None,
+        parts=PARTS,
+        resizable=RESIZABLE,
+        pretrained=PRETRAINED,
+        may_differ=MAY_DIFFER,
+        training_only=DROP_PATH,
+    )
+
+
+def _frames(array: jax.Array) -> jax.Array:
+    """[B,T,...] -> [N,...]."""
+    return array.reshape(-1, *array.shape[2:])
+
+
+def _encoder(config: AudioConfig, parameters: Mapping[str, np.ndarray]):
+    """The audio encoder as a function of host arrays, in float32, compiled once for each shape."""
+    encoder = functional(lambda: AudioEncoder(config, "float32"))
+    values = jax.device_put(
+        {path: np.asarray(parameters[path], np.float32) for path in encoder.shapes}
+    )
+    apply = jax.jit(lambda values, examples: encoder.network(values)(examples))
+    return lambda examples: np.asarray(apply(values, examples))

@@ -1,0 +1,189 @@
+"""A stage of a run, made once: what its config says, its network, its data, its devices.
+
+What follows takes a `Stage`, or one of its phases by `PhaseName`, and reads no other part of the
+config than theirs. To make one is to check it.
+"""
+
+import dataclasses
+import re
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jax.sharding import Mesh
+
+from aavs_jax.errors import UserError
+from aavs_jax.methods import make_method
+from aavs_jax.methods.method import Method
+from aavs_jax.methods.tasks import TASKS, Task
+from aavs_jax.run.resuming import RESULTS
+from aavs_jax.state import tree
+from data_pipelines.loader import labelled_clips
+from data_pipelines.prepared.embeddings import Embeddings
+from data_pipelines.prepared.source import ClipSource
+
+Config = Mapping[str, Any]
+
+
+class PhaseName(NamedTuple):
+    """A phase of a stage; as text '<stage>/<phase>'."""
+
+    stage: str
+    phase: str
+
+    def __str__(self) -> str:
+        return f"{self.stage}/{self.phase}"
+
+    @classmethod
+    def of(cls, text: str) -> "PhaseName | None":
+        """The inverse of `str`; None where the text names no phase."""
+        stage, slash, phase = text.partition("/")
+        return cls(stage, phase) if slash else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A network, trained through its phases and evaluated.
+
+    Attributes:
+      name: of the stage.
+      config: of the run, all keys, nested plain values.
+      root: the folder of the run.
+      method: its network and loss. Before the data are opened it has two classes.
+      sources: split -> its clips; {} before the data are opened.
+      heard: split -> embeddings that the network takes in place of what its front end gives.
+      mesh: of the devices; None before the data are opened.
+    """
+
+    name: str
+    config: Config
+    root: Path
+    method: Method
+    sources: Mapping[str, ClipSource] = dataclasses.field(default_factory=dict)
+    heard: Mapping[str, Embeddings] = dataclasses.field(default_factory=dict)
+    mesh: Mesh | None = None
+
+    @property
+    def keys(self) -> Config:
+        """Its part of the config."""
+        return self.config["stages"][self.name]
+
+    @property
+    def where(self) -> str:
+        """How its keys are called, for messages."""
+        return f"config.stages.{self.name}"
+
+    @property
+    def task(self) -> Task:
+        return TASKS[self.keys["task"]]
+
+    @property
+    def folder(self) -> Path:
+        return self.root / self.name
+
+    @property
+    def phases(self) -> tuple[PhaseName, ...]:
+        """In the order in which they train; none where the stage is only evaluated."""
+        return tuple(PhaseName(self.name, phase) for phase in self.keys["order"])
+
+    def phase(self, name: PhaseName) -> Config:
+        """The keys of a phase."""
+        return self.keys["phases"][name.phase]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether its scores are there, which come last."""
+        return (self.folder / RESULTS).exists()
+
+    def seed(self, phase: PhaseName) -> int:
+        """Of the order and the draws of a phase."""
+        return zlib.crc32(f"{self.config['seed']}/{phase}".encode())
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Clips that are trained on over clips in a batch."""
+        return len(labelled_clips(self.sources["train"])) / self.keys["data"]["batch_size"]
+
+    def steps(self, name: PhaseName) -> int:
+        """Of a phase, one for every batch."""
+        return max(1, round(self.phase(name)["epochs"] * self.steps_per_epoch))
+
+    @property
+    def masks_from(self) -> Path | None:
+        """Where its predicted prior masks lie, or will lie; None if it has none."""
+        masks = self.keys["prior"]["masks"]
+        if not masks:
+            return None
+        return Path(masks) if "/" in masks else self.root / masks / "masks"
+
+
+def make_stage(config: Config, name: str, root: Path, num_classes: int = 2) -> Stage:
+    """A stage before its data are opened.
+
+    Args:
+      config: as in configs/base.py, `values.checked`.
+      name: of the stage.
+      root: the folder of the run.
+      num_classes: K, where it is known; no pattern depends on it.
+
+    Raises:
+      UserError: a stage or phase that is not described; a network or loss that cannot be; a
+        pattern that matches nothing.
+    """
+    keys = _described(config["stages"], name, "config.stages")
+    for phase in keys["order"]:
+        _described(keys["phases"], phase, f"config.stages.{name}.phases")
+    stage = Stage(name, config, root, make_method(keys, num_classes))
+    for phase in stage.phases:
+        _check_patterns(stage, phase)
+    return stage
+
+
+def make_stages(config: Config, root: Path) -> tuple[Stage, ...]:
+    """All stages of a schedule, in its order, see `make_stage`.
+
+    Raises:
+      UserError: as `make_stage`; a pattern of config.init.allow that matches nothing.
+    """
+    stages = tuple(make_stage(config, name, root) for name in config["schedule"])
+    paths = {path: None for stage in stages for path in stage.method.shapes}
+    tree.matching(paths, config["init"]["allow"], "init allow")
+    return stages
+
+
+def trained_paths(method: Method, keys: Config, name: PhaseName) -> tuple[dict, dict]:
+    """The shapes of what a phase trains, and of what it never changes; by path.
+
+    Running statistics are in neither: no gradient changes them, and yet they change.
+    """
+    fixed = {path: leaf for path, leaf in method.shapes.items() if path not in method.mutable}
+    return tree.partition(fixed, keys["trains"], f"{name} trains")
+
+
+def depends_on_classes(method: Method, path: str) -> bool:
+    """Whether the shape of a parameter depends on the number of classes, which only data know."""
+    return any(
+        re.fullmatch(pattern, path) and resizable.what == "classes"
+        for pattern, resizable in method.resizable.items()
+    )
+
+
+def _check_patterns(stage: Stage, name: PhaseName) -> None:
+    phase, shapes = stage.phase(name), stage.method.shapes
+    for key in ("fresh", "zero"):
+        tree.matching(shapes, phase[key], f"{name} {key}")
+    chosen, _ = trained_paths(stage.method, phase, name)
+    if not chosen:
+        raise UserError(f"{name} trains is empty: name the parameters that shall train")
+    optimizer = phase["optimizer"]
+    tree.matching(chosen, optimizer["no_decay"], f"{name} no_decay")
+    multiplied = [pattern for pattern, _ in optimizer["multipliers"]]
+    tree.matching(chosen, multiplied, f"{name} multipliers")
+
+
+def _described(descriptions: Config, name: str, where: str) -> Config:
+    if name not in descriptions:
+        names = ", ".join(descriptions) or "none"
+        raise UserError(f"there is no {where}.{name}: there are {names}")
+    return descriptions[name]

@@ -1,0 +1,43 @@
+"""Files that appear whole or not at all, and what is said where they cannot be written."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from aavs_jax.errors import UserError
+from data_pipelines.errors import reason, remedy
+
+
+def replace_file(path: str | os.PathLike, content: bytes) -> None:
+    """Writes a file so that it is seen either as it was or whole, whenever the process dies.
+
+    Raises:
+      UserError: the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # One fixed name: what a killed process leaves behind is overwritten by the next.
+        temporary = path.with_name(f".{path.name}.partial")
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the system refuses is the user's to mend: a UserError that names `path` and a remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path} ({reason(error)}): {remedy(error)}, or choose another folder "
+            "with --workdir; the same command then resumes the run"
+        ) from error

@@ -1,0 +1,180 @@
+"""What is wrong with a card that a stranger may have written; its answer takes no time."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aavs_jax.errors import shown
+from aavs_jax.methods.aavs.config import AAVSConfig
+
+KINDS = {
+    "aavs": "AAVS, without or with its audio encoder",
+    "mask2former": "a Mask2Former",
+    "swin": "a Swin backbone alone",
+    "vggish": "an audio encoder alone",
+}
+# Bounds of what a stranger's card may ask to build; published networks stay below a tenth of them.
+WIDEST = 65536  # of any size
+DEEPEST = 300  # blocks and layers together
+NESTED = 64  # origins of origins
+# Without these a kind's network is unknown; what else is not said is as in AAVSConfig.
+REQUIRED = {
+    "aavs": ("task", "num_classes", "prior"),
+    "mask2former": ("num_classes", "num_queries"),
+    "swin": ("backbone",),
+    "vggish": ("audio",),
+}
+REQUIRED_WITHIN = {
+    "backbone": ("embed_dim", "depths", "num_heads", "window_size"),
+    "audio": ("fully_connected",),
+}
+STORED_AS = ("float16", "bfloat16")  # the types besides float32 that a weight may come in
+
+
+def fault_in(values: Mapping[str, Any]) -> str:
+    """What is wrong with a card's values, '' if nothing is; they may be anything that JSON can."""
+    fields = list(_FITS)
+    if missing := [name for name in fields if name not in values]:
+        return f"it lacks {missing[0]!r}"
+    if unknown := [name for name in values if name not in fields]:
+        return f"it has {shown(unknown[0])}, which no card has"
+    for name, fits in _FITS.items():
+        if not fits(values[name]):
+            return f"its {name!r} cannot be {shown(values[name])}"
+    kind, network = values["kind"], values["network"]
+    if kind not in KINDS:
+        return ""  # what its sizes may be the method says, when it is made
+    if missing := [key for key in REQUIRED[kind] if key not in network]:
+        return f"its network lacks {missing[0]!r}, which {KINDS[kind]} has"
+    # These two kinds are one part of a network and nothing else.
+    if kind in ("swin", "vggish") and len(network) > 1:
+        return f"its network has more than {REQUIRED[kind][0]!r} and is to be {KINDS[kind]}"
+    if fault := fault_of(network):
+        return f"its network cannot be: {fault}"
+    for part, keys in REQUIRED_WITHIN.items():
+        if missing := [key for key in keys if part in network and key not in network[part]]:
+            return f"its network lacks '{part}.{missing[0]}'"
+    return ""
+
+
+def _misfit(values: Any, example: Any, place: str) -> str:
+    """What in nested sizes is not of the form that the example (a configuration) has."""
+    if not isinstance(values, Mapping):
+        return f"{place.rstrip('.') or 'the network'!r} is no sizes but {shown(values)}"
+    known = {field.name: getattr(example, field.name) for field in dataclasses.fields(example)}
+    for key, value in values.items():
+        if key not in known:
+            return f"there is no size called {shown(place + str(key))}"
+        if dataclasses.is_dataclass(known[key]):
+            if fault := _misfit(value, known[key], f"{place}{key}."):
+                return fault
+        elif not _is_like(value, known[key]):
+            return f"{place + key!r} is {shown(value)}"
+    return ""
+
+
+def _is_like(value: Any, example: Any) -> bool:
+    """Whether a value is of the example's type and of a size that can be built."""
+    if isinstance(example, tuple):
+        inner = example[0]
+        return (
+            isinstance(value, list | tuple)
+            and 0 < len(value) <= DEEPEST
+            and all(_is_like(each, inner) for each in value)
+        )
+    if isinstance(example, float):
+        return type(value) in (int, float) and 0 <= value <= WIDEST
+    if type(example) is int:
+        return type(value) is int and 1 <= value <= WIDEST
+    return type(value) is type(example)
+
+
+def _are_words(values: Any) -> bool:
+    return isinstance(values, dict) and all(isinstance(value, str) for value in values.values())
+
+
+def _are_names(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
+
+
+def _is_origin(origin: Any) -> bool:
+    """Whether what `origin` is read for is of the right type, through all origins of origins."""
+    if not _is_shallow(origin):
+        return False
+    while isinstance(origin, dict):
+        words = ("format", "form", "wrapping", "prefix")
+        if not all(isinstance(origin.get(key, ""), str) for key in words):
+            return False
+        if not _are_names(origin.get("without_prefix", [])):
+            return False
+        if "of" not in origin:
+            return True
+        origin = origin["of"]
+    return False
+
+
+def _is_shallow(values: Any) -> bool:
+    """Whether those who walk through nested values, one inside the other, will come back."""
+    level = [values]
+    for _ in range(NESTED):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return True
+    return False
+
+
+def _is_side(value: Any) -> bool:
+    return value is None or _is_like(value, 1)
+
+
+_FITS: Mapping[str, Callable[[Any], bool]] = {
+    "kind": lambda value: (
+        isinstance(value, str) and (value in KINDS or bool(re.fullmatch(r"\w+(\.\w+)+", value)))
+    ),
+    "network": lambda value: isinstance(value, dict) and _is_shallow(value),
+    "classes": _are_names,
+    "origin": _is_origin,
+    "image_size": _is_side,
+    "label_size": _is_side,
+    "new": _are_words,
+    "left_over": _are_words,
+    "stored_as": lambda value: _are_words(value) and set(value.values()) <= set(STORED_AS),
+    "huggingface": lambda v: v is None or (isinstance(v, dict) and _is_shallow(v)),
+    "digest": lambda value: isinstance(value, str),
+    "versions": _are_words,
+}
+
+
+def fault_of(network: Mapping[str, Any]) -> str:
+    """What is wrong with the sizes of a network; '' if nothing is.
+
+    To be asked of sizes that a stranger gave before anything is built from them: its answer takes
+    no time, whatever they are.
+
+    Args:
+      network: as `Card.network`; what it does not say is as in AAVSConfig.
+    """
+    if fault := _misfit(network, AAVSConfig(), ""):
+        return fault
+    try:
+        config = AAVSConfig.from_dict(network)
+    except (ValueError, TypeError, ArithmeticError) as error:
+        return _shortened(str(error))
+    layers = (
+        sum(config.backbone.depths)
+        + config.encoder_layers
+        + config.decoder_layers
+        + sum(map(len, config.audio.blocks))
+        + len(config.audio.fully_connected)
+    )
+    return f"it has {layers} layers, and {DEEPEST} are the most" if layers > DEEPEST else ""
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 200 else text[:200] + "..."

@@ -1,35 +1,52 @@
 """The two Grain chains: endless training batches, and one pass of evaluation batches.
 
-A batch is a dict of NumPy arrays: frames uint8 [B,T,S,S,3], audio float32 [B,T,96,64] (of two
-channels [B,T,96,64,2], left and right; as embeddings [B,T,E]), labels uint8 [B,T,G,G] (255 where a
-pixel is ignored), labelled and valid bool [B,T], prior_mask float32 [B,T,G,G] where a prior is
-asked for, and ids (str [B], "subset/uid", "" for padding), which stays on the host. One of
-evaluation has position int32 [B], the clip's index in the source, too, and where they are asked for
-labels_nearest uint8 [B,T,G,G].
+A batch is a dict of NumPy arrays: frames uint8 [B,T,S,S,3], audio [B,T,...] as the front end has it
+(log-mel float32 [B,T,96,64], of left and right [B,T,96,64,2]) or embeddings float32 [B,T,E], labels
+uint8 [B,T,G,G] (255 where a pixel is ignored), labelled and valid bool [B,T], prior_mask float32
+[B,T,G,G] where a prior is asked for, and ids (str [B], "subset/uid", "" for padding), which stays
+on the host. One of evaluation has position int32 [B], the clip's index in the source, too, and
+where they are asked for labels_nearest uint8 [B,T,G,G].
 """
 
 import dataclasses
 import functools
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import grain
-import numpy as np
-from absl import flags
 
 from data_pipelines.errors import DataError
 from data_pipelines.facts import avsbench
 from data_pipelines.loading.augment import augmentations
-from data_pipelines.loading.decoding import ReadClip
+from data_pipelines.loading.batches import (
+    EVAL_ENTRIES,
+    TRAIN_ENTRIES,
+    EvalLoader,
+    iterate,
+    stack,
+)
+from data_pipelines.loading.checks import (
+    PRIORS,
+    SOUNDS,
+    check_choice,
+    check_sound,
+    check_targets,
+    check_task_and_prior,
+    labelled_clips,
+)
+from data_pipelines.loading.front_ends import LOG_MEL, FrontEnd
 from data_pipelines.loading.lengths import ByLength, batch_lengths
 from data_pipelines.loading.partners import other_sounds
+from data_pipelines.loading.read_clip import ReadClip
 from data_pipelines.loading.request import SILENCE, Draw, Request
 from data_pipelines.prepared.embeddings import Embeddings
 from data_pipelines.prepared.source import ClipSource, open_source
 
 __all__ = [
+    "PRIORS",
+    "SOUNDS",
     "ClipSource",
     "EvalLoader",
     "check_targets",
@@ -39,11 +56,7 @@ __all__ = [
     "train_loader",
 ]
 
-PRIORS = ("none", "true", "predicted", "mixture")
-SOUNDS = ("right", "other", "silence")
 ENDLESS = 10**9  # epochs; what Grain itself takes for endless overflows in batches of one clip
-BATCH = ("frames", "audio", "labels", "labelled", "valid", "prior_mask", "ids")
-EVAL_BATCH = (*BATCH, "position", "labels_nearest", "masks", "stray_pixels")
 
 
 def train_loader(
@@ -62,7 +75,7 @@ def train_loader(
     prior_dir: str | os.PathLike[str] | None = None,
     mixture: float = 0.5,
     max_targets: int = 16,
-    channels: int = 1,
+    front_end: FrontEnd = LOG_MEL,
     embeddings: Embeddings | None = None,
     seed: int = 0,
     process_index: int = 0,
@@ -93,11 +106,11 @@ def train_loader(
         prior: "none", "true" (foreground of the label), "predicted" (stage one's masks), or
             "mixture" of these two.
         prior_dir: folder of predicted masks, `<subset>/<uid>/<second>.png` beneath it; grey, see
-            `transforms.predicted_mask`.
+            `decoding.predicted_mask`.
         mixture: share of predicted masks in the mixture.
         max_targets: the most classes that a label map may show, see `check_targets`.
-        channels: of the sound, 1 or 2.
-        embeddings: of the source's sounds, given instead of log-mel examples.
+        front_end: what is heard of a clip's waveform.
+        embeddings: of the source's sounds, given in its place.
         seed: of the order and of all draws.
         process_index: of this process.
         process_count: of all.
@@ -109,9 +122,9 @@ def train_loader(
             with too many classes; augmentations that cannot be; while iterating: a missing
             predicted mask.
     """
-    _check_choice("sampling", sampling, ("clip", "frame"))
-    _check_task_and_prior(task, prior, prior_dir, PRIORS)
-    _check_sound(channels, embeddings)
+    check_choice("sampling", sampling, ("clip", "frame"))
+    check_task_and_prior(task, prior, prior_dir, PRIORS)
+    check_sound(front_end, embeddings)
     members = labelled_clips(source)
     check_targets(source, task, max_targets)
     longest = 1 if sampling == "frame" else max(source.clips[i].seconds for i in members)
@@ -162,73 +175,16 @@ def train_loader(
         image_size,
         label_size,
         prior_dir=_path(prior_dir),
-        channels=channels,
+        front_end=front_end,
         embeddings=embeddings,
         cache=cache,
+        changes_sounds=chosen.changes_sounds,
     )
     for transform in (*chosen.requests, read, *chosen.elements):
         own = own.map(transform)
-    batches = own.batch(batch_size // process_count, batch_fn=_stack)
-    return iter(_iterate(batches, num_workers))
-
-
-def labelled_clips(source: ClipSource) -> list[int]:
-    """Indices of the clips that can be trained on: those that have a label.
-
-    Raises:
-        DataError: there are none.
-    """
-    members = [index for index, clip in enumerate(source.clips) if clip.labelled]
-    if not members:
-        raise DataError("no clip of the training split has a label: nothing can be learnt from it")
-    return members
-
-
-def check_targets(
-    source: ClipSource, task: str, max_targets: int, key: str = "max_targets"
-) -> None:
-    """Whether the label maps that are trained on show no more classes than there is room for.
-
-    They were counted when the data were prepared, at the maps' own size; where maps are made
-    smaller, fewer may be left, and so the check may ask for more room than is needed.
-
-    Args:
-        source: the clips.
-        task: "binary", which always has two, or "semantic".
-        max_targets: the most classes of one label map, background counted, ignored pixels not.
-        key: what to call it in the message.
-
-    Raises:
-        DataError: a label map shows more; no clip with a label.
-    """
-    counts = {
-        source.clips[i].name: 2 if task == "binary" else source.clips[i].classes
-        for i in labelled_clips(source)
-    }
-    name = max(counts, key=counts.__getitem__)
-    if counts[name] > max_targets:
-        others = sum(count > max_targets for count in counts.values()) - 1
-        raise DataError(
-            f"clip {name} shows up to {counts[name]} classes in one label map, background "
-            f"counted, which is more than {max_targets}"
-            + (f" (and {others} other clips show more, too)" if others else "")
-            + f": give {key}={counts[name]}"
-        )
-
-
-class EvalLoader:
-    """Evaluation batches that can be walked again and again; `len` is their number."""
-
-    def __init__(self, batches: grain.MapDataset, clips: int, num_workers: int):
-        self.clips = clips  # of the whole source, whichever process
-        self._batches = batches
-        self._num_workers = num_workers
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(_iterate(self._batches, self._num_workers))
+    batch_fn = functools.partial(stack, names=TRAIN_ENTRIES)
+    batches = own.batch(batch_size // process_count, batch_fn=batch_fn)
+    return iter(iterate(batches, num_workers))
 
 
 def eval_loader(
@@ -241,7 +197,7 @@ def eval_loader(
     sound: str = "right",
     prior: str = "none",
     prior_dir: str | os.PathLike[str] | None = None,
-    channels: int = 1,
+    front_end: FrontEnd = LOG_MEL,
     embeddings: Embeddings | None = None,
     nearest: bool = False,
     masks: grain.transforms.Map | None = None,
@@ -270,8 +226,8 @@ def eval_loader(
             this one, always the same one; "silence".
         prior: "none", "true" or "predicted".
         prior_dir: as in `train_loader`.
-        channels: of the sound, 1 or 2.
-        embeddings: of the source's sounds, given instead of log-mel examples.
+        front_end: what is heard of a clip's waveform.
+        embeddings: of the source's sounds, given in its place.
         nearest: binary task: whether labels are given a second time, resized by nearest, as
             labels_nearest.
         masks: puts predictions from elsewhere, uint8 [T,G,G], beside the arrays of a clip, as
@@ -286,9 +242,9 @@ def eval_loader(
         DataError: frames_per_batch is not positive; no clip of other classes to take a sound from;
             while iterating: a missing predicted mask.
     """
-    _check_choice("sound", sound, SOUNDS)
-    _check_task_and_prior(task, prior, prior_dir, PRIORS[:3])
-    _check_sound(channels, embeddings)
+    check_choice("sound", sound, SOUNDS)
+    check_task_and_prior(task, prior, prior_dir, PRIORS[:3])
+    check_sound(front_end, embeddings)
     if frames_per_batch < 1:
         raise DataError(f"frames_per_batch is {frames_per_batch}: give at least 1")
     everyone = range(len(source))
@@ -302,7 +258,7 @@ def eval_loader(
         image_size,
         label_size,
         prior_dir=_path(prior_dir),
-        channels=channels,
+        front_end=front_end,
         embeddings=embeddings,
         nearest=nearest,
         cache=cache,
@@ -326,50 +282,10 @@ def eval_loader(
         rows += [filler] * (-len(rows) % clips_per_batch)
         own = grain.MapDataset.source(rows)[process_index::process_count].map(read)
         own = own if masks is None else own.map(masks)
-        stack = functools.partial(_stack, names=EVAL_BATCH)
-        buckets.append(own.batch(clips_per_batch // process_count, batch_fn=stack))
+        batch_fn = functools.partial(stack, names=EVAL_ENTRIES)
+        buckets.append(own.batch(clips_per_batch // process_count, batch_fn=batch_fn))
     return EvalLoader(grain.MapDataset.concatenate(buckets), len(source), num_workers)
-
-
-def _stack(elements, names: tuple[str, ...] = BATCH) -> dict[str, np.ndarray]:
-    return {name: np.stack([e[name] for e in elements]) for name in names if name in elements[0]}
-
-
-def _iterate(batches: grain.MapDataset, num_workers: int) -> grain.IterDataset:
-    # An element is a whole batch; Grain's own default would prefetch hundreds.
-    threads = min(8, os.cpu_count() or 1)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 2)
-    batches = batches.to_iter_dataset(options)
-    if not num_workers:
-        return batches
-    # Grain's workers read absl flags, which nobody has parsed in notebooks and tests.
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
-    return batches.mp_prefetch(
-        grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2)
-    )
 
 
 def _path(folder: str | os.PathLike[str] | None) -> str | None:
     return None if folder is None else os.fspath(folder)
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise DataError(f"{name} {value!r} is none of {', '.join(choices)}")
-
-
-def _check_task_and_prior(task, prior, prior_dir, priors) -> None:
-    _check_choice("task", task, ("binary", "semantic"))
-    _check_choice("prior", prior, priors)
-    if task == "binary" and prior != "none":
-        raise DataError(f"the binary task takes no prior mask, but prior is {prior!r}")
-    if prior in ("predicted", "mixture") and prior_dir is None:
-        raise DataError(f"prior is {prior!r}, but prior_dir, the folder of its masks, is not given")
-
-
-def _check_sound(channels: int, embeddings: Embeddings | None) -> None:
-    if channels not in (1, 2):
-        raise DataError(f"a sound has 1 or 2 channels, not {channels}")
-    if channels == 2 and embeddings is not None:
-        raise DataError("embeddings are of mono sound: set model.audio.channels to 1")

@@ -4,26 +4,24 @@ Says what a data folder is and what is wrong with it, and packs it into array_re
 """
 
 import argparse
-import dataclasses
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.errors import DataError, lies_in, reason, remedy, tidy_path
+from data_pipelines.errors import DataError, reason, remedy, tidy_path
 from data_pipelines.media import printable
 from data_pipelines.prepared.avs_clips.avs_clips_dataset_builder import (
     Builder,
     check_form,
     is_complete,
 )
-from data_pipelines.preparing import folder_page, folder_report, jobs
+from data_pipelines.preparing import folder_page, jobs, report_text
+from data_pipelines.preparing.asked import check_apart, job_of
 from data_pipelines.preparing.jobs import ClipFault, Job
 from data_pipelines.preparing.read import ReadOptions
-from data_pipelines.reading.layouts.single_plus import single_plus as make_single_plus
 from data_pipelines.reading.raw import RawTable
-from data_pipelines.reading.recognise import read_table
 
 __all__ = [
     "Builder",
@@ -34,8 +32,6 @@ __all__ = [
     "prepare",
     "prepare_table",
 ]
-
-SIZES = (1, 8192)  # of stored frames, pixels
 
 
 def prepare(
@@ -82,7 +78,7 @@ def prepare(
             usable clip; `data_dir` cannot be written (the disk is full, say), or holds a data set
             made from other files.
     """
-    job = _job(
+    job = job_of(
         raw_dir,
         data_dir,
         progress=progress,
@@ -125,77 +121,6 @@ def prepare_table(
     job = Job(table.roots[0], table, ReadOptions(size, table.stereo), progress=False)
     jobs.store(job, Path(data_dir))
     return Path(Builder(data_dir=data_dir).data_path)
-
-
-def _job(
-    raw_dir,
-    data_dir,
-    *,
-    progress,
-    strict,
-    size,
-    subsets,
-    single_plus,
-    sounds,
-    stereo,
-    follow_links,
-    workers,
-) -> Job:
-    """What is asked for, checked."""
-    raw_dir = Path(raw_dir)
-    if size is not None and not SIZES[0] <= size <= SIZES[1]:
-        raise DataError(f"size is {size}: give between {SIZES[0]} and {SIZES[1]} pixels")
-    if workers is not None and workers < 1:
-        raise DataError(f"workers is {workers}: give at least 1")
-    if data_dir is not None:
-        if not os.fspath(data_dir):
-            raise DataError("the folder for the prepared data has an empty name: give another")
-        _check_apart(raw_dir, Path(data_dir), "prepared data")
-    table = read_table(
-        raw_dir, sounds=None if sounds is None else Path(sounds), follow_links=follow_links
-    )
-    if single_plus:
-        table = make_single_plus(table)
-    if subsets:
-        table = _only(table, tuple(subsets), raw_dir)
-    return Job(
-        folder=raw_dir,
-        table=table,
-        options=ReadOptions(size, table.stereo if stereo is None else stereo, follow_links),
-        strict=strict,
-        workers=workers or _cores(),
-        progress=progress,
-    )
-
-
-def _cores() -> int:
-    """Those that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _check_apart(raw_dir: Path, path: Path, what: str) -> None:
-    """Nothing is written into a user's data."""
-    if lies_in(path, raw_dir):
-        raise DataError(
-            f"{what} cannot be written to {path}, which is inside the data folder {raw_dir}: "
-            "choose a folder elsewhere"
-        )
-
-
-def _only(table: RawTable, subsets: tuple[str, ...], raw_dir: Path) -> RawTable:
-    present = list(dict.fromkeys(clip.subset for clip in table.clips))
-    for subset in subsets:
-        if subset not in present:
-            raise DataError(f"no clips of {subset} in {raw_dir}: it has {', '.join(present)}")
-    return dataclasses.replace(
-        table,
-        clips=tuple(clip for clip in table.clips if clip.subset in subsets),
-        binary_only=tuple(subset for subset in table.binary_only if subset in subsets),
-        expected={key: count for key, count in table.expected.items() if key[0] in subsets},
-        findings=tuple(f for f in table.findings if f.clip.split("/")[0] in ("", *subsets)),
-    )
 
 
 def _check_strictly(report: dict[str, Any]) -> None:
@@ -269,19 +194,9 @@ def _run(options: argparse.Namespace) -> int:
     for option, path in (("--json", options.json), ("--html", options.html)):
         if path is not None and (option, path) != ("--json", "-"):
             _check_report(Path(options.raw), path, option, options.out)
-    job = _job(
-        options.raw,
-        options.out,
-        progress=True,
-        strict=options.strict,
-        size=options.size,
-        subsets=options.subsets,
-        single_plus=options.single_plus,
-        sounds=options.sounds,
-        stereo=options.stereo,
-        follow_links=options.follow_links,
-        workers=options.workers,
-    )
+    others = ("raw", "out", "dry_run", "json", "html")
+    asked = {name: value for name, value in vars(options).items() if name not in others}
+    job = job_of(options.raw, options.out, progress=True, **asked)
     if options.out is None:
         report = jobs.count(job)
     else:
@@ -301,7 +216,7 @@ def _check_report(raw_dir: Path, path: str, option: str, out: str | None) -> Non
     file = Path(path)
     if not path or file.is_dir():
         raise DataError(f"cannot write the report: {option} {path!r} is no file: name one")
-    _check_apart(raw_dir, file, "a report")
+    check_apart(raw_dir, file, "a report")
     if out and os.path.realpath(file.parent) == os.path.realpath(out):
         return  # which is made on the way
     if not file.parent.is_dir():
@@ -320,7 +235,7 @@ def _show(report: dict[str, Any], options: argparse.Namespace, job: Job | None) 
     else:
         stored = None if options.dry_run else f"{options.out}/{jobs.REPORT_NAME}"
         details = options.json or stored or "--json"
-        print(folder_report.text(report, details))
+        print(report_text.text(report, details))
     try:
         if options.json and options.json != "-":
             Path(options.json).write_text(jobs.json_text(report), encoding="utf-8")

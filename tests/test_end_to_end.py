@@ -10,20 +10,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aavs_jax.inputs.batches import train_batches
+from aavs_jax.inputs.batches import on_data, train_batches
 from aavs_jax.methods import make_method
 from aavs_jax.methods.aavs.config import AAVSConfig
 from aavs_jax.methods.aavs.network import abstract_model
 from aavs_jax.methods.functional import initial_parameters
+from aavs_jax.plan.stage import make_stage
 from aavs_jax.run.logging_writer import read_metrics
 from aavs_jax.scoring import metrics
 from aavs_jax.state.checkpoint import PhaseCheckpoints, load_parameters, save_parameters
+from aavs_jax.state.sharding import make_mesh
 from aavs_jax.weights import card
-from aavs_jax.weights.starting import best_parameters
+from aavs_jax.weights.keeping import best_parameters
 from configs import avss
 from configs.aavs import BACKBONE_ADAPTERS, BINARY_TRAINS, SEMANTIC_TRAINS
 from data_pipelines.facts import avsbench
-from data_pipelines.loader import open_source
 from data_pipelines.making import audible_shapes
 from data_pipelines.making.audible_shapes.shapes import CLASS_NAMES
 from data_pipelines.prepare import prepare
@@ -315,11 +316,10 @@ def test_users_folder_and_foreign_masks(prior, command, tiny_flags, folder, tmp_
 def test_batches_of_the_paper(folder, tmp_path):
     """One clip; Grain's endless data sets overflow in batches of one."""
     prepare(folder, tmp_path, progress=False)
-    source = open_source(tmp_path, "train")
-    stage = avss.get_config("/somewhere").stages.understand.to_dict()
-    stage["data"] |= {"image_size": 32, "label_size": 32}
-    config = {"data": {"num_workers": 0, "cache": False}}
-    batches = train_batches(config, stage, source, tmp_path, 0)
+    config = avss.get_config("/somewhere").to_dict()
+    config["stages"]["understand"]["data"] |= {"image_size": 32, "label_size": 32}
+    stage = on_data(make_stage(config, "understand", tmp_path), tmp_path, make_mesh())
+    source, batches = stage.sources["train"], train_batches(stage, 0)
     shapes = {name: array.shape for name, array in next(batches).items()}
     # Of v1s, with which it begins: five seconds and no padding.
     assert shapes["frames"] == (1, 5, 32, 32, 3) and shapes["prior_mask"] == (1, 5, 32, 32)

@@ -16,6 +16,8 @@ from PIL import Image
 
 from aavs_jax import evaluate
 from aavs_jax.errors import UserError
+from aavs_jax.plan.own_data import own_data
+from aavs_jax.plan.stage import make_stage
 from aavs_jax.scoring import metrics
 from aavs_jax.state.checkpoint import SCORE, PhaseCheckpoints, save_parameters
 from aavs_jax.state.train_state import TrainState
@@ -120,19 +122,17 @@ def test_a_run_is_scored_on_its_own_data_unless_told_otherwise(tmp_path):
     on_shapes = a_run(tmp_path / "two", clips=12)
     usual = avss.get_config().data.to_dict()
     for given in (on_clips, on_clips / "localise" / "all"):
-        assert given_weights.own_data(usual, str(given)) == usual | {
-            "folder": str(tmp_path / "clips")
-        }
-    assert given_weights.own_data(usual, str(on_shapes))["clips"] == 12
+        assert own_data(usual, str(given)) == usual | {"folder": str(tmp_path / "clips")}
+    assert own_data(usual, str(on_shapes))["clips"] == 12
     for told in ({"folder": "/mine"}, {"clips": 100}):
-        assert given_weights.own_data(usual | told, str(on_clips)) == usual | told
+        assert own_data(usual | told, str(on_clips)) == usual | told
     # Of converted weights nobody knows what they were trained on.
-    assert given_weights.own_data(usual, str(tmp_path / "clips")) == usual
+    assert own_data(usual, str(tmp_path / "clips")) == usual
     with pytest.raises(UserError, match="two were trained on different data: say on which"):
-        given_weights.own_data(usual, f"{on_clips},{on_shapes}")
+        own_data(usual, f"{on_clips},{on_shapes}")
     (tmp_path / "clips").rmdir()
     with pytest.raises(UserError, match="was trained on .*clips, and there is no such folder now"):
-        given_weights.own_data(usual, str(on_clips))
+        own_data(usual, str(on_clips))
 
 
 def test_it_says_what_it_scores_on(evaluated):
@@ -259,7 +259,7 @@ def test_a_phase_without_its_audio_encoder_takes_no_other(tiny_run, converted, t
     with PhaseCheckpoints(phase) as checkpoints:
         data = iter(grain.MapDataset.range(3).to_iter_dataset())
         values = {path: jnp.asarray(value) for path, value in kept.items()}
-        checkpoints.save(TrainState(jnp.asarray(1), values, {}, ()), data, {SCORE: 0.5})
+        checkpoints.save(TrainState(jnp.asarray(1), values, {}, {}, ()), data, {SCORE: 0.5})
     words = f"{phase} lacks .* of the audio encoder, .*: put its folder {phase}/frozen back"
     with pytest.raises(UserError, match=words):
         given_weights.read(config, "avss", str(phase))
@@ -462,8 +462,9 @@ def test_weights_of_others_are_to_be_converted_first(tmp_path, monkeypatch, name
     assert f"{convert}, then give --evaluate=DIR" in str(error.value)
     for key in ("mask2former", "vggish"):
         config["init"] = {"mask2former": "", "vggish": "", "allow": (), key: name}
+        stage = make_stage(config, "localise", tmp_path)
         with pytest.raises(UserError) as error:
-            pretrained.check_pretrained(config, "localise/a", {})
+            pretrained.check_pretrained(stage, stage.phases[0])
         assert f"{convert}, then give --config.init.{key}=DIR" in str(error.value)
 
 
@@ -493,14 +494,12 @@ def passes(monkeypatch):
     """What would be evaluated: [(stage, priors, where they lie, whether masks are written)]."""
     seen = []
 
-    def stage_figures(config, stage_name, *_, **named):
-        stage = config["stages"][stage_name]
-        seen.append(
-            (stage_name, stage["prior"]["evaluate"], stage["prior"]["masks"], stage["writes_masks"])
-        )
+    def stage_scores(stage, *_, **named):
+        prior = stage.keys["prior"]
+        seen.append((stage.name, prior["evaluate"], prior["masks"], stage.keys["writes_masks"]))
         return []
 
-    monkeypatch.setattr("aavs_jax.scoring.stage_scores.stage_figures", stage_figures)
+    monkeypatch.setattr("aavs_jax.schedule.stage_scores", stage_scores)
     monkeypatch.setattr("aavs_jax.report.presentation.present", lambda *_, **__: None)
     return seen
 

@@ -26,12 +26,12 @@ RULES = {
     "data_pipelines.media": FACTS,
     "data_pipelines.pages": {"data_pipelines.media"},
     "data_pipelines.reading": {"data_pipelines.media", *FACTS},
-    "data_pipelines.prepared": {"data_pipelines.media", "data_pipelines.loading", *FACTS},
+    "data_pipelines.prepared": {"data_pipelines.media", *FACTS},
     "data_pipelines.preparing": {
         *("data_pipelines.reading", "data_pipelines.media", "data_pipelines.pages"),
         *PREPARED,
     },
-    "data_pipelines.loading": {"data_pipelines.media", *FACTS},
+    "data_pipelines.loading": {"data_pipelines.media", *PREPARED},
     "data_pipelines.making": {
         *("data_pipelines.reading", "data_pipelines.media", "data_pipelines.preparing"),
         *PREPARED,

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aavs_jax.weights.starting import best_parameters
+from aavs_jax.weights.keeping import best_parameters
 
 # What is under way -> the change to the file system before which the process dies, and which of
 # several like it; in the order in which a run comes to them.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from aavs_jax.methods import make_method
-from data_pipelines.audio import log_mel_examples
+from data_pipelines.loading.front_ends import log_mel_examples
 from data_pipelines.making.audible_shapes.plan import plans
 from data_pipelines.making.audible_shapes.scene import draw
 

@@ -27,7 +27,7 @@ import pytest
 from aavs_jax.run.logging_writer import read_metrics
 from aavs_jax.state.checkpoint import load_parameters
 from aavs_jax.weights import card
-from aavs_jax.weights.starting import best_parameters
+from aavs_jax.weights.keeping import best_parameters
 from configs.aavs import BACKBONE_ADAPTERS, BINARY_TRAINS, SEMANTIC_TRAINS
 from data_pipelines.facts import avsbench
 from data_pipelines.making import audible_shapes

@@ -130,7 +130,7 @@ def _shared(stage: Stage) -> dict[str, Any]:
         "task": stage.task.name,
         "label_size": stage.keys["data"]["label_size"],
         "prior_dir": stage.masks_from,
-        "channels": stage.method.front_end.channels,
+        "front_end": stage.method.front_end,
         "process_index": jax.process_index(),
         "process_count": jax.process_count(),
         "num_workers": stage.config["data"]["num_workers"],

@@ -87,7 +87,7 @@ def for_evaluation(
     if not stage.config["data"]["embeddings"] or encoder is None:
         return {}
     values = _part(parameters, encoder)
-    if own and embeddings.find(data_dir, digest(values)) is None:
+    if own and embeddings.find(data_dir, digest(values), stage.method.front_end) is None:
         return {}
     return compute(stage, values, data_dir)
 
@@ -112,9 +112,10 @@ def compute(
       UserError: they cannot be written.
       DataError: nothing is prepared in `data_dir`.
     """
-    identity = digest(values)
+    identity, front_end = digest(values), stage.method.front_end
+    place = embeddings.folder_of(data_dir, identity, front_end)
     try:
-        folder = embeddings.find(data_dir, identity)
+        folder = embeddings.find(data_dir, identity, front_end)
         if folder is None:
             encode = make_encode(stage.method.sound_encoder, values)
             clips, shown = embeddings.count(data_dir), jax.process_index() == 0
@@ -123,14 +124,16 @@ def compute(
                 progress_bar(clips, 0, "embeddings", enabled=shown) as bar,
             ):
                 with what_is_next("the same command computes the embeddings again"):
-                    folder = embeddings.write(data_dir, identity, encode, progress=bar.update)
+                    folder = embeddings.write(
+                        data_dir, identity, front_end, encode, progress=bar.update
+                    )
     except OSError as error:
         raise UserError(
-            f"cannot write {embeddings.folder_of(data_dir, identity)} ({reason(error)}): "
-            f"{remedy(error)}, or do without with --config.data.embeddings=False"
+            f"cannot write {place} ({reason(error)}): {remedy(error)}, or do without with "
+            "--config.data.embeddings=False"
         ) from error
     everyone_is_here(f"embeddings {identity}")
-    say(f"[{stage.name}] hears embeddings, of the frozen audio encoder, from {folder}")
+    say(f"[{stage.name}] hears embeddings, of the audio encoder, from {folder}")
     return {split: Embeddings(folder, source) for split, source in stage.sources.items()}
 
 

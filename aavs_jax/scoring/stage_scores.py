@@ -9,7 +9,7 @@ from aavs_jax.plan.stage import Stage
 from aavs_jax.run.progress import say
 from aavs_jax.run.stopping import what_is_next
 from aavs_jax.scoring import one_pass, showcase
-from aavs_jax.scoring.mask_folders import mask_writers
+from aavs_jax.scoring.mask_writer import mask_writers
 from aavs_jax.state.sharding import put_state
 
 Rows = list[dict[str, Any]]

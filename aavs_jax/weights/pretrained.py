@@ -19,7 +19,7 @@ from aavs_jax.plan.stage import PhaseName, Stage
 from aavs_jax.state.checkpoint import PARAMETERS
 from aavs_jax.weights import card, foreign
 from aavs_jax.weights.made import method_of
-from aavs_jax.weights.size_keys import BACKBONE, flat_sizes, preset_of, size_flags, without_key
+from aavs_jax.weights.size_keys import BACKBONE, flat_sizes, preset_of, size_flags
 from data_pipelines.errors import tidy_path
 
 
@@ -203,9 +203,7 @@ def _check_sizes(stage: Stage, origin: Origin) -> None:
     words = ", ".join(f"{key} {value} (here {wanted.get(key)})" for key, value in differing.items())
     models = {s: flat_sizes(config["stages"][s]["model"]) for s in config["schedule"]}
     of_backbone = any(key.startswith(BACKBONE) for key in differing)
-    if without_key(models, wanted, theirs):
-        mend = f"take another --config.init.{origin.key}"
-    elif config.get("backbone") and of_backbone and not preset_of(theirs):
+    if config.get("backbone") and of_backbone and not preset_of(theirs):
         # A preset wins over the keys of the stages, so it has to go, and they have to say it all.
         for model in models.values():
             model |= {key: None for key in model if key.startswith(BACKBONE)}

@@ -34,7 +34,7 @@ def size_flags(models: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, Any
 
     Args:
       models: stage -> the sizes that its config has keys for, by dotted key.
-      wanted: sizes by dotted key; `without_key` has told that there is a key for each.
+      wanted: sizes by dotted key.
 
     Returns:
       Such as '--config.backbone=swin_t', quoted for a shell.
@@ -49,24 +49,6 @@ def size_flags(models: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, Any
                 text = str(value).replace(" ", "")
                 flags.append(shlex.quote(f"--config.stages.{stage_name}.model.{key}={text}"))
     return flags
-
-
-def without_key(
-    models: Mapping[str, Mapping[str, Any]], fixed: Mapping[str, Any], wanted: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The sizes among those wanted that no key of the config sets, and that the network has
-    otherwise.
-
-    Args:
-      models: as in `size_flags`.
-      fixed: sizes of the network by dotted key, whether there is a key for them or not.
-      wanted: sizes by dotted key.
-    """
-    return {
-        key: value
-        for key, value in wanted.items()
-        if fixed.get(key) != value and any(key not in model for model in models.values())
-    }
 
 
 def _frozen(value: Any) -> Any:

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_pipelines.audio import SAMPLE_RATE, fit_examples, load_waveform, log_mel_examples
 from data_pipelines.errors import DataError
+from data_pipelines.loading.front_ends import LogMel
+from data_pipelines.media.waveforms import SAMPLE_RATE, load_waveform
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet's red, green and blue
 STD = (0.229, 0.224, 0.225)
@@ -79,7 +80,7 @@ def batches(
         waveforms = [load_waveform(path)[: seconds * SAMPLE_RATE] for path in paths]
         longest = max(map(len, waveforms))
         mixture = sum(np.pad(waveform, (0, longest - len(waveform))) for waveform in waveforms)
-        examples = fit_examples(log_mel_examples(mixture), seconds)
+        examples = LogMel()(mixture[:, None], seconds)
         with torch.no_grad():
             return vggish(torch.from_numpy(examples)[:, None])
 

@@ -1,9 +1,10 @@
 """Augmentations, as small Grain transforms: those of sounds, and the choice of all.
 
 Each draws from the example's own seed and its own name, so that what it does to a clip depends
-neither on processes nor on workers nor on the other augmentations. Some say what is to be heard,
-before it is read: `Request` -> `Request`. The others change what was read: they map the dict of
-arrays that `transforms.ReadClip` gives. All seconds of a clip are changed alike.
+neither on processes nor on workers nor on the other augmentations. Those of sounds say what is to
+be heard, before it is read: `Request` -> `Request`; the waveform is changed before the front end
+hears it. Those of pictures change what was read: they map the dict of arrays that
+`read_clip.ReadClip` gives. All seconds of a clip are changed alike.
 """
 
 import dataclasses
@@ -14,11 +15,14 @@ from typing import Any
 import grain
 import numpy as np
 
-from data_pipelines.audio import LOG_OFFSET
 from data_pipelines.errors import DataError
 from data_pipelines.loading.augment_pictures import ColourJitter, Flip, ResizedCrop, check_range
 from data_pipelines.loading.partners import Partners
 from data_pipelines.loading.request import Request, generator
+
+CHANGES_OF_SOUND = ("mix_sounds", "time_shift", "sound_gain")  # after which it sounds otherwise
+WINDOW = 160  # samples of the 10 ms that sounds are shifted by
+
 
 # --- what is heard: Request -> Request --------------------------------------------------------
 
@@ -84,7 +88,7 @@ class TimeShift(grain.transforms.Map):
 
 @dataclasses.dataclass(frozen=True)
 class SoundGain(grain.transforms.Map):
-    """Louder or softer by some decibels, as if the waveform had been."""
+    """Louder or softer by some decibels."""
 
     probability: float
     decibels: tuple[float, float]
@@ -92,49 +96,49 @@ class SoundGain(grain.transforms.Map):
     def __post_init__(self):
         check_range("sound_gain.decibels", self.decibels, -120, 120)
 
-    def map(self, element: dict[str, Any]) -> dict[str, Any]:
-        rng = generator(element["seed"], self)
+    def map(self, request: Request) -> Request:
+        rng = generator(request.seed, self)
         if rng.random() >= self.probability:
-            return element
-        return element | {"audio": louder(element["audio"], rng.uniform(*self.decibels))}
+            return request
+        return dataclasses.replace(request, gain=float(rng.uniform(*self.decibels)))
 
 
-def louder(log_mel: np.ndarray, decibels: float) -> np.ndarray:
-    """Log-mel values of a sound made louder: exact, as mel magnitudes grow with the waveform.
-
-    Args:
-        log_mel: float32, any shape: log(magnitude + 0.01).
-        decibels: negative makes it softer.
-
-    Returns:
-        float32, the same shape. Digital silence stays silent.
-    """
-    return _to_log(_magnitudes(log_mel) * np.float32(10 ** (decibels / 20)))
+# --- what the waveform becomes ----------------------------------------------------------------
 
 
-def mix(log_mel: np.ndarray, other: np.ndarray, decibels: float) -> np.ndarray:
-    """Log-mel values of two sounds at once, whose powers add as those of unrelated sounds do.
+def changed_waveform(
+    waveform: np.ndarray, request: Request, other: np.ndarray | None = None
+) -> np.ndarray:
+    """A waveform as a request wants it: mixed, shifted, made louder, left and right swapped.
 
     Args:
-        log_mel: float32, any shape.
-        other: float32, the same shape.
-        decibels: by how much the other is made louder first.
+        waveform: float32 [S, channels], 16 kHz.
+        request: says how.
+        other: that of the second clip, float32 [S', channels]; None: there is none. Where it is
+            shorter there is only the first.
 
     Returns:
-        float32, the same shape.
+        float32 [S, channels]. What a shift leaves empty is silent.
     """
-    added = _magnitudes(other) * np.float32(10 ** (decibels / 20))
-    return _to_log(np.hypot(_magnitudes(log_mel), added))
+    waveform = waveform[:, ::-1] if request.flip else waveform
+    if other is not None:
+        other = other[: len(waveform), ::-1] if request.flip else other[: len(waveform)]
+        mixed = waveform.copy()
+        mixed[: len(other)] += amplitude(request.mixed_level) * other
+        waveform = mixed
+    if request.shift:
+        samples = request.shift * WINDOW
+        taken = np.arange(len(waveform)) + samples
+        inside = (taken >= 0) & (taken < len(waveform))
+        shifted = np.zeros_like(waveform)
+        shifted[inside] = waveform[taken[inside]]
+        waveform = shifted
+    return amplitude(request.gain) * waveform if request.gain else waveform
 
 
-def _magnitudes(log_mel: np.ndarray) -> np.ndarray:
-    # The offset is the logarithm's own rounding of it, so that silence is exactly zero.
-    silence = np.exp(np.log(np.float32(LOG_OFFSET)))
-    return np.maximum(np.exp(log_mel) - silence, np.float32(0))
-
-
-def _to_log(magnitudes: np.ndarray) -> np.ndarray:
-    return np.log(magnitudes + np.float32(LOG_OFFSET))
+def amplitude(decibels: float) -> np.float32:
+    """The factor of a waveform that makes it so much louder."""
+    return np.float32(10 ** (decibels / 20))
 
 
 # --- from the config --------------------------------------------------------------------------
@@ -146,11 +150,13 @@ class Augmentations:
 
     Attributes:
         flip: share of requests that are flipped; `Draw` has the coin.
+        changes_sounds: whether waveforms are changed.
         requests: transforms of requests.
         elements: transforms of arrays.
     """
 
     flip: float
+    changes_sounds: bool
     requests: tuple[grain.transforms.Map, ...]
     elements: tuple[grain.transforms.Map, ...]
 
@@ -190,15 +196,16 @@ def augmentations(
             raise DataError(f"augment.{name}: the probability is {probability}: give 0 to 1")
         if not probability:
             continue
-        if embeddings and name in ("mix_sounds", "time_shift", "sound_gain"):
+        if embeddings and name in CHANGES_OF_SOUND:
             raise DataError(
                 f"augment.{name} changes sounds, but they are read as embeddings, which cannot be "
                 "changed: turn it off, or train without embeddings"
             )
         made[name] = make(**values)
-    requests = ("swap_sound", "mix_sounds", "time_shift")
+    requests = ("swap_sound", *CHANGES_OF_SOUND)
     return Augmentations(
         flip=float(options.get("flip", 0.0)),
+        changes_sounds=not made.keys().isdisjoint(CHANGES_OF_SOUND),
         requests=tuple(made[name] for name in requests if name in made),
         elements=tuple(made[name] for name in makers if name in made and name not in requests),
     )

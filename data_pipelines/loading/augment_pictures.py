@@ -17,15 +17,12 @@ PICTURES = ("frames", "labels", "prior_mask")
 
 @dataclasses.dataclass(frozen=True)
 class Flip(grain.transforms.Map):
-    """Swaps left and right, of the sound too, where the request says so."""
+    """Swaps left and right where the request says so; `ReadClip` swaps them of the sound."""
 
     def map(self, element: Element) -> Element:
         if not element["flip"]:
             return element
-        flipped = {name: element[name][:, :, ::-1] for name in PICTURES if name in element}
-        if element["audio"].ndim == 4:
-            flipped["audio"] = element["audio"][..., ::-1]
-        return element | flipped
+        return element | {name: element[name][:, :, ::-1] for name in PICTURES if name in element}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,27 +1,17 @@
-"""From encoded pictures to arrays, and from a request to the arrays of a clip."""
+"""From encoded pictures to arrays at the sizes that networks see."""
 
-import dataclasses
 import io
 from pathlib import Path
-from typing import Any
 
 import cv2
-import grain
 import numpy as np
 from PIL import Image
 
-from data_pipelines.audio import EXAMPLE_WINDOWS, silence_example
 from data_pipelines.errors import DataError
-from data_pipelines.facts import avsbench
-from data_pipelines.loading.augment import mix
-from data_pipelines.loading.request import NOTHING, SILENCE, Request
 from data_pipelines.media.labels import IGNORED, colours_to_ids
 
 # Grain and XLA share the cores; threads of OpenCV's own would only stand in their way.
 cv2.setNumThreads(1)
-
-
-# --- pictures ---------------------------------------------------------------------------------
 
 
 def decode_frame(encoded: bytes, size: int) -> np.ndarray:
@@ -34,8 +24,12 @@ def decode_frame(encoded: bytes, size: int) -> np.ndarray:
     Returns:
         uint8 [S, S, 3], RGB.
     """
-    image = Image.open(io.BytesIO(encoded)).convert("RGB")
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+    image = Image.open(io.BytesIO(encoded))
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    if image.size != (size, size):  # Pillow would copy what fits already
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(image)
 
 
 def semantic_label(encoded: bytes, size: int) -> np.ndarray:
@@ -166,162 +160,3 @@ def _no_greys(path: Path, what: str) -> DataError:
         f"predicted mask {path} {what}: write masks as grey PNG from 0 to 255 (of 16 bits to "
         "65535), where hard ones hold 0 and 255 and empty ones 0 only"
     )
-
-
-# --- arrays of a request ----------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class ReadClip(grain.transforms.Map):
-    """`Request` -> the arrays of one clip.
-
-    Attributes:
-        source: random access to clips (`source.ClipSource`).
-        task: "binary" or "semantic".
-        image_size: S; None where only labels are wanted: neither frames nor sounds are read.
-        label_size: G.
-        prior_dir: the folder of stage one's masks.
-        channels: of the sound: 1, or 2 for left and right, which are alike where only a mono
-            sound is known.
-        embeddings: `embeddings.Embeddings` of the clips' sounds, read instead of log-mel examples.
-        nearest: binary task: whether the labels are read a second time, resized by nearest.
-        cache: keep what was decoded in memory.
-    """
-
-    source: Any
-    task: str
-    image_size: int | None
-    label_size: int
-    prior_dir: str | None = None
-    channels: int = 1
-    embeddings: Any = None
-    nearest: bool = False
-    cache: bool = False
-    _kept: dict = dataclasses.field(default_factory=dict, repr=False, compare=False)
-
-    def __getstate__(self):
-        return {**self.__dict__, "_kept": {}}  # a worker process starts with an empty cache
-
-    def __setstate__(self, state):
-        self.__dict__.update(state)
-
-    def map(self, request: Request) -> dict[str, Any]:
-        """Reads what the request names.
-
-        Returns:
-            frames uint8 [T,S,S,3], labels uint8 [T,G,G], labelled and valid bool [T], audio
-            float32 [T,96,64], [T,96,64,2] of two channels or [T,E] of embeddings, ids str, if a
-            prior is asked for prior_mask float32 [T,G,G], if nearest labels are labels_nearest
-            uint8 [T,G,G]; and the request's flip and seed, and its index as position.
-            Labels are 0 where `labelled` is False, as it is in padding, and IGNORED (255) in pixels
-            that count for nothing, which are background in prior masks made of labels. The id
-            of a request that is padding from end to end is "".
-        """
-        clip = self.source.clips[request.index]
-        kept = self._kept if self.cache else {}
-        self._decode(request, kept)
-        stored = [_stored(clip, t) for t in request.frames]
-        valid = np.array(request.valid)
-        labelled = np.array([t in clip.labelled for t in request.frames]) & valid
-        element = {
-            "labelled": labelled,
-            "valid": valid,
-            "ids": clip.name if valid.any() else "",
-            "flip": request.flip,
-            "seed": request.seed,
-            "position": np.int32(request.index),
-        }
-        for name in ("labels", "labels_nearest") if self.nearest else ("labels",):
-            labels = np.stack([kept[request.index, t, name] for t in stored])
-            labels[~labelled] = 0
-            if request.empty:
-                labels[labels != IGNORED] = 0
-            element[name] = labels
-        if self.image_size is not None:
-            element["frames"] = np.stack([kept[request.index, t, "frame"] for t in stored])
-            element["audio"] = self._heard(request, kept)
-        if request.prior == "true":
-            element["prior_mask"] = sounding(element["labels"]).astype(np.float32)
-        elif request.prior == "predicted":
-            masks = np.stack([kept[request.index, t, "predicted"] for t in request.frames])
-            element["prior_mask"] = masks.astype(np.float32) / np.float32(255)
-        return element
-
-    def _decode(self, request: Request, kept: dict) -> None:
-        """Adds to `kept` what the request needs and is not there."""
-        index, clip = request.index, self.source.clips[request.index]
-        seconds = sorted({_stored(clip, t) for t in request.frames})
-        missing = [t for t in seconds if (index, t, "labels") not in kept]
-        if missing:
-            record = self.source[index]
-            if self.image_size is not None:
-                kept[index, "audio"] = self._sound(index, record)
-            for t in missing:
-                if self.image_size is not None:
-                    kept[index, t, "frame"] = decode_frame(record["frames"][t], self.image_size)
-                if self.nearest:
-                    nearest = self._label(nearest_binary_label, clip, record, t)
-                    kept[index, t, "labels_nearest"] = nearest
-                decode = binary_label if self.task == "binary" else semantic_label
-                kept[index, t, "labels"] = self._label(decode, clip, record, t)
-        if request.prior == "predicted":
-            # Of a still, too, there is a mask for every second: they differ by what is heard.
-            for t in set(request.frames):
-                if (index, t, "predicted") not in kept:
-                    path = avsbench.mask_path(self.prior_dir, clip.subset, clip.uid, t)
-                    kept[index, t, "predicted"] = predicted_mask(path, self.label_size)
-
-    def _label(self, decode, clip, record: dict[str, Any], second: int) -> np.ndarray:
-        if second not in clip.labelled:
-            return np.zeros((self.label_size, self.label_size), np.uint8)
-        encoded = record["labels"][clip.labelled.index(second)]
-        if decode is semantic_label:
-            return decode(encoded, self.label_size)
-        # To look for ignored pixels takes time, and few clips have any.
-        return decode(encoded, self.label_size, clip.ignored > 0)
-
-    def _heard(self, request: Request, kept: dict) -> np.ndarray:
-        """What the request says is heard, mixed."""
-        if request.sound_index == SILENCE:
-            return np.stack([self._silence()] * len(request.sounds))
-        heard = self._seconds(request.sound_index, request, kept)
-        if request.mixed_index != NOTHING:
-            other = self._seconds(request.mixed_index, request, kept)
-            heard = mix(heard, other, request.mixed_level)
-        return heard
-
-    def _silence(self) -> np.ndarray:
-        if self.embeddings is not None:
-            return self.embeddings.silence
-        silence = silence_example()
-        return silence if self.channels == 1 else np.stack([silence] * self.channels, axis=-1)
-
-    def _seconds(self, index: int, request: Request, kept: dict) -> np.ndarray:
-        """The seconds of a clip's sound that are asked for, a copy."""
-        if (index, "audio") not in kept:
-            kept[index, "audio"] = self._sound(index, None)
-        sound = kept[index, "audio"]
-        # Another clip's sound may be shorter than this clip.
-        seconds = np.minimum(request.sounds, len(sound) - 1)
-        if not request.shift:
-            return sound[seconds]
-        # Examples follow each other without a gap, so there are windows between them, too.
-        windows = sound.reshape(-1, *sound.shape[2:])
-        wanted = seconds[:, None] * EXAMPLE_WINDOWS + np.arange(EXAMPLE_WINDOWS) + request.shift
-        return windows[np.clip(wanted, 0, len(windows) - 1)]
-
-    def _sound(self, index: int, record: dict[str, Any] | None) -> np.ndarray:
-        """The whole sound of a clip; its record is read if it is needed and not given."""
-        if self.embeddings is not None:
-            return self.embeddings[index]
-        record = self.source[index] if record is None else record
-        if self.channels == 1:
-            return record["audio"]
-        if len(record["stereo"]):
-            return np.moveaxis(record["stereo"], 1, -1)
-        return np.stack([record["audio"]] * self.channels, axis=-1)
-
-
-def _stored(clip, second: int) -> int:
-    """Where the frame and label of a second are: of a still one is stored, and seen in all."""
-    return 0 if clip.still else second

@@ -32,6 +32,7 @@ class Request:
         mixed_index: a second clip that is heard, too, or NOTHING.
         mixed_level: by how much the second clip is made louder, decibels.
         shift: how much later the sound is taken, windows of 10 ms.
+        gain: by how much all that is heard is made louder, decibels.
     """
 
     index: int
@@ -46,6 +47,7 @@ class Request:
     mixed_index: int = NOTHING
     mixed_level: float = 0.0
     shift: int = 0
+    gain: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """What the made data sets (Audible Shapes, Audible Stamps) share in planning their clips.
 
-Chance, decks, subsets and splits, who sounds when, and where things drift. All chance is PCG64
-doubles: a stream that NumPy does not change, unlike some of its distributions.
+Chance, decks, subsets and splits, and who sounds when. All chance is PCG64 doubles: a stream that
+NumPy does not change, unlike some of its distributions.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -15,25 +16,44 @@ _ALWAYS_ON = 0.35
 _STARTS_ON = 0.7
 
 
+class Source(Protocol):
+    """An object, or a sound without one. `active` bool [T]: whether it sounds in each second."""
+
+    active: np.ndarray
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def class_id(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class Composition:
-    """One clip before it is drawn: what its row in the table says.
+    """One clip before it is drawn. No class comes twice, on screen or off it.
 
-    A subclass names itself with `prefix` (six letters: ids are then eleven characters, like the
-    real ones) and says in `a_obj` what sounds.
+    Mono sound could not tell two instances of a class apart. `objects` are in drawing order: later
+    ones hide earlier ones. `prefix` has six letters: ids are then eleven characters, like the real
+    ones.
     """
 
+    prefix: str
     index: int
     subset: str
     split: str
+    objects: tuple[Source, ...]
+    off_screen: tuple[Source, ...]
 
     @property
-    def prefix(self) -> str:
-        raise NotImplementedError
+    def sources(self) -> tuple[Source, ...]:
+        """All that sound or could."""
+        return self.objects + self.off_screen
 
     @property
     def a_obj(self) -> str:
-        raise NotImplementedError
+        names = [source.name for source in self.objects if source.active.any()]
+        names += [avsbench.OFF_SCREEN] * bool(self.off_screen)
+        return avsbench.OBJECT_SEPARATOR.join(names)
 
     @property
     def seconds(self) -> int:
@@ -53,6 +73,100 @@ class Composition:
         if self.subset == "v1m":
             return f"{self.vid}_0"
         return f"{self.vid}_{1000 * self.start}_{1000 * (self.start + self.seconds)}"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A drawn clip.
+
+    frames uint8 [T, S, S, 3]; labels uint8 [T, S, S], class ids of what sounds and is seen, 0
+    elsewhere; owners uint8 [T, S, S], which object (position in the plan + 1) is seen at a pixel,
+    silent ones included; waveform int16 [T * 16000].
+    """
+
+    plan: Composition
+    frames: np.ndarray
+    labels: np.ndarray
+    owners: np.ndarray
+    waveform: np.ndarray
+
+
+@dataclass(frozen=True)
+class Chances:
+    """How a data set is composed.
+
+    Attributes:
+        subsets: shares of the clips.
+        splits: shares of each subset.
+        rivals_v1s: chances of 0, 1, 2 ... objects that could sound but are silent all through a
+            clip of v1s, which has one source.
+        sources: chances of 1, 2, 3 ... sources in v1m and v2.
+        rivals: beside so many sources, chances of 0, 1, 2 ... rivals.
+        off_screen: chance of a sound without an object in v1m and v2.
+    """
+
+    subsets: Mapping[str, float]
+    splits: Mapping[str, float]
+    rivals_v1s: Sequence[float]
+    sources: Sequence[float]
+    rivals: Sequence[Sequence[float]]
+    off_screen: float
+
+
+ROLES = ("source", "rival", "off-screen")
+
+
+def compose(
+    prefix: str,
+    clips: int,
+    chances: Chances,
+    generator_of: Callable[[int], np.random.Generator],
+    draw: Callable[[str, str, list[int]], tuple[int, Callable[[np.ndarray], Source]]],
+) -> Iterator[Composition]:
+    """Who is in clips 0..clips-1, and what sounds when.
+
+    Args:
+        prefix: of their ids.
+        clips: how many.
+        chances: how they are composed.
+        generator_of: chance of clip i.
+        draw: (split, role, classes that are taken) -> another class, and what makes a source of it
+            when it is known in which seconds it is active.
+    """
+    kinds = subsets_and_splits(chances.subsets, chances.splits)
+    for index in range(clips):
+        subset, split = next(kinds)
+        seconds = avsbench.SUBSET_SECONDS[subset]
+        rng = generator_of(index)
+        if subset == "v1s":
+            sources, rivals, off_screen = 1, pick(rng, chances.rivals_v1s), 0
+        else:
+            sources = 1 + pick(rng, chances.sources)
+            rivals = pick(rng, chances.rivals[sources - 1])
+            off_screen = int(rng.random() < chances.off_screen)
+        taken: list[int] = []
+        parts: dict[str, list[Source]] = {role: [] for role in ROLES}
+        for role, count in zip(ROLES, (sources, rivals, off_screen), strict=True):
+            for _ in range(count):
+                drawn, source_of = draw(split, role, taken)
+                taken.append(drawn)
+                if role == "rival":
+                    active = np.zeros(seconds, bool)
+                elif subset == "v1s":
+                    active = np.ones(seconds, bool)
+                else:
+                    active = activity(rng, seconds)
+                parts[role].append(source_of(active))
+        objects = parts["source"] + parts["rival"]
+        order = np.argsort(rng.random(len(objects)))
+        yield Composition(
+            prefix,
+            index,
+            subset,
+            split,
+            tuple(objects[i] for i in order),
+            tuple(parts["off-screen"]),
+        )
 
 
 def generator(seed: int, stream: int, *rest: int) -> np.random.Generator:
@@ -126,78 +240,3 @@ def activity(rng: np.random.Generator, seconds: int) -> np.ndarray:
         active[-1] = active[-2]  # no run of a single second at the end
         if active.any() and not active.all():
             return active
-
-
-def switch(active: np.ndarray, fade: float = 0.01) -> np.ndarray:
-    """Envelope of a source that is on in some seconds, with fades (s) inside those seconds.
-
-    Args:
-      active: bool [T].
-
-    Returns:
-      float64 [T * 16000] in [0, 1]; exactly 0 in every second that is off.
-    """
-    rate = avsbench.SAMPLE_RATE
-    ramp = (np.arange(int(fade * rate)) + 0.5) / int(fade * rate)
-    envelope = np.repeat(active.astype(np.float64), rate)
-    padded = np.concatenate([[False], active, [False]])
-    for t in np.flatnonzero(active):
-        start, end = t * rate, (t + 1) * rate
-        if not padded[t]:
-            envelope[start : start + ramp.size] = ramp
-        if not padded[t + 2]:
-            envelope[end - ramp.size : end] = ramp[::-1]
-    return envelope
-
-
-def noise_floor(rng: np.random.Generator, seconds: int) -> np.ndarray:
-    """The faint noise of a recorder, 0.001 to 0.003 root mean square. float64 [T * 16000]."""
-    floor = rng.uniform(0.001, 0.003) * np.sqrt(12)  # uniform noise has a variance of 1/12
-    return floor * (rng.random(seconds * avsbench.SAMPLE_RATE) - 0.5)
-
-
-def loudness(rng: np.random.Generator) -> float:
-    """Root mean square of one source: -23 dB, 4 dB more or less."""
-    return 0.07 * 10 ** (rng.uniform(-4, 4) / 20)
-
-
-def to_int16(waveform: np.ndarray) -> np.ndarray:
-    """Samples in [-1, 1], scaled down where they do not fit, as int16."""
-    waveform = waveform * min(1.0, 0.98 / np.abs(waveform).max())
-    return np.round(waveform * 32768).astype(np.int16)
-
-
-def drifting_paths(rng: np.random.Generator, radii: np.ndarray, seconds: int) -> np.ndarray:
-    """Where objects are: slow drifts on slightly bent lines that mostly avoid each other.
-
-    Args:
-      rng: chance.
-      radii: float64 [count], as parts of the frame's side.
-      seconds: T.
-
-    Returns:
-      Centres, float64 [count, T, 2] (x, y), as parts of the frame's side.
-    """
-    steps = np.linspace(0, 1, seconds)
-    centres = np.zeros((len(radii), seconds, 2))
-    for i, radius in enumerate(radii):
-        tries = 64
-        margin = 0.85 * radius  # a corner may leave the frame
-        start = rng.uniform(margin, 1 - margin, (tries, 2))
-        heading = rng.uniform(0, 2 * np.pi, tries)
-        length = rng.uniform(0.08, 0.32 if seconds <= 5 else 0.45, tries)
-        end = start + length[:, None] * np.stack([np.cos(heading), np.sin(heading)], -1)
-        end = np.clip(end, margin, 1 - margin)
-        move = end - start
-        bend = rng.uniform(-0.25, 0.25, (tries, 1)) * np.stack([-move[:, 1], move[:, 0]], -1)
-        lines = start[:, None] + steps[:, None] * move[:, None]
-        lines = lines + np.sin(np.pi * steps)[:, None] * bend[:, None]
-        lines = np.clip(lines, margin, 1 - margin)
-        # How far it stays clear of the others at its worst second; some overlap is welcome.
-        clear = np.full(tries, np.inf)
-        for other in range(i):
-            apart = np.hypot(*np.moveaxis(lines - centres[other], -1, 0)).min(axis=1)
-            clear = np.minimum(clear, apart - 0.82 * (radius + radii[other]))
-        good = np.flatnonzero(clear >= 0)
-        centres[i] = lines[good[0] if good.size else int(np.argmax(clear))]
-    return centres

@@ -2,15 +2,14 @@
 
 import functools
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from data_pipelines.errors import DataError, reason, remedy
-from data_pipelines.making.compositions import Composition
+from data_pipelines.making.compositions import Clip, Composition
 
 _PAPER, _INK, _FAINT = (250, 249, 246), (40, 40, 44), (214, 212, 206)
 _CELL = 132  # side of a frame on the sheet, in pixels; one second is as wide as one frame
@@ -20,18 +19,8 @@ _LANE = 15  # height of the line that shows one source
 _SPECTROGRAM = 48
 _SHOWN = (("v1s", 3), ("v1m", 4), ("v2", 5))
 
-Colour = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class Lane:
-    """What the sheet says of one source. `active` bool [T]; `pale` fills hatched bars."""
-
-    name: str
-    active: np.ndarray
-    colour: Colour
-    pale: Colour
-    off_screen: bool = False
+Colour = tuple[int, ...]  # red, green, blue
+Colours = Callable[[int], tuple[Colour, Colour]]  # class id -> full and pale
 
 
 def choose(plans: Sequence[Composition]) -> list[Composition]:
@@ -48,12 +37,28 @@ def choose(plans: Sequence[Composition]) -> list[Composition]:
     return chosen
 
 
-def save(path: str | os.PathLike, blocks: Sequence[Image.Image]) -> None:
-    """Stacks the blocks into the PNG `path`.
+def save(
+    path: str | os.PathLike,
+    title: str,
+    plans: Sequence[Composition],
+    draw: Callable[[Composition], Clip],
+    colours: Colours,
+    classes: Sequence[tuple[str, Colour]] = (),
+) -> None:
+    """Draws some clips of a data set into the PNG `path`.
+
+    Args:
+      path: of the picture.
+      title: of the data set.
+      plans: of all its clips.
+      draw: one of them.
+      colours: of each class.
+      classes: names and colours to explain.
 
     Raises:
       DataError: the picture cannot be written.
     """
+    blocks = [head(title, classes), *(row(draw(plan), colours) for plan in choose(plans))]
     width = max(block.width for block in blocks)
     sheet = Image.new("RGB", (width, sum(block.height for block in blocks)), _PAPER)
     top = 0
@@ -86,16 +91,11 @@ def head(title: str, classes: Sequence[tuple[str, Colour]] = ()) -> Image.Image:
     return image
 
 
-def row(plan, frames, labels, waveform, lanes: Sequence[Lane]) -> Image.Image:
-    """One clip.
-
-    Args:
-      plan: what it is (`compositions.Composition`).
-      frames: uint8 [T, S, S, 3].
-      labels: uint8 [T, S, S].
-      waveform: int16 [T * 16000].
-      lanes: its sources, from top to bottom.
-    """
+def row(clip: Clip, colours: Colours) -> Image.Image:
+    """One clip: its frames, a line for each source that says when it sounds, a spectrogram."""
+    plan = clip.plan
+    lanes = [(s, False) for s in plan.objects] + [(s, True) for s in plan.off_screen]
+    lanes.sort(key=lambda pair: (pair[1], not pair[0].active.any(), pair[0].class_id))
     pitch = _CELL + _GAP
     height = _CELL + 8 + _LANE * len(lanes) + 4 + _SPECTROGRAM + 18
     image = Image.new("RGB", (_NAMES + plan.seconds * pitch + 12, height), _PAPER)
@@ -103,19 +103,20 @@ def row(plan, frames, labels, waveform, lanes: Sequence[Lane]) -> Image.Image:
     pen.text((12, 2), f"{plan.subset}  {plan.split}", _INK, _font(15))
     pen.text((12, 24), plan.uid, _INK, _font(10))
     for t in range(plan.seconds):
-        image.paste(_outlined(frames[t], labels[t]), (_NAMES + t * pitch, 0))
+        image.paste(_outlined(clip.frames[t], clip.labels[t]), (_NAMES + t * pitch, 0))
     top = _CELL + 8
-    for lane in lanes:
-        note = "  off screen" if lane.off_screen else "" if lane.active.any() else "  silent"
-        pen.text((12, top - 2), lane.name + note, _INK, _font(11))
+    for source, off_screen in lanes:
+        note = "  off screen" if off_screen else "" if source.active.any() else "  silent"
+        pen.text((12, top - 2), source.name + note, _INK, _font(11))
+        full, pale = colours(source.class_id)
         for t in range(plan.seconds):
             left, right = _NAMES + t * pitch, _NAMES + t * pitch + _CELL
-            if lane.active[t]:
-                _bar(pen, (left, top, right, top + _LANE - 5), lane)
+            if source.active[t]:
+                _bar(pen, (left, top, right, top + _LANE - 5), full, pale if off_screen else None)
             else:
                 pen.line((left, top + 5, right, top + 5), _FAINT, 1)
         top += _LANE
-    image.paste(_spectrogram(waveform, plan.seconds * pitch - _GAP), (_NAMES, top + 4))
+    image.paste(_spectrogram(clip.waveform, plan.seconds * pitch - _GAP), (_NAMES, top + 4))
     return image
 
 
@@ -136,15 +137,16 @@ def _outlined(frame, label):
     return Image.fromarray(np.where((differs & (big > 0))[..., None], 255, image).astype(np.uint8))
 
 
-def _bar(pen, box, lane):
+def _bar(pen, box, full, pale):
+    """A bar in the full colour, or hatched on a pale ground."""
     left, top, right, bottom = box
-    if not lane.off_screen:
-        pen.rectangle(box, lane.colour)
+    if pale is None:
+        pen.rectangle(box, full)
         return
-    pen.rectangle(box, lane.pale, lane.colour)
+    pen.rectangle(box, pale, full)
     for x in range(left, right, 7):
         reach = min(bottom - top, right - x)
-        pen.line((x, top + reach, x + reach, top), lane.colour, 2)
+        pen.line((x, top + reach, x + reach, top), full, 2)
 
 
 def _spectrogram(waveform, width):

@@ -3,17 +3,23 @@
 import contextlib
 import csv
 import json
+import multiprocessing
 import os
 import shutil
 import wave
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from data_pipelines.errors import DataError, reason, remedy, tidy_path
 from data_pipelines.facts import avsbench
+from data_pipelines.making.compositions import Clip, Composition
+from data_pipelines.preparing.workers import starting_processes
 
 MAX_CLIPS = 100_000  # the ids have five digits
 MIN_SIZE = 16
@@ -84,14 +90,80 @@ def whole_folder(out: str | os.PathLike) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def write_tables(root: Path, class_names: Sequence[str], plans: Iterable) -> None:
-    """Writes label2idx.json and metadata.csv.
+def write_clips(
+    root: Path,
+    plans: Sequence[Composition],
+    draw: Callable[[Composition], Clip],
+    class_names: Sequence[str],
+    *,
+    title: str,
+    workers: int,
+    progress: bool,
+) -> None:
+    """Draws and writes clips, in this process or in several, and the tables.
 
     Args:
       root: the data folder.
+      plans: of all clips, in the order of the table.
+      draw: one of them; can be pickled.
       class_names: by class id, without the background.
-      plans: of all clips (`compositions.Composition`), in the order of the table.
+      title: of the bar.
+      workers: processes. The files do not depend on it.
+      progress: whether to show a bar.
+
+    Raises:
+      DataError: a process was ended from outside.
     """
+    bar = tqdm(total=len(plans), desc=title, unit="clip", disable=not progress)
+    steps = _written(plans, (root, draw, 1 + len(class_names)), workers)
+    # Closed at once, so that no worker writes any more when the folder is taken away.
+    with bar, contextlib.closing(steps):
+        for _ in steps:
+            bar.update()
+    _write_tables(root, class_names, plans)
+
+
+def _written(plans, arguments: tuple, workers: int) -> Iterator[None]:
+    """Draws and writes the clips; yields after each."""
+    if workers == 1:
+        for plan in plans:
+            yield _write(*arguments, plan)
+        return
+    # Spawned, not forked: whoever calls may have threads.
+    pool = ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), _start_worker, arguments
+    )
+    try:
+        with starting_processes():
+            written = pool.map(_write_in_worker, plans, chunksize=4)
+        yield from written
+    except BrokenProcessPool as fault:
+        raise DataError(
+            "a process that draws clips was ended from outside, perhaps for want of memory; give "
+            "fewer --workers."
+        ) from fault
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_worker_arguments: tuple = ()
+
+
+def _start_worker(*arguments):
+    global _worker_arguments
+    _worker_arguments = arguments
+
+
+def _write_in_worker(plan: Composition) -> None:
+    _write(*_worker_arguments, plan)
+
+
+def _write(root: Path, draw, num_classes: int, plan: Composition) -> None:
+    write_clip(root, draw(plan), num_classes)
+
+
+def _write_tables(root: Path, class_names: Sequence[str], plans: Sequence[Composition]) -> None:
+    """Writes label2idx.json and metadata.csv."""
     with open(root / avsbench.METADATA_NAME, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, avsbench.METADATA_COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -112,29 +184,27 @@ def write_tables(root: Path, class_names: Sequence[str], plans: Iterable) -> Non
     (root / avsbench.LABEL2IDX_NAME).write_text(text, encoding="utf-8")
 
 
-def write_clip(root: Path, plan, frames, labels, waveform, num_classes: int) -> None:
-    """Writes the files of one clip.
+def write_clip(root: Path, clip: Clip, num_classes: int) -> None:
+    """Writes the files of one clip; of its labels only those of the labelled seconds.
 
     Args:
       root: the data folder; the clip must not be there yet.
-      plan: says subset, split and uid (`compositions.Composition`).
-      frames: uint8 [T, H, W, 3].
-      labels: uint8 [T, H, W], class ids; only the labelled seconds are written.
-      waveform: int16 [T * 16000].
+      clip: what to write.
       num_classes: K, background counted.
     """
+    plan = clip.plan
     where = (root, plan.subset, plan.uid)
     for path in (avsbench.frame_path, avsbench.rgb_label_path, avsbench.semantic_label_path):
         path(*where, 0).parent.mkdir(parents=True)
     colours = avsbench.palette(num_classes)
     for t in range(plan.seconds):
-        frame = Image.fromarray(frames[t])
+        frame = Image.fromarray(clip.frames[t])
         frame.save(avsbench.frame_path(*where, t), quality=JPEG_QUALITY, subsampling=0)
     for t in range(avsbench.labelled_seconds(plan.subset, plan.split)):
-        Image.fromarray(colours[labels[t]]).save(avsbench.rgb_label_path(*where, t))
-        Image.fromarray(labels[t]).save(avsbench.semantic_label_path(*where, t))
+        Image.fromarray(colours[clip.labels[t]]).save(avsbench.rgb_label_path(*where, t))
+        Image.fromarray(clip.labels[t]).save(avsbench.semantic_label_path(*where, t))
     with wave.open(str(avsbench.audio_path(*where)), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(avsbench.SAMPLE_RATE)
-        file.writeframes(np.asarray(waveform, "<i2").tobytes())
+        file.writeframes(np.asarray(clip.waveform, "<i2").tobytes())

@@ -29,7 +29,7 @@ class Excerpt:
     """Part of a recording at its own sampling rate.
 
     Attributes:
-        samples: float32 [S, 1] (mono: the mean of all channels), or [S, 3]: mono, left, right.
+        samples: float32 [S, 1] (mono: the mean of all channels), or [S, 2]: left and right.
         rate: Hz.
     """
 
@@ -65,7 +65,7 @@ def read_sound(
         start: where to begin, s.
         seconds: how much at most; None: to the end.
         middle: take `seconds` from the middle of the file instead of from `start`.
-        sides: whether left and right (the first two channels) are wanted beside the mean.
+        sides: whether left and right (the first two channels) are wanted in place of the mean.
 
     Returns:
         The excerpt, shorter than asked for where the file ends, but not empty. A file of one
@@ -104,7 +104,7 @@ def read_sound(
 
 
 def _cut(path, track: _Track, start, seconds, middle: bool, sides: bool) -> np.ndarray:
-    most = media.MAX_SOUND_VALUES // (3 if sides else 1)
+    most = media.MAX_SOUND_VALUES // (2 if sides else 1)
     want = most + 1 if seconds is None else round(seconds * track.rate)
     if seconds is not None and want > most:
         raise _too_long(path, f"{seconds:g} s at {track.rate} Hz")
@@ -124,18 +124,16 @@ def _cut(path, track: _Track, start, seconds, middle: bool, sides: bool) -> np.n
 
 
 def _fill(track: _Track, begin: int, want: int, sides: bool) -> np.ndarray:
-    """float32 [up to `want`, 1 or 3]. Where a stream has gaps there is silence."""
-    buffer = np.zeros((want, 3 if sides else 1), np.float32)
+    """float32 [up to `want`, 1 or 2]. Where a stream has gaps there is silence."""
+    buffer = np.zeros((want, 2 if sides else 1), np.float32)
     end = 0
     for position, block in track.blocks(begin):
         offset = position - begin
         low, high = max(0, -offset), min(len(block), want - offset)
         if low < high:
             part = block[low:high]
-            place = buffer[offset + low : offset + high]
-            place[:, 0] = part.mean(axis=1)
-            if sides:
-                place[:, 1:] = part[:, :2]
+            heard = part[:, :2] if sides else part.mean(axis=1, keepdims=True)
+            buffer[offset + low : offset + high] = heard
             end = max(end, offset + high)
         if offset + len(block) >= want:
             break

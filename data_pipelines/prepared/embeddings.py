@@ -1,17 +1,18 @@
 """Embeddings of every second's sound, kept beside a prepared data set.
 
-An audio encoder that is never trained gives the same embedding for the same log-mel example each
-time, so they are computed once:
+An audio encoder that is never trained gives the same embedding for the same sound each time, so
+they are computed once:
 
     <prepared>/embeddings/<digest>/index.json     what the rows are, and of which data set
                                    <split>.npy    float32 [rows, E], clips in the order of the split
                                    silence.npy    float32 [E], of digital silence
 
-The folder's name is the beginning of a digest of the encoder's weights, so that what different
-weights gave is never mixed up. It gets that name when it is complete.
+The folder's name is the beginning of a digest of the encoder's weights and of the front end whose
+rows it encodes, so that what others gave is never mixed up. It gets that name when it is complete.
 """
 
 import fcntl
+import hashlib
 import itertools
 import json
 import os
@@ -21,17 +22,19 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.audio import silence_example
 from data_pipelines.errors import DataError
-from data_pipelines.prepared.source import ClipSource, open_source, splits
+from data_pipelines.facts.avsbench import SAMPLE_RATE
+from data_pipelines.prepared.source import ClipSource, heard, open_source, splits
 
 INDEX_NAME = "index.json"
 SILENCE_NAME = "silence.npy"
 DIGEST_LETTERS = 16  # of the digest in a folder's name
-BATCH = 64  # examples that are encoded at once
+BATCH = 64  # rows that are encoded at once
 
-# Log-mel examples float32 [n,96,64] -> embeddings float32 [n,E].
+# Rows [n,...] of a front end -> embeddings float32 [n,E].
 Encode = Callable[[np.ndarray], np.ndarray]
+# What `loading.front_ends.FrontEnd` says: (waveform float32 [S,channels], seconds) -> rows [T,...].
+FrontEnd = Callable[[np.ndarray, int], np.ndarray]
 
 
 class Embeddings:
@@ -86,23 +89,25 @@ class Embeddings:
         return np.array(self._rows[start:stop])
 
 
-def folder_of(data_dir: str | os.PathLike[str], digest: str) -> Path:
+def folder_of(data_dir: str | os.PathLike[str], digest: str, front_end: FrontEnd) -> Path:
     """Where the embeddings by an encoder's weights lie, or will lie.
 
     Args:
         data_dir: as given to `open_source`.
-        digest: of the weights, hexadecimal.
+        digest: of the weights.
+        front_end: whose rows are encoded, a `loading.front_ends.FrontEnd`.
     """
-    return Path(data_dir) / "embeddings" / digest[:DIGEST_LETTERS]
+    both = hashlib.sha256(f"{digest} {front_end!r}".encode()).hexdigest()
+    return Path(data_dir) / "embeddings" / both[:DIGEST_LETTERS]
 
 
-def find(data_dir: str | os.PathLike[str], digest: str) -> Path | None:
+def find(data_dir: str | os.PathLike[str], digest: str, front_end: FrontEnd) -> Path | None:
     """The folder of `folder_of`, if it is complete and belongs to what is prepared there now.
 
     Raises:
         DataError: it is damaged.
     """
-    folder = folder_of(data_dir, digest)
+    folder = folder_of(data_dir, digest, front_end)
     if not folder.exists():
         return None
     index, there = _read_index(folder), splits(data_dir)
@@ -120,6 +125,7 @@ def count(data_dir: str | os.PathLike[str]) -> int:
 def write(
     data_dir: str | os.PathLike[str],
     digest: str,
+    front_end: FrontEnd,
     encode: Encode,
     *,
     progress: Callable[[int], object] = lambda clips: None,
@@ -131,8 +137,9 @@ def write(
 
     Args:
         data_dir: as given to `open_source`.
-        digest: of the encoder's weights, hexadecimal; names the folder.
-        encode: called with BATCH examples at a time, or with fewer at the end of a split.
+        digest: of the encoder's weights.
+        front_end: whose rows are encoded, a `loading.front_ends.FrontEnd`.
+        encode: called with BATCH rows at a time, or with fewer at the end of a split.
         progress: called with a number of clips when they are done.
 
     Returns:
@@ -142,26 +149,26 @@ def write(
         DataError: nothing prepared in `data_dir`.
         OSError: the disk is full or the folder cannot be written.
     """
-    folder = folder_of(data_dir, digest)
+    folder = folder_of(data_dir, digest, front_end)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.parent / "writing.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the system lifts the lock of one that was killed
-        if find(data_dir, digest):  # written while this one waited
+        if find(data_dir, digest, front_end):  # written while this one waited
             return folder
         shutil.rmtree(folder, ignore_errors=True)  # of data that was prepared there before
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         try:
-            _write_all(partial, data_dir, digest, encode, progress)
+            _write_all(partial, data_dir, front_end, encode, progress)
             os.replace(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
-def _write_all(folder: Path, data_dir, digest: str, encode: Encode, progress) -> None:
-    silence = encode(silence_example()[None])[0]
+def _write_all(folder: Path, data_dir, front_end, encode: Encode, progress) -> None:
+    silence = encode(front_end(np.zeros((SAMPLE_RATE, front_end.channels), np.float32), 1))[0]
     np.save(folder / SILENCE_NAME, silence)
     offsets = {}
     for split in splits(data_dir):
@@ -176,12 +183,12 @@ def _write_all(folder: Path, data_dir, digest: str, encode: Encode, progress) ->
                 "shape": (offsets[split][-1], len(silence)),
             }
             np.lib.format.write_array_header_1_0(file, header)
-            for examples in _batches(source, progress):
-                file.write(np.ascontiguousarray(encode(examples), np.float32).data)
+            for rows in _batches(source, front_end, progress):
+                file.write(np.ascontiguousarray(encode(rows), np.float32).data)
             file.flush()
             os.fsync(file.fileno())
     index = {
-        "digest": digest,
+        "front_end": repr(front_end),
         "fingerprint": source.fingerprint,
         "width": len(silence),
         "offsets": offsets,
@@ -189,17 +196,12 @@ def _write_all(folder: Path, data_dir, digest: str, encode: Encode, progress) ->
     (folder / INDEX_NAME).write_text(json.dumps(index))
 
 
-def _batches(source: ClipSource, progress) -> Iterator[np.ndarray]:
-    """The examples of all clips, one clip's after the other's, BATCH at a time, then the rest."""
+def _batches(source: ClipSource, front_end, progress) -> Iterator[np.ndarray]:
+    """The rows of all clips, one clip's after the other's, BATCH at a time, then the rest."""
     waiting: list[np.ndarray] = []
     for index, clip in enumerate(source.clips):
-        examples = source[index]["audio"]
-        if len(examples) != clip.seconds:
-            raise DataError(
-                f"clip {clip.name} has {len(examples)} log-mel examples for {clip.seconds} "
-                "seconds: delete the prepared data set and prepare it again"
-            )
-        waiting.extend(examples)
+        waveform = heard(clip, source[index]["waveform"], front_end.channels)
+        waiting.extend(front_end(waveform, clip.seconds))
         while len(waiting) >= BATCH:
             yield np.stack(waiting[:BATCH])
             del waiting[:BATCH]

@@ -7,9 +7,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from data_pipelines.errors import DataError
+from data_pipelines.media.waveforms import FULL_SCALE
 from data_pipelines.prepared.avs_clips.avs_clips_dataset_builder import (
     Builder,
     check_form,
@@ -30,6 +32,7 @@ class Clip:
     still: bool = False  # whether one frame is stored, which is seen in every second
     classes: int = 0  # the most that one label map shows, background counted, as it was prepared
     ignored: int = 0  # pixels of its label maps that count for nothing
+    mono_is_sum: bool = False  # of left and right, where those are stored; else it is their mean
 
     @property
     def name(self) -> str:
@@ -97,8 +100,8 @@ class ClipSource:
         """A clip as it is stored.
 
         Returns:
-            frames: T encoded images, or 1 of a still; labels: those of the labelled seconds; audio:
-            float32 [T,96,64]; stereo: float32 [T,2,96,64], left and right, or [0,2,96,64].
+            frames: T encoded images, or 1 of a still; labels: those of the labelled seconds;
+            waveform: int16 [S, 1] (mono) or [S, 2] (left and right), 16 kHz, S up to 16000 T.
 
         Raises:
             DataError: the data set is damaged.
@@ -111,10 +114,29 @@ class ClipSource:
         except Exception as fault:  # array_record, protobuf and NumPy have each their own
             raise damaged(self._state[0], f"clip {clip.name} cannot be read") from fault
         found = f"{record['subset'].decode()}/{record['uid'].decode()}"
-        counts = len(record["frames"]), len(record["labels"]), len(record["audio"])
-        if found != clip.name or counts != (self._stored[index], len(clip.labelled), clip.seconds):
+        counts = len(record["frames"]), len(record["labels"])
+        if found != clip.name or counts != (self._stored[index], len(clip.labelled)):
             raise damaged(self._state[0], f"clip {clip.name} is not where its index says")
-        return {name: record[name] for name in ("frames", "labels", "audio", "stereo")}
+        return {name: record[name] for name in ("frames", "labels", "waveform")}
+
+
+def heard(clip: Clip, stored: np.ndarray, channels: int) -> np.ndarray:
+    """The waveform of a clip as a front end wants it.
+
+    Args:
+        clip: whose waveform it is.
+        stored: int16 [S, 1] or [S, 2], as `ClipSource` gives it.
+        channels: 1, or 2 for left and right, which are alike where only mono is stored.
+
+    Returns:
+        float32 [S, channels], full scale 1.
+    """
+    waveform = stored.astype(np.float32) / np.float32(FULL_SCALE)
+    if waveform.shape[1] == channels:
+        return waveform
+    if channels == 2:
+        return np.repeat(waveform, 2, axis=1)
+    return waveform.sum(axis=1, keepdims=True) * np.float32(1 if clip.mono_is_sum else 0.5)
 
 
 def open_source(
@@ -185,6 +207,6 @@ def _why_none(
 
 def _clip(row: Sequence[Any]) -> Clip:
     """From a row of the metadata's `clips`."""
-    subset, uid, objects, seconds, labelled, stored, classes, ignored = row
+    subset, uid, objects, seconds, labelled, stored, *counts_and_mono = row
     still = stored == 1 and seconds > 1
-    return Clip(subset, uid, seconds, tuple(labelled), tuple(objects), still, classes, ignored)
+    return Clip(subset, uid, seconds, tuple(labelled), tuple(objects), still, *counts_and_mono)

@@ -20,7 +20,7 @@ from data_pipelines.preparing.read import ReadOptions, ReadResult, read_clip
 from data_pipelines.reading.raw import Finding, RawClip
 
 CLIPS = 32  # of one chunk
-_ARRAYS = ("labelled", "audio", "stereo")
+_ARRAYS = ("labelled", "waveform")
 _PICTURES = ("frames", "labels")
 # What a damaged archive raises.
 _DAMAGED = (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile)

@@ -1,15 +1,23 @@
 """The sound of a clip: the recordings heard in it, cut, placed left and right, summed.
 
-Mono is the mean of a file's channels. Left and right are its first two, or for a source with a
-position p they are (1 - p) and p times its mono sound.
+Without stereo it is mono, the mean of a file's channels. With it, left and right are a file's
+first two channels, and mono is their mean. Where sources have positions, one at p with the mono
+sound x is (1 - p) x on the left and p x on the right, so that mono is both added up; a source
+without a position is in the middle there, half of each channel.
 """
 
 import dataclasses
 
 import numpy as np
 
-from data_pipelines import audio
 from data_pipelines.media import MediaError, sound_files
+from data_pipelines.media.waveforms import (
+    EXAMPLE_SAMPLES,
+    OVERLAP_SAMPLES,
+    SAMPLE_RATE,
+    example_count,
+    resample,
+)
 from data_pipelines.reading.layouts.folders import SUBSET as OWN_CLIPS
 from data_pipelines.reading.raw import RawClip, Sound
 
@@ -29,7 +37,12 @@ class Repair:
     seconds: frozenset[int]
 
 
-def read_waveforms(clip: RawClip, *, stereo: bool) -> tuple[list[np.ndarray], list[Repair]]:
+def is_placed(clip: RawClip, *, stereo: bool) -> bool:
+    """Whether left and right come of positions: mono is then their sum."""
+    return stereo and any(sound.position is not None for sound in clip.sounds)
+
+
+def read_waveform(clip: RawClip, *, stereo: bool) -> tuple[np.ndarray, list[Repair]]:
     """Reads what is heard in a clip.
 
     Args:
@@ -37,86 +50,93 @@ def read_waveforms(clip: RawClip, *, stereo: bool) -> tuple[list[np.ndarray], li
         stereo: whether left and right are wanted.
 
     Returns:
-        float32 [S] at 16 kHz: mono, and, if `stereo` and they differ from it, left and right. For
-        `centred` clips S is T seconds, for others up to one more.
+        float32 at 16 kHz: [S, 1], mono, or, if `stereo` and they differ, [S, 2], left and right.
+        For `centred` clips S is T seconds, for others up to one more.
 
     Raises:
         MediaError: naming the file.
     """
-    mono, left, right, repairs = [], [], [], []
+    sources, repairs = [], []
     for sound in clip.sounds:
-        waveforms, repeated = _read(clip, sound, stereo)
+        waveform, repeated = _read(clip, sound, stereo)
         repairs += repeated
-        x = waveforms[0]
-        mono.append(x)
-        if sound.position is not None:
-            left.append(np.float32(1 - sound.position) * x)
-            right.append(np.float32(sound.position) * x)
-        else:
-            left.append(waveforms[-2 % len(waveforms)])
-            right.append(waveforms[-1])
-    sides = [left, right] if stereo else []
-    if all(a is x and b is x for x, a, b in zip(mono, left, right, strict=True)):
-        sides = []  # one channel each: computed once
-    return [_sum(each) for each in (mono, *sides)], repairs
+        if is_placed(clip, stereo=stereo):
+            position = 0.5 if sound.position is None else sound.position
+            waveform = waveform * np.array([1 - position, position], np.float32)
+        sources.append(waveform)
+    total = np.zeros(np.max([waveform.shape for waveform in sources], axis=0), np.float32)
+    for waveform in sources:
+        total[: len(waveform)] += waveform  # of one channel: on both sides
+    return total, repairs
 
 
-def log_mel(clip: RawClip, waveforms: list[np.ndarray]) -> tuple[list[np.ndarray], list[Repair]]:
-    """Exactly T log-mel examples of each waveform, the last one repeated where it is short.
+def check_length(clip: RawClip, samples: int) -> list[Repair]:
+    """Whether a sound lasts as long as its clip, judged by its log-mel examples.
 
     Args:
         clip: whose sound it is.
-        waveforms: all of the same length, float32 [S], 16 kHz.
+        samples: of the sound, at 16 kHz.
 
     Returns:
-        float32 [T, 96, 64] for each waveform.
+        What is to be repeated.
 
     Raises:
         MediaError: it is too short for one example, or for half of a clip of one's own.
     """
     names = ", ".join(str(sound.path) for sound in clip.sounds)
-    examples = [audio.log_mel_examples(waveform) for waveform in waveforms]
-    count = len(examples[0])
+    count = example_count(samples)
     if not count:
         raise MediaError(
             "sound too short",
             f"the sound is shorter than one second: too short for a log-mel example: {names}",
         )
-    repairs = []
-    if count < clip.seconds:
-        times = f"for {clip.seconds - count} of the clip's {clip.seconds} seconds"
-        # In a folder of one's own, mostly repeated sound means that frames are not one a second.
-        # Published sets know how long their clips are.
-        if clip.subset == OWN_CLIPS and 2 * count < clip.seconds:
-            pictures = clip.video is None and len(clip.frames) == clip.seconds
-            hint = " (one frame a second is expected)" if pictures else ""
-            raise MediaError(
-                "sound too short",
-                f"the sound is too short: it would have to be repeated {times}{hint}: {names}",
-            )
-        repairs.append(
-            Repair(
-                "sound short",
-                f"sound short: its last second was repeated {times}: {names}",
-                frozenset(range(count, clip.seconds)),
-            )
+    if count >= clip.seconds:
+        return []
+    times = f"for {clip.seconds - count} of the clip's {clip.seconds} seconds"
+    # In a folder of one's own, mostly repeated sound means that frames are not one a second.
+    # Published sets know how long their clips are.
+    if clip.subset == OWN_CLIPS and 2 * count < clip.seconds:
+        pictures = clip.video is None and len(clip.frames) == clip.seconds
+        hint = " (one frame a second is expected)" if pictures else ""
+        raise MediaError(
+            "sound too short",
+            f"the sound is too short: it would have to be repeated {times}{hint}: {names}",
         )
-    return [audio.fit_examples(each, clip.seconds) for each in examples], repairs
+    return [
+        Repair(
+            "sound short",
+            f"sound short: its last second was repeated {times}: {names}",
+            frozenset(range(count, clip.seconds)),
+        )
+    ]
 
 
-def _read(clip: RawClip, sound: Sound, stereo: bool) -> tuple[list[np.ndarray], list[Repair]]:
+def silent_seconds(waveform: np.ndarray, seconds: int) -> int:
+    """How many seconds of a clip hear nothing, the last one repeated where the sound is short.
+
+    Args:
+        waveform: int16 [S, channels], 16 kHz, enough for one log-mel example.
+        seconds: T, of the clip.
+    """
+    count = min(seconds, example_count(len(waveform)))
+    starts = range(0, count * EXAMPLE_SAMPLES, EXAMPLE_SAMPLES)
+    heard = [waveform[at : at + EXAMPLE_SAMPLES + OVERLAP_SAMPLES].any() for at in starts]
+    return heard.count(False) + (seconds - count) * (not heard[-1])
+
+
+def _read(clip: RawClip, sound: Sound, stereo: bool) -> tuple[np.ndarray, list[Repair]]:
+    """float32 [S, 1 or 2] at 16 kHz, and what was repeated."""
     excerpt = sound_files.read_sound(
         sound.path,
         start=0 if clip.centred else clip.start,
-        # More than the examples need: resampling looks past the end.
+        # More than is stored: resampling looks past the end.
         seconds=clip.seconds + (0 if clip.centred else 1),
         middle=clip.centred,
         sides=stereo and sound.position is None,
     )
-    waveforms = [audio.resample(channel, excerpt.rate) for channel in excerpt.samples.T]
+    waveform = np.stack([resample(side, excerpt.rate) for side in excerpt.samples.T], axis=1)
     if not clip.centred:
-        return waveforms, []
-    want = clip.seconds * audio.SAMPLE_RATE
+        return waveform, []
     lasts = len(excerpt.samples) / excerpt.rate
     repairs = []
     if clip.seconds - lasts > 1 / excerpt.rate:  # a sample may be lost to rounding
@@ -128,12 +148,4 @@ def _read(clip: RawClip, sound: Sound, stereo: bool) -> tuple[list[np.ndarray], 
                 frozenset(range(int(lasts), clip.seconds)),
             )
         )
-    return [np.resize(waveform, want) for waveform in waveforms], repairs
-
-
-def _sum(waveforms: list[np.ndarray]) -> np.ndarray:
-    """Sounds of different lengths together, as long as the longest."""
-    total = np.zeros(max(map(len, waveforms)), np.float32)
-    for waveform in waveforms:
-        total[: len(waveform)] += waveform
-    return total
+    return np.resize(waveform, (clip.seconds * SAMPLE_RATE, waveform.shape[1])), repairs

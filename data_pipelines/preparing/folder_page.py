@@ -10,9 +10,11 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines.media.labels import IGNORED, colours_to_ids
+from data_pipelines.media.waveforms import FULL_SCALE, SAMPLE_RATE
 from data_pipelines.pages import data_uri, render
-from data_pipelines.preparing.folder_report import KINDS, completeness, in_bytes
+from data_pipelines.preparing.folder_report import KINDS
 from data_pipelines.preparing.read import ReadOptions, read_clip
+from data_pipelines.preparing.report_text import completeness, in_bytes
 from data_pipelines.reading.raw import RawClip, RawTable
 
 SAMPLES = 4  # clips of a subset
@@ -21,6 +23,7 @@ TRIES = 3  # clips that are read for a sample, in case some were left out
 SIDE = 128  # pixels of the longer side of a frame
 TINT = 0.55  # share of the label's colour where there is a label
 BARS = 8  # of loudness, per second
+QUIETEST = -60.0  # dB of full scale that are shown
 LISTED = 2000  # findings
 
 
@@ -86,10 +89,16 @@ def _sample(clip: RawClip, example: dict[str, Any], class_names: Sequence[str]) 
     shown = sorted(labels)[:FRAMES] or range(stored)[:FRAMES]
     frames = tuple(_frame(example["frames"][t % stored], labels.get(t)) for t in shown)
     names = ", ".join(class_names[i] for i in example["objects"]) or "no class"
-    # Log-mel values run from log(0.01), which is silence, to about 4.
-    loudness = example["audio"].mean(axis=2).reshape(len(example["audio"]) * BARS, -1).mean(axis=1)
-    loudness = np.clip((loudness - np.log(0.01)) / 5, 0, 1)
+    loudness = _loudness(example["waveform"], clip.seconds)
     return Sample(f"{clip.name} ({clip.split}): {names}", clip.subset, frames, loudness)
+
+
+def _loudness(waveform: np.ndarray, seconds: int) -> np.ndarray:
+    """The level of each bar, float [T * BARS], from 0 (below QUIETEST dB) to 1 (full scale)."""
+    heard = np.zeros(seconds * SAMPLE_RATE)
+    heard[: len(waveform)] = waveform.mean(axis=1) / FULL_SCALE
+    power = np.square(heard.reshape(seconds * BARS, -1)).mean(axis=1)
+    return 1 - np.clip(10 * np.log10(np.maximum(power, 1e-12)) / QUIETEST, 0, 1)
 
 
 def _frame(encoded: bytes, label: bytes | None) -> np.ndarray:

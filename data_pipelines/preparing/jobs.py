@@ -6,13 +6,10 @@
 <out>/avs_clips.lock                     held by the process that works here
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_pipelines.errors import DataError, reason, remedy, tidy_path
+from data_pipelines.errors import DataError
 from data_pipelines.prepared.avs_clips.avs_clips_dataset_builder import (
     Builder,
     Content,
@@ -32,6 +29,7 @@ from data_pipelines.preparing.chunks import CLIPS, Chunk, Record, examples
 from data_pipelines.preparing.folder_report import gather
 from data_pipelines.preparing.read import ReadOptions
 from data_pipelines.preparing.workers import read_chunks
+from data_pipelines.preparing.writing import faults_of_writing, only_one
 from data_pipelines.reading.raw import RawClip, RawTable
 
 SPLITS = ("train", "val", "test")
@@ -79,7 +77,8 @@ class Job:
     def fingerprint(self) -> str:
         """Changes with the table and with what is stored of its clips."""
         chosen = sorted({clip.subset for clip in self.table.clips})
-        told = [self.table.fingerprint, chosen, *dataclasses.astuple(self.options)]
+        form = str(Builder.VERSION)  # what a run of another version left cannot be resumed
+        told = [form, self.table.fingerprint, chosen, *dataclasses.astuple(self.options)]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
     @property
@@ -109,12 +108,12 @@ def store(job: Job, out: Path) -> dict[str, Any] | None:
     """
     work = out / f".work-{job.fingerprint[:16]}"
     report = None
-    with _faults_of_writing(job.folder, out):
+    with faults_of_writing(job.folder, out):
         builder = Builder(data_dir=out)
         # With the work of a killed run beside it, a complete data set still lacks its report.
         if not is_complete(builder) or work.exists():
             out.mkdir(parents=True, exist_ok=True)
-            with _only_one(out / f"{builder.name}.lock"):
+            with only_one(out / f"{builder.name}.lock"):
                 builder = Builder(data_dir=out)
                 if not is_complete(builder) or work.exists():  # nobody did it while this one waited
                     report = _store(job, builder, out, work)
@@ -240,7 +239,7 @@ def _row(clip: RawClip, record: Record) -> list[Any]:
     facts = record.facts
     return [
         *(clip.subset, clip.uid, facts["objects"], clip.seconds, labelled),
-        *(facts["stored_frames"], facts["classes"], facts["ignored_pixels"]),
+        *(facts["stored_frames"], facts["classes"], facts["ignored_pixels"], facts["mono_is_sum"]),
     ]
 
 
@@ -280,33 +279,3 @@ def _nothing_usable(job: Job, report: dict[str, Any]) -> NothingUsable:
 def _written(folder: Path) -> dict[str, int]:
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
     return {"files": len(sizes), "bytes": sum(sizes)}
-
-
-@contextlib.contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    """Waits until no other process is inside; the system lifts the lock of one that was killed."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextlib.contextmanager
-def _faults_of_writing(folder: Path, out: Path) -> Iterator[None]:
-    """What the system refuses is one sentence."""
-    try:
-        yield
-    except OSError as fault:
-        raise DataError(
-            f"cannot prepare {folder} in {out}: {reason(fault)}"
-            + (f" ({tidy_path(os.fsdecode(fault.filename))})" if fault.filename else "")
-            + f": {remedy(fault)}, or choose another folder for prepared data"
-        ) from fault
-    except RuntimeError as fault:
-        # So array_record's writer reports a full disk and the like.
-        said = re.search(r"write\(\) failed: ([^;]+)", str(fault))
-        if said is None:
-            raise
-        raise DataError(
-            f"cannot prepare {folder} in {out}: {said[1]}: {remedy(fault)}, or choose another "
-            "folder for prepared data"
-        ) from fault

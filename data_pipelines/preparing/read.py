@@ -13,13 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import audio, media
-from data_pipelines.media import MediaError, labels, video_files
+from data_pipelines import media
+from data_pipelines.media import MediaError, labels, video_files, waveforms
 from data_pipelines.preparing import clip_sound
 from data_pipelines.reading.names import leads_outside
 from data_pipelines.reading.raw import Finding, RawClip
-
-SILENCE_TOLERANCE = 1e-3  # of log-mel values, around those of digital silence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +26,7 @@ class ReadOptions:
 
     Attributes:
         size: frames are resized to size x size pixels (JPEG); None: they stay as they are.
-        stereo: whether the log-mel examples of left and right are kept, too.
+        stereo: whether left and right are kept, where they differ.
         follow_links: whether links may lead out of the data folder.
     """
 
@@ -44,16 +42,16 @@ class ReadResult:
     Attributes:
         example: what the builder stores; None if and only if a finding says "left out". uid,
             subset, frames (T encoded pictures, or 1 of a still), labels (encoded, of the labelled
-            seconds), labelled (bool [T]), objects (class ids), audio (float32 [T, 96, 64], mono),
-            stereo (float32 [T, 2, 96, 64], left and right; [0, 2, 96, 64] if not kept).
+            seconds), labelled (bool [T]), objects (class ids), waveform (int16 [S, 1], mono, or
+            [S, 2], left and right; 16 kHz, S up to 16000 T).
         findings: what was not as it should be.
         facts: what reports count, fit for JSON: pixels (class id -> pixels in label maps),
             foreground_pixels (neither black nor ignored), ignored_pixels, label_pixels (all),
             empty_masks (label maps without foreground), classes (the most that one label map
             shows, background counted; 0 without labels), silent_seconds, seconds,
-            repaired_seconds (whose frame or sound was repeated), sound_digest (of the waveform;
-            that of silent clips says nothing), frame_digests and label_digests (of the stored
-            pictures), objects. Empty for a clip that is left out.
+            repaired_seconds (whose frame or sound was repeated), mono_is_sum (see `clip_sound`),
+            sound_digest (of the waveform; that of silent clips says nothing), frame_digests and
+            label_digests (of the stored pictures), objects. Empty for a clip that is left out.
     """
 
     example: dict[str, Any] | None
@@ -113,7 +111,7 @@ def read_clip(
     try:
         frames, sizes = _read_frames(reading)
         stored = _read_labels(reading, sizes)
-        waveforms, examples = _read_sound(reading)
+        waveform, mono_is_sum = _read_sound(reading)
     except MediaError as fault:
         reading.find("left out", fault.code, str(fault))
         return ReadResult(None, tuple(reading.findings), {})
@@ -122,11 +120,6 @@ def read_clip(
     counted = np.flatnonzero(pixels[: labels.IGNORED])
     if objects is None:
         objects = tuple(int(i) for i in counted if i)
-    mono = examples[0]
-    if not options.stereo:
-        sides = np.zeros((0, 2, *mono.shape[1:]), np.float32)
-    else:
-        sides = np.stack([examples[-2 % len(examples)], examples[-1]], axis=1)
     seconds = {second for second, _ in clip.labels}
     example = {
         "uid": clip.uid,
@@ -135,10 +128,8 @@ def read_clip(
         "labels": [label.encoded for label in stored],
         "labelled": np.array([second in seconds for second in range(clip.seconds)], bool),
         "objects": list(objects),
-        "audio": mono,
-        "stereo": sides,
+        "waveform": waveform,
     }
-    silent = np.abs(mono - audio.silence_example()).max(axis=(1, 2)) <= SILENCE_TOLERANCE
     facts = {
         "pixels": {int(i): int(pixels[i]) for i in counted},
         "foreground_pixels": sum(label.foreground for label in stored),
@@ -146,10 +137,11 @@ def read_clip(
         "label_pixels": sum(label.size[0] * label.size[1] for label in stored),
         "empty_masks": sum(not label.foreground for label in stored),
         "classes": max((label.classes for label in stored), default=0),
-        "silent_seconds": int(silent.sum()),
+        "silent_seconds": clip_sound.silent_seconds(waveform, clip.seconds),
         "seconds": clip.seconds,
         "repaired_seconds": len(reading.repaired),
-        "sound_digest": _digest(waveforms[0].tobytes()),
+        "mono_is_sum": mono_is_sum,
+        "sound_digest": _digest(waveform.tobytes()),
         "frame_digests": [_digest(frame) for frame in frames],
         "label_digests": [_digest(label.encoded) for label in stored],
         "objects": list(objects),
@@ -261,17 +253,17 @@ def _read_labels(reading: _Reading, sizes: Sequence[tuple[int, int]]) -> list[la
     return stored
 
 
-def _read_sound(reading: _Reading) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Waveforms and log-mel examples of mono and, where they differ from it, left and right."""
+def _read_sound(reading: _Reading) -> tuple[np.ndarray, bool]:
+    """The waveform as it is stored, and whether mono is left and right added up."""
     clip = reading.clip
     for sound in clip.sounds:
         reading.check_inside(sound.path)
-    waveforms, repairs = clip_sound.read_waveforms(clip, stereo=reading.options.stereo)
-    examples, more = clip_sound.log_mel(clip, waveforms)
-    for repair in repairs + more:
+    placed = clip_sound.is_placed(clip, stereo=reading.options.stereo)
+    waveform, repairs = clip_sound.read_waveform(clip, stereo=reading.options.stereo)
+    for repair in repairs + clip_sound.check_length(clip, len(waveform)):
         reading.repaired |= repair.seconds
         reading.find("repaired", repair.code, repair.message)
-    return waveforms, examples
+    return waveforms.to_int16(waveform[: clip.seconds * waveforms.SAMPLE_RATE]), placed
 
 
 def _digest(data: bytes) -> str:

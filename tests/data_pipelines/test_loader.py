@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines import audio
 from data_pipelines.errors import DataError
 from data_pipelines.facts import avsbench
 from data_pipelines.loader import eval_loader, open_source, train_loader
+from data_pipelines.loading.front_ends import LogMel
 from data_pipelines.loading.partners import other_sounds
 from data_pipelines.prepare import prepare
-from data_pipelines.prepared.source import Clip
+from data_pipelines.prepared.source import Clip, heard
 
 SIZES = dict(image_size=16, label_size=8)
 FLIPS = {"flip": 0.5}
@@ -43,6 +43,12 @@ def by_clip(source, **options):
 
 def take(iterator, count):
     return list(itertools.islice(iterator, count))
+
+
+def examples(source, index):
+    """The log-mel examples of a clip."""
+    clip = source.clips[index]
+    return LogMel()(heard(clip, source[index]["waveform"], 1), clip.seconds)
 
 
 def assert_same(one, two):
@@ -186,7 +192,7 @@ def test_whole_clips(train, clips, frame_colour):
         colours = [frame_colour(row, t)[:2] for t in shown]
         # JPEG keeps flat colours to within a few grey levels.
         np.testing.assert_allclose(brightness(batch)[row, :seconds], colours, atol=3)
-        np.testing.assert_array_equal(batch["audio"][row, :seconds], train[row]["audio"])
+        np.testing.assert_array_equal(batch["audio"][row, :seconds], examples(train, row))
         label = batch["labels"][row]
         assert (label[:seconds, :, :4] == clips_class(clips[row])).all()
         assert not label[:seconds, :, 4:].any() and not label[seconds:].any()
@@ -208,7 +214,7 @@ def test_random_seconds(train, frame_colour):
             np.testing.assert_allclose(
                 brightness(batch)[i, 0], frame_colour(row, second)[:2], atol=3
             )
-            np.testing.assert_array_equal(batch["audio"][i, 0], train[row]["audio"][second])
+            np.testing.assert_array_equal(batch["audio"][i, 0], examples(train, row)[second])
             seen[str(name)].add(second)
     for clip in train.clips:
         assert seen[clip.name] == set(clip.labelled)
@@ -277,7 +283,7 @@ def test_training_faults(train, masks_dir, tmp_path):
     with pytest.raises(DataError, match="seconds is 5, but clips sampled by frame need 1"):
         by_frame(train, seconds=5)
     with pytest.raises(DataError, match="1 or 2 channels, not 3"):
-        by_frame(train, channels=3)
+        by_frame(train, front_end=LogMel(3))
     with pytest.raises(DataError, match="prior_dir, the folder of its masks, is not given"):
         by_frame(train, prior="mixture")
     with pytest.raises(DataError, match="binary task takes no prior mask"):
@@ -392,7 +398,7 @@ def test_batches_are_rounded_up_to_what_can_be_shared(test, wanted, processes, d
 def test_sound_of_other_classes(test):
     right = list(evaluated(test))
     other = list(evaluated(test, sound="other"))
-    sounds = [test[i]["audio"] for i in range(len(test))]
+    sounds = [examples(test, i) for i in range(len(test))]
     index_of = {clip.name: i for i, clip in enumerate(test.clips)}
     paired = other_sounds(test.clips)
     assert len(set(paired)) > 2
@@ -406,7 +412,8 @@ def test_sound_of_other_classes(test):
                 assert partner != index_of[str(name)]
                 assert set(clip.objects).isdisjoint(test.clips[partner].objects)
                 # Of five seconds for a clip of ten the last is repeated.
-                expected = audio.fit_examples(sounds[partner], clip.seconds)
+                last = len(sounds[partner]) - 1
+                expected = sounds[partner][np.minimum(np.arange(clip.seconds), last)]
                 np.testing.assert_array_equal(b["audio"][i], expected)
 
 
@@ -455,9 +462,9 @@ class Ones(grain.transforms.Map):
 
 
 def test_predictions_from_elsewhere_need_neither_frames_nor_sounds(test, monkeypatch):
-    for name in ("decode_frame", "silence_example"):
+    for name in ("decode_frame", "changed_waveform"):
         monkeypatch.setattr(
-            f"data_pipelines.loading.decoding.{name}", lambda *_: pytest.fail("decoded")
+            f"data_pipelines.loading.read_clip.{name}", lambda *_: pytest.fail("decoded")
         )
     options = dict(SIZES, task="semantic", frames_per_batch=20)
     batches = list(eval_loader(test, **{**options, "image_size": None}, masks=Ones()))

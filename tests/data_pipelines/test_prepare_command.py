@@ -18,8 +18,8 @@ from PIL import Image
 
 from data_pipelines.facts import avsbench
 from data_pipelines.prepare import main, prepare, prepare_table
-from data_pipelines.prepared.source import open_source, splits
-from data_pipelines.preparing import chunks, folder_page, folder_report
+from data_pipelines.prepared.source import heard, open_source, splits
+from data_pipelines.preparing import chunks, folder_page, folder_report, report_text
 from data_pipelines.preparing.chunks import Chunk, Record, read_chunk
 from data_pipelines.preparing.read import ReadOptions
 from data_pipelines.reading.raw import Finding, RawClip, RawTable, Sound
@@ -377,8 +377,11 @@ def test_stills_in_stereo(tmp_path):
     assert source.clips[0].objects == (1,) and source.clips[0].labelled == (0,)
     record = source[0]
     assert len(record["frames"]) == len(record["labels"]) == 1
-    left, right = np.exp(record["stereo"][:, 0]) - 0.01, np.exp(record["stereo"][:, 1]) - 0.01
-    np.testing.assert_allclose(left, 7 * right, rtol=0.01, atol=0.01)
+    assert record["waveform"].shape == (48000, 2) and source.clips[0].mono_is_sum
+    left, right = record["waveform"].T.astype(int)
+    np.testing.assert_allclose(left, 7 * right, atol=4)
+    mono = heard(source.clips[0], record["waveform"], 1)
+    np.testing.assert_allclose(mono[:, 0], noise, atol=2 / 32768)
 
 
 # ---- the report
@@ -402,6 +405,7 @@ def a_record(sound, frames=("f",), silent=0, pixels=None, objects=(1,), findings
         "silent_seconds": silent,
         "seconds": 5,
         "repaired_seconds": 0,
+        "mono_is_sum": False,
         "sound_digest": sound,
         "frame_digests": [sound + frame for frame in frames],
         "objects": list(objects),
@@ -474,10 +478,10 @@ def test_counts_and_shares():
     assert [(c["share"], c["clips"]) for c in report["classes"]] == [(0.7, 0), (0.05, 1), (0.25, 1)]
     assert (report["seconds"], report["silent_seconds"], report["label_maps"]) == (10, 2, 3)
     assert report["counts"]["repaired"] == {"sound short": 2}
-    said = folder_report.text(report, "there")
+    said = report_text.text(report, "there")
     assert "2 missing" in said and "complete" in said and "9 missing" in said
     assert "2 usable (1 of them repaired), 2 left out" in said
-    assert folder_report.table_lines(report)[-1].split() == ["all", "2", "10", "3", "2"]
+    assert report_text.table_lines(report)[-1].split() == ["all", "2", "10", "3", "2"]
     assert "<td>not known</td>" in folder_page.page(report, ())
     assert json.loads(json.dumps(report)) == report
 
@@ -488,10 +492,10 @@ def test_ignored_pixels_are_told_apart():
     assert (report["ignored_pixels"], report["ignored_share"]) == (60, 0.3)
     shares = [c["share"] for c in report["classes"]]
     assert shares == [120 / 140, 20 / 140, 0]
-    assert "; 30.0% of the pixels are ignored" in folder_report.text(report, "there")
+    assert "; 30.0% of the pixels are ignored" in report_text.text(report, "there")
     assert "<dd>30.0% of the pixels" in folder_page.page(report, ())
     none = report_of(clips, [a_record("1"), a_record("2")])
-    assert "ignored" not in folder_report.text(none, "") + folder_page.page(none, ())
+    assert "ignored" not in report_text.text(none, "") + folder_page.page(none, ())
 
 
 def test_what_was_mended_in_vain_is_not_told():
@@ -520,7 +524,7 @@ def test_text_stays_short():
     ]
     records = [a_record(clip.uid[:2]) for clip in clips]
     report = report_of(clips, records, findings=tuple(findings))
-    lines = folder_report.text(report, "report.json").splitlines()
+    lines = report_text.text(report, "report.json").splitlines()
     assert len(lines) <= 45
     assert "  ... and 295 more, see report.json" in lines
 
@@ -535,7 +539,7 @@ def test_strange_names_in_text_and_page():
     records = [a_record("1", objects=(1,), pixels={"1": 5})] * 2
     report = report_of(clips, records, findings=finding, **more)
     assert report["duplicates"]
-    said = folder_report.text(report, "there")
+    said = report_text.text(report, "there")
     sample = folder_page.Sample(nasty, "v2", (np.zeros((4, 4, 3), np.uint8),), np.zeros(8))
     page = folder_page.page(report, [sample])
     for text in (said, page, json.dumps(report)):

@@ -18,6 +18,7 @@ from aavs_jax.state.checkpoint import save_parameters
 from aavs_jax.state.sharding import make_mesh
 from aavs_jax.weights import card
 from configs import avss
+from data_pipelines.loading.front_ends import LOG_MEL
 from data_pipelines.making import audible_shapes
 from data_pipelines.prepare import prepare
 from data_pipelines.prepared.embeddings import folder_of
@@ -117,7 +118,7 @@ def test_a_stage_with_a_frozen_encoder_hears_embeddings(
     config, method, parameters, data_dir, tmp_path, capsys
 ):
     folder = folder_for(config, data_dir, tmp_path)
-    assert folder == folder_of(data_dir, embeddings.digest(encoder_of(parameters)))
+    assert folder == folder_of(data_dir, embeddings.digest(encoder_of(parameters)), LOG_MEL)
     assert "[localise] hears embeddings" in capsys.readouterr().out
 
 
@@ -127,7 +128,7 @@ def test_what_a_phase_started_from_counts_and_not_what_lies_there_now(
     before = {path: value + 1 for path, value in parameters.items()}
     save_parameters(tmp_path / "localise" / "a" / "frozen", before)
     folder = folder_for(config, data_dir, tmp_path)
-    assert folder == folder_of(data_dir, embeddings.digest(encoder_of(before)))
+    assert folder == folder_of(data_dir, embeddings.digest(encoder_of(before)), LOG_MEL)
     # And of a run that has begun, config.init may be gone.
     shutil.rmtree(tmp_path / "vggish")
     assert folder_for(config, data_dir, tmp_path) == folder
@@ -148,7 +149,7 @@ def test_the_encoder_of_a_whole_network_is_one_too(
     leave_folder(tmp_path / "whole", parameters, "aavs", method.network)
     config["init"] |= {"mask2former": str(tmp_path / "whole"), "vggish": ""}
     folder = folder_for(config, data_dir, tmp_path)
-    assert folder == folder_of(data_dir, embeddings.digest(encoder_of(parameters)))
+    assert folder == folder_of(data_dir, embeddings.digest(encoder_of(parameters)), LOG_MEL)
     # Of two the one given as such.
     louder = {
         path: value + 1 for path, value in parameters.items() if path.startswith("audio_encoder/")
@@ -156,7 +157,7 @@ def test_the_encoder_of_a_whole_network_is_one_too(
     leave_folder(tmp_path / "other", louder, "vggish", {"audio": method.network["audio"]})
     config["init"]["vggish"] = str(tmp_path / "other")
     folder = folder_for(config, data_dir, tmp_path)
-    assert folder == folder_of(data_dir, embeddings.digest(encoder_of(louder)))
+    assert folder == folder_of(data_dir, embeddings.digest(encoder_of(louder)), LOG_MEL)
 
 
 def switch_off(config):

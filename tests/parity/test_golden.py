@@ -20,8 +20,9 @@ from aavs_jax.methods.aavs.config import AAVSConfig
 from aavs_jax.methods.aavs.network import abstract_model
 from aavs_jax.methods.objectives import mask_classification, set_prediction
 from aavs_jax.methods.objectives.set_prediction_config import LossConfig
+from aavs_jax.methods.objectives.targets import make_targets
 from aavs_jax.scoring.metrics import stepping_stones
-from data_pipelines import audio
+from data_pipelines.loading import front_ends
 
 ACTIVATIONS = 1e-4
 LOSSES = 1e-4
@@ -154,7 +155,7 @@ def replay(network_golden, checkpoint_names):
     )
     prior = golden.get("sounding_mask")
     frames = np.moveaxis(golden["pixel_values"], 1, -1)
-    targets = set_prediction.make_targets(
+    targets = make_targets(
         golden["segmentation"],
         max_targets=loss_config(golden).max_targets,
         num_classes=loss_config(golden).max_targets,
@@ -327,9 +328,9 @@ def numbered(golden, group: str) -> list[dict[str, np.ndarray]]:
 
 
 def test_log_mel(audio_golden):
-    assert int(audio_golden["audio/sample_rate"]) == audio.SAMPLE_RATE
+    assert int(audio_golden["audio/sample_rate"]) == front_ends.SAMPLE_RATE
     waveform = audio_golden["audio/waveform_int16"].astype(np.float32) / 32768
-    examples = audio.log_mel_examples(waveform)
+    examples = front_ends.log_mel_examples(waveform)
     check([("log-mel", examples, audio_golden["audio/log_mel_examples"])], ACTIVATIONS)
 
 

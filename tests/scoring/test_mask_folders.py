@@ -13,14 +13,9 @@ from PIL import Image
 from aavs_jax import main
 from aavs_jax.errors import UserError
 from aavs_jax.scoring import mask_pictures
-from aavs_jax.scoring.mask_folders import (
-    MaskWriter,
-    ReadMasks,
-    find_masks,
-    mask_writers,
-    state_of_files,
-)
+from aavs_jax.scoring.mask_folders import ReadMasks, find_masks, state_of_files
 from aavs_jax.scoring.mask_pictures import KINDS
+from aavs_jax.scoring.mask_writer import MaskWriter, mask_writers
 from data_pipelines.facts import avsbench
 from data_pipelines.prepared.source import Clip
 

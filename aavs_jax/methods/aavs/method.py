@@ -15,6 +15,7 @@ from aavs_jax.methods.functional import functional
 from aavs_jax.methods.method import Aux, Method, Prediction, Pretrained, Resizable, SoundEncoder
 from aavs_jax.methods.objectives import mask_classification, set_prediction
 from aavs_jax.methods.objectives.set_prediction_config import LossConfig
+from aavs_jax.methods.objectives.targets import frame_weights, make_targets
 from aavs_jax.methods.parts.sizes import DROP_PATH_OPTIONS, AudioConfig
 from aavs_jax.methods.parts.vggish import AudioEncoder
 from data_pipelines.loading.front_ends import LogMel
@@ -91,7 +92,7 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         )
 
     def weights(batch):
-        return set_prediction.frame_weights(
+        return frame_weights(
             batch["labels"], batch["labelled"], batch["valid"], data["drop_empty_clips"]
         )
 
@@ -99,7 +100,7 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         drop_path, points = jax.random.split(key)
         outputs = forward(parameters, batch, nnx.Rngs(dropout=drop_path))
         weight = weights(batch)
-        targets = set_prediction.make_targets(
+        targets = make_targets(
             _frames(batch["labels"]), loss_config.max_targets, num_classes, frame_size
         )
         total, terms = set_prediction.set_prediction_loss(

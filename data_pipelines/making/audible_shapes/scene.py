@@ -1,69 +1,39 @@
 """A plan becomes frames, labels and a waveform."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from data_pipelines.making.audible_shapes import sounds
-from data_pipelines.making.audible_shapes.plan import Plan, drawing_generator
+from data_pipelines.making.audible_shapes.plan import drawing_generator
 from data_pipelines.making.audible_shapes.shapes import HUE_SPREAD, SHAPES, hsv_to_rgb, rasterise
-from data_pipelines.making.compositions import drifting_paths
+from data_pipelines.making.compositions import Clip, Composition
+from data_pipelines.making.drawing import drifting_paths, mix, paint
 
 # Diameter of an object as part of the frame's side, by how many objects share the frame.
 _DIAMETERS = {1: (0.36, 0.46), 2: (0.35, 0.46), 3: (0.32, 0.42), 4: (0.29, 0.37)}
 _OCTAVES = ((3, 0.5), (6, 0.25), (12, 0.15), (24, 0.10))  # cells across the frame, strength
 
 
-@dataclass(frozen=True)
-class Clip:
-    """A drawn clip.
-
-    frames uint8 [T, S, S, 3]; labels uint8 [T, S, S], class ids of what sounds and is seen, 0
-    elsewhere; owners uint8 [T, S, S], which object (position in the plan + 1) is seen at a pixel,
-    silent ones included; waveform int16 [T * 16000].
-    """
-
-    plan: Plan
-    frames: np.ndarray
-    labels: np.ndarray
-    owners: np.ndarray
-    waveform: np.ndarray
-
-
-def draw(seed: int, plan: Plan, size: int) -> Clip:
+def draw(seed: int, plan: Composition, size: int) -> Clip:
     """Draws clip `plan.index` of the data set `seed`, frames of `size` x `size` pixels."""
     rng = drawing_generator(seed, plan.index)
     seconds = plan.seconds
     # Sound first: it is then the same at every frame size.
-    sources = [(s.shape, s.active) for s in plan.objects + plan.off_screen if s.active.any()]
-    waveform = sounds.mix(sources, seconds, rng)
+    sources = [(s.shape, s.active) for s in plan.sources if s.active.any()]
+    waveform = mix(sources, seconds, rng, sounds.synthesise)
 
     frames = _backgrounds(rng, seconds, size)
-    owners = np.zeros((seconds, size, size), np.uint8)
-    labels = np.zeros((seconds, size, size), np.uint8)
     paths, radii = _paths(rng, len(plan.objects), seconds)
-    for i, item in enumerate(plan.objects):
-        look = _Look(rng, item.shape)
-        angles = rng.uniform(-0.35, 0.35) + np.linspace(0, rng.uniform(-0.6, 0.6), seconds)
-        growth = np.linspace(1, 1 + rng.uniform(-0.12, 0.12), seconds)
-        for t in range(seconds):
-            rows, columns, coverage, depth, u, v = rasterise(
-                item.shape, size, tuple(paths[i, t]), radii[i] * growth[t], angles[t]
-            )
-            patch = frames[t, rows, columns]
-            patch += coverage[..., None] * (look.colours(depth, u, v) - patch)
-            solid = coverage > 0.5
-            owners[t, rows, columns][solid] = i + 1
-            labels[t, rows, columns][solid] = item.shape + 1 if item.active[t] else 0
-    frames += (rng.random((seconds, size, size, 1)) - 0.5) * (6 / 255)  # the camera's grain
-    frames = np.round(np.clip(frames, 0, 1) * 255).astype(np.uint8)
-    return Clip(plan, frames, labels, owners, waveform)
+    # A look is drawn just before the object is.
+    looks = (_Look(rng, s.shape, radius) for s, radius in zip(plan.objects, radii, strict=True))
+    objects = zip(paths, looks, strict=True)
+    return paint(rng, plan, frames, objects, (0.35, 0.6, 0.12), waveform)
 
 
 class _Look:
-    """Colour and surface of one instance."""
+    """Shape, size, colour and surface of one instance."""
 
-    def __init__(self, rng, shape):
+    def __init__(self, rng, shape, radius):
+        self._shape, self._radius = shape, radius
         hue = SHAPES[shape].hue + rng.uniform(-HUE_SPREAD, HUE_SPREAD)
         self._rgb = hsv_to_rgb(hue, rng.uniform(0.78, 1.0), rng.uniform(0.85, 1.0))
         light = rng.uniform(0, 2 * np.pi)
@@ -75,7 +45,14 @@ class _Look:
         turn, wave = rng.uniform(0, np.pi), rng.uniform(6, 10)
         self._wave = wave * np.cos(turn), wave * np.sin(turn)
 
-    def colours(self, depth, u, v):
+    def place(self, centre, growth, angle, size):
+        """See `drawing.Sprite`."""
+        rows, columns, coverage, depth, u, v = rasterise(
+            self._shape, size, tuple(centre), self._radius * growth, angle
+        )
+        return rows, columns, self._colours(depth, u, v), coverage
+
+    def _colours(self, depth, u, v):
         """float64 [h, w, 3] from depth inside the outline and coordinates, all in radii."""
         shade = 1.0 - self._strength * (1 - self._light[0] * u - self._light[1] * v)
         shade = shade + self._waves * np.sin(self._wave[0] * u + self._wave[1] * v)

@@ -7,7 +7,6 @@ timbre has to be learned, not a waveform.
 import numpy as np
 
 from data_pipelines.facts.avsbench import SAMPLE_RATE
-from data_pipelines.making.compositions import loudness, noise_floor, switch, to_int16
 
 _TABLE = 2048
 
@@ -129,19 +128,3 @@ def synthesise(timbre: int, rng: np.random.Generator, seconds: int) -> np.ndarra
     """
     sound = TIMBRES[timbre](rng, seconds * SAMPLE_RATE)
     return sound / np.sqrt(np.mean(sound**2))
-
-
-def mix(sources, seconds: int, rng: np.random.Generator) -> np.ndarray:
-    """Sounds of a clip added up over a faint noise floor.
-
-    Args:
-      sources: pairs (timbre index, active bool [seconds]).
-
-    Returns:
-      int16 [seconds * 16000].
-    """
-    waveform = noise_floor(rng, seconds)
-    for timbre, active in sources:
-        level = loudness(rng)
-        waveform += level * switch(active) * synthesise(timbre, rng, seconds)
-    return to_int16(waveform)

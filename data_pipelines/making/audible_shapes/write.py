@@ -1,13 +1,12 @@
 """Clips on disk, in AVSBench's unified layout."""
 
+import functools
 import os
 from pathlib import Path
 
-from tqdm import tqdm
-
 from data_pipelines.making import writer
 from data_pipelines.making.audible_shapes.plan import MIN_CLIPS, plans
-from data_pipelines.making.audible_shapes.scene import Clip, draw
+from data_pipelines.making.audible_shapes.scene import draw
 from data_pipelines.making.audible_shapes.shapes import CLASS_NAMES
 
 DEFAULT_CLIPS = 640
@@ -39,27 +38,18 @@ def make(
     """
     check_numbers(clips, size, seed)
     with writer.whole_folder(out) as root:
-        done = []
-        bar = tqdm(
-            plans(seed, clips),
-            total=clips,
-            desc="Audible Shapes",
-            unit="clip",
-            disable=not progress,
+        writer.write_clips(
+            root,
+            list(plans(seed, clips)),
+            functools.partial(draw, seed, size=size),
+            CLASS_NAMES,
+            title="Audible Shapes",
+            workers=1,
+            progress=progress,
         )
-        for plan in bar:
-            _write_clip(root, draw(seed, plan, size))
-            done.append(plan)
-        writer.write_tables(root, CLASS_NAMES, done)
     return Path(out).absolute()
 
 
 def check_numbers(clips: int, size: int, seed: int) -> None:
     """Raises DataError where a number is out of its range."""
     writer.check_numbers(clips, size, seed, least=MIN_CLIPS)
-
-
-def _write_clip(root: Path, clip: Clip) -> None:
-    writer.write_clip(
-        root, clip.plan, clip.frames, clip.labels, clip.waveform, 1 + len(CLASS_NAMES)
-    )

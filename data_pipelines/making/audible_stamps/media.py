@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_pipelines import audio
 from data_pipelines.errors import DataError
 from data_pipelines.facts.avsbench import SAMPLE_RATE
 from data_pipelines.making.audible_stamps.stamps import BACKGROUNDS, PICTURES, STAMPS, TABLE, Stamp
+from data_pipelines.media.waveforms import load_waveform
 
 PACKAGES = ("tuxpaint-stamps-default", "tuxpaint-data")
 INSTALLED = Path("/usr/share")
@@ -100,7 +100,7 @@ def load(places: tuple[Path, ...], size: int) -> Media:
             missing.append(stamp)
             continue
         if stamp.recording not in heard:
-            heard[stamp.recording] = tidy(audio.load_waveform(sound), sound)
+            heard[stamp.recording] = tidy(load_waveform(sound), sound)
         stamps.append(stamp)
         cutouts.append(_cutout(picture, size))
         recordings.append(heard[stamp.recording])

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from data_pipelines.making.audible_stamps.media import PACKAGES, Media
-from data_pipelines.making.audible_stamps.plan import SPLIT_SHARES
+from data_pipelines.making.audible_stamps.plan import CHANCES
 from data_pipelines.making.audible_stamps.stamps import in_split
 
 LICENCE_NAME = "LICENSE-MEDIA.md"
@@ -36,13 +36,13 @@ def write(
       held_out: whether some stamps were kept for the test split.
     """
     versions = {package: version(places, package) for package in PACKAGES}
-    allowed = {split: in_split(media.stamps, split, held_out) for split in SPLIT_SHARES}
+    allowed = {split: in_split(media.stamps, split, held_out) for split in CHANCES.splits}
     stamps = [
         {
             "class": stamp.name,
             "picture": stamp.picture,
             "recording": stamp.recording,
-            "splits": [split for split in SPLIT_SHARES if stamp in allowed[split]],
+            "splits": [split for split in CHANCES.splits if stamp in allowed[split]],
         }
         for stamp in media.stamps
     ]

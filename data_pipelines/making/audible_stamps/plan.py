@@ -2,34 +2,34 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from data_pipelines.facts import avsbench
 from data_pipelines.making.audible_stamps.stamps import Stamp, in_split
 from data_pipelines.making.compositions import (
+    ROLES,
+    Chances,
     Composition,
     Deck,
-    activity,
+    compose,
     generator,
-    pick,
-    subsets_and_splits,
 )
 
-# Few of v1s: in training it has labels in its first second alone.
-SUBSET_SHARES = {"v1s": 0.20, "v1m": 0.30, "v2": 0.50}
-SPLIT_SHARES = {"train": 0.70, "val": 0.15, "test": 0.15}
 MIN_CLIPS = 13  # from here on every subset has every split
-
-# Chances. Rivals are stamps that could sound but are silent all through the clip.
-_RIVALS_V1S = (0.10, 0.70, 0.20)  # 0, 1, 2
-_SOURCES = (0.50, 0.40, 0.10)  # 1, 2, 3 in v1m and v2
-_RIVALS = ((0.0, 0.8, 0.2), (0.4, 0.6), (1.0,))  # 0, 1, 2 beside 1, 2, 3 sources
-_OFF_SCREEN = 0.12  # in v1m and v2
+CHANCES = Chances(
+    # Few of v1s: in training it has labels in its first second alone.
+    subsets={"v1s": 0.20, "v1m": 0.30, "v2": 0.50},
+    splits={"train": 0.70, "val": 0.15, "test": 0.15},
+    rivals_v1s=(0.10, 0.70, 0.20),
+    sources=(0.50, 0.40, 0.10),
+    rivals=((0.0, 0.8, 0.2), (0.4, 0.6), (1.0,)),
+    off_screen=0.12,
+)
 
 # Streams of chance below the seed; a clip's own are (seed, stream, clip index).
 _CLASS_DECKS, _STAMP_DECKS, _PLAN, _DRAW, _SOUND = range(5)
-_ROLES = ("source", "rival", "off-screen")
 
 
 @dataclass(frozen=True)
@@ -41,30 +41,12 @@ class Source:
     active: np.ndarray
 
     @property
+    def name(self) -> str:
+        return self.stamp.name
+
+    @property
     def class_id(self) -> int:
         return avsbench.CLASS_NAMES.index(self.stamp.name)
-
-
-@dataclass(frozen=True)
-class Plan(Composition):
-    """One clip before it is drawn. No class comes twice, on screen or off it.
-
-    Mono sound could not tell two instances of a class apart. `objects` are in drawing order: later
-    ones hide earlier ones.
-    """
-
-    objects: tuple[Source, ...]
-    off_screen: tuple[Source, ...]
-
-    @property
-    def prefix(self) -> str:
-        return "stamps"
-
-    @property
-    def a_obj(self) -> str:
-        names = [source.stamp.name for source in self.objects if source.active.any()]
-        names += [avsbench.OFF_SCREEN] * bool(self.off_screen)
-        return avsbench.OBJECT_SEPARATOR.join(names)
 
 
 def picture_generator(seed: int, index: int) -> np.random.Generator:
@@ -98,7 +80,9 @@ class _Hand:
         return k, self._indices[k][self._stamps[k].draw()]
 
 
-def plans(seed: int, clips: int, stamps: Sequence[Stamp], held_out: bool = False) -> Iterator[Plan]:
+def plans(
+    seed: int, clips: int, stamps: Sequence[Stamp], held_out: bool = False
+) -> Iterator[Composition]:
     """Plans of clips 0..clips-1; plan i is the same however many clips are asked for.
 
     Args:
@@ -109,36 +93,12 @@ def plans(seed: int, clips: int, stamps: Sequence[Stamp], held_out: bool = False
     """
     hands = {
         (split, role): _Hand(seed, stamps, in_split(tuple(stamps), split, held_out), i, j)
-        for i, split in enumerate(SPLIT_SHARES)
-        for j, role in enumerate(_ROLES)
+        for i, split in enumerate(CHANCES.splits)
+        for j, role in enumerate(ROLES)
     }
-    kinds = subsets_and_splits(SUBSET_SHARES, SPLIT_SHARES)
-    for index in range(clips):
-        subset, split = next(kinds)
-        seconds = avsbench.SUBSET_SECONDS[subset]
-        rng = generator(seed, _PLAN, index)
-        if subset == "v1s":
-            sources, rivals, off_screen = 1, pick(rng, _RIVALS_V1S), 0
-        else:
-            sources = 1 + pick(rng, _SOURCES)
-            rivals = pick(rng, _RIVALS[sources - 1])
-            off_screen = int(rng.random() < _OFF_SCREEN)
-        taken: list[int] = []
-        parts = {}
-        for role, count in zip(_ROLES, (sources, rivals, off_screen), strict=True):
-            parts[role] = []
-            for _ in range(count):
-                kind, stamp = hands[split, role].draw(taken)
-                taken.append(kind)
-                if role == "rival":
-                    active = np.zeros(seconds, bool)
-                elif subset == "v1s":
-                    active = np.ones(seconds, bool)
-                else:
-                    active = activity(rng, seconds)
-                parts[role].append(Source(stamp, stamps[stamp], active))
-        objects = parts["source"] + parts["rival"]
-        order = np.argsort(rng.random(len(objects)))
-        yield Plan(
-            index, subset, split, tuple(objects[i] for i in order), tuple(parts["off-screen"])
-        )
+
+    def draw(split, role, taken):
+        kind, index = hands[split, role].draw(taken)
+        return kind, partial(Source, index, stamps[index])
+
+    return compose("stamps", clips, CHANCES, partial(generator, seed, _PLAN), draw)

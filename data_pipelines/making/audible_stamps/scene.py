@@ -1,64 +1,30 @@
 """A plan becomes frames, labels and a waveform."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from PIL import Image
 
 from data_pipelines.making.audible_stamps import sounds
 from data_pipelines.making.audible_stamps.media import Media
-from data_pipelines.making.audible_stamps.plan import Plan, picture_generator, sound_generator
-from data_pipelines.making.compositions import drifting_paths
+from data_pipelines.making.audible_stamps.plan import picture_generator, sound_generator
+from data_pipelines.making.compositions import Clip, Composition
+from data_pipelines.making.drawing import drifting_paths, mix, paint
 
 # Square root of an object's solid area as part of the frame's side, by how many share the frame.
 _SIZES = {1: (0.36, 0.50), 2: (0.33, 0.46), 3: (0.29, 0.39)}
 _LONGEST = 0.85  # of the frame's side: thin things are made smaller until they fit
 
 
-@dataclass(frozen=True)
-class Clip:
-    """A drawn clip.
-
-    frames uint8 [T, S, S, 3]; labels uint8 [T, S, S], class ids of what sounds and is seen, 0
-    elsewhere; owners uint8 [T, S, S], which object (position in the plan + 1) is seen at a pixel,
-    silent ones included; waveform int16 [T * 16000].
-    """
-
-    plan: Plan
-    frames: np.ndarray
-    labels: np.ndarray
-    owners: np.ndarray
-    waveform: np.ndarray
-
-
-def draw(seed: int, plan: Plan, media: Media, size: int) -> Clip:
+def draw(seed: int, plan: Composition, media: Media, size: int) -> Clip:
     """Draws clip `plan.index` of the data set `seed`, frames of `size` x `size` pixels."""
-    sources = [
-        (media.recordings[s.index], s.active)
-        for s in plan.objects + plan.off_screen
-        if s.active.any()
-    ]
-    waveform = sounds.mix(sources, plan.seconds, sound_generator(seed, plan.index))
+    seconds = plan.seconds
+    sources = [(media.recordings[s.index], s.active) for s in plan.sources if s.active.any()]
+    waveform = mix(sources, seconds, sound_generator(seed, plan.index), sounds.source)
 
     rng = picture_generator(seed, plan.index)
-    seconds = plan.seconds
     frames = _background(rng, media.backgrounds, seconds, size)
-    owners = np.zeros((seconds, size, size), np.uint8)
-    labels = np.zeros((seconds, size, size), np.uint8)
     cutouts = [_Cutout(rng, media.cutouts[s.index], len(plan.objects)) for s in plan.objects]
     paths = drifting_paths(rng, np.array([cutout.radius for cutout in cutouts]), seconds)
-    for i, (item, cutout) in enumerate(zip(plan.objects, cutouts, strict=True)):
-        angles = rng.uniform(-0.2, 0.2) + np.linspace(0, rng.uniform(-0.4, 0.4), seconds)
-        growth = np.linspace(1, 1 + rng.uniform(-0.2, 0.2), seconds)
-        for t in range(seconds):
-            colours, alpha = cutout.place(paths[i, t], growth[t], angles[t], size)
-            frames[t] += alpha[..., None] * (colours - frames[t])
-            solid = alpha > 0.5
-            owners[t][solid] = i + 1
-            labels[t][solid] = item.class_id if item.active[t] else 0
-    frames += (rng.random((seconds, size, size, 1)) - 0.5) * (6 / 255)  # the camera's grain
-    frames = np.round(np.clip(frames, 0, 1) * 255).astype(np.uint8)
-    return Clip(plan, frames, labels, owners, waveform)
+    return paint(rng, plan, frames, zip(paths, cutouts, strict=True), (0.2, 0.4, 0.2), waveform)
 
 
 class _Cutout:
@@ -77,7 +43,7 @@ class _Cutout:
         self.radius = self._unit * (max(width, height) + np.sqrt(width * height)) / 4
 
     def place(self, centre, growth, angle, size):
-        """Colours float64 [S, S, 3] and alpha float64 [S, S], both in [0, 1]."""
+        """See `drawing.Sprite`; the slices are the whole frame."""
         scale = self._unit * growth * size
         image = self._image
         # First down to its size with a filter that sees every pixel, then moved.
@@ -99,7 +65,8 @@ class _Cutout:
         )
         pixels = np.asarray(turned) / 255.0
         colours = (pixels[..., :3] - 0.5) * self._contrast + 0.5
-        return np.clip(colours * self._light, 0, 1), pixels[..., 3]
+        whole = slice(None)
+        return whole, whole, np.clip(colours * self._light, 0, 1), pixels[..., 3]
 
 
 def _background(rng, photographs, seconds, size):

@@ -1,12 +1,13 @@
 """A contact sheet: some clips with their frames, what sounds in each second, and a spectrogram."""
 
 import colorsys
+import functools
 import os
 
 from data_pipelines.making import contact_sheet
 from data_pipelines.making.audible_stamps import media as media_files
 from data_pipelines.making.audible_stamps.plan import plans
-from data_pipelines.making.audible_stamps.scene import Clip, draw
+from data_pipelines.making.audible_stamps.scene import draw
 from data_pipelines.making.audible_stamps.write import check_numbers
 
 
@@ -35,28 +36,17 @@ def save(
     """
     check_numbers(clips, size, seed)
     media = media_files.load(media_files.find(packages), size)
-    chosen = contact_sheet.choose(list(plans(seed, clips, media.stamps, held_out)))
-    rows = [_row(draw(seed, plan, media, size)) for plan in chosen]
-    contact_sheet.save(path, [contact_sheet.head("Audible Stamps"), *rows])
+    contact_sheet.save(
+        path,
+        "Audible Stamps",
+        list(plans(seed, clips, media.stamps, held_out)),
+        functools.partial(draw, seed, media=media, size=size),
+        _colours,
+    )
 
 
-def _colour(class_id: int, saturation: float = 0.75, value: float = 0.85) -> tuple[int, ...]:
+def _colours(class_id: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Full and pale."""
     hue = class_id * 0.618034 % 1  # the golden section keeps neighbours far apart
-    return tuple(round(255 * c) for c in colorsys.hsv_to_rgb(hue, saturation, value))
-
-
-def _row(clip: Clip):
-    plan = clip.plan
-    sources = [(s, False) for s in plan.objects] + [(s, True) for s in plan.off_screen]
-    sources.sort(key=lambda pair: (pair[1], not pair[0].active.any(), pair[0].class_id))
-    lanes = [
-        contact_sheet.Lane(
-            source.stamp.name,
-            source.active,
-            _colour(source.class_id),
-            _colour(source.class_id, 0.25, 0.97),
-            off_screen,
-        )
-        for source, off_screen in sources
-    ]
-    return contact_sheet.row(plan, clip.frames, clip.labels, clip.waveform, lanes)
+    both = (colorsys.hsv_to_rgb(hue, 0.75, 0.85), colorsys.hsv_to_rgb(hue, 0.25, 0.97))
+    return tuple(tuple(round(255 * c) for c in rgb) for rgb in both)

@@ -3,7 +3,6 @@
 import numpy as np
 
 from data_pipelines.facts.avsbench import SAMPLE_RATE
-from data_pipelines.making.compositions import loudness, noise_floor, switch, to_int16
 
 _SPEED = (0.93, 1.07)  # of the recording: pitch and pace together
 _GAP = (0.04, 0.3)  # s between two repetitions
@@ -11,12 +10,12 @@ _WOBBLE = 2.0  # dB, more or less, of each repetition
 _FADE = 80  # samples (5 ms) at both ends of each repetition
 
 
-def source(rng: np.random.Generator, recording: np.ndarray, seconds: int) -> np.ndarray:
+def source(recording: np.ndarray, rng: np.random.Generator, seconds: int) -> np.ndarray:
     """A recording from somewhere in it, repeated with short gaps; each time a little different.
 
     Args:
-      rng: chance.
       recording: float32 [n], 16 kHz, root mean square 1.
+      rng: chance.
       seconds: T.
 
     Returns:
@@ -46,19 +45,3 @@ def _at_speed(recording, speed):
     sound[:_FADE] *= ramp
     sound[-_FADE:] *= ramp[::-1]
     return sound
-
-
-def mix(sources, seconds: int, rng: np.random.Generator) -> np.ndarray:
-    """Sounds of a clip added up over a faint noise floor.
-
-    Args:
-      sources: pairs (recording float32 [n], active bool [seconds]).
-
-    Returns:
-      int16 [seconds * 16000].
-    """
-    waveform = noise_floor(rng, seconds)
-    for recording, active in sources:
-        level = loudness(rng)
-        waveform += level * switch(active) * source(rng, recording, seconds)
-    return to_int16(waveform)

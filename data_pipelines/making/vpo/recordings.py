@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines import media
-from data_pipelines.audio import SAMPLE_RATE, resample
 from data_pipelines.errors import DataError, lies_in
+from data_pipelines.facts.avsbench import SAMPLE_RATE
 from data_pipelines.facts.vpo import CLASS_NAMES, COCO_IDS, SECONDS
 from data_pipelines.making.vpo.coco import left_out
 from data_pipelines.making.vpo.compose import MAX_SOURCES
 from data_pipelines.media.sound_files import read_sound
+from data_pipelines.media.waveforms import resample
 from data_pipelines.reading.raw import Finding
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp4", ".webm", ".mkv")

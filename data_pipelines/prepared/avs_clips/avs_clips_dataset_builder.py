@@ -21,11 +21,9 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import example_serializer
 from tqdm import tqdm
 
-from data_pipelines.audio import EXAMPLE_WINDOWS, MEL_BANDS
 from data_pipelines.errors import DataError
 
 KEY_SPACE = 2**128  # TFDS spreads examples over temporary files by where in it their key lies
-EXAMPLE = (EXAMPLE_WINDOWS, MEL_BANDS)  # shape of one log-mel example
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,15 +68,16 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     Splits are those of train, val and test that have clips. The data set's metadata says what is in
     it without a record being read: `class_names` (by class id), `clips` (split -> a list of
     [subset, uid, class ids of the sounding objects, seconds, labelled seconds, stored frames, the
-    most classes that one label map shows, ignored pixels of the label maps] in the order of the
+    most classes that one label map shows, ignored pixels of the label maps, whether mono is left
+    and right added up (of sources with positions) and not their mean] in the order of the
     examples), `layout` (its name), `binary_only` (subsets whose labels tell no classes), `stereo`
     (whether left and right were kept), `size` (of the frames, or None), the `fingerprint` of what
     it was made from and how, a digest of all `sounds` and one of all `pictures`, and `files` (the
     name of each file of records -> its bytes).
     """
 
-    VERSION = tfds.core.Version("1.2.0")
-    RELEASE_NOTES = {"1.2.0": "Clips of every layout."}
+    VERSION = tfds.core.Version("1.3.0")
+    RELEASE_NOTES = {"1.3.0": "Waveforms in place of log-mel examples."}
 
     content: Content | None = None  # what `build` stores
     progress = False  # whether examples are counted on a progress bar while they are stored
@@ -107,11 +106,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                     "labels": tfds.features.Sequence(tfds.features.Image()),
                     "labelled": tfds.features.Sequence(np.bool_),
                     "objects": tfds.features.Sequence(np.int64),
-                    "audio": tfds.features.Tensor(
-                        shape=(None, *EXAMPLE), dtype=np.float32, encoding="bytes"
-                    ),
-                    "stereo": tfds.features.Tensor(
-                        shape=(None, 2, *EXAMPLE), dtype=np.float32, encoding="bytes"
+                    "waveform": tfds.features.Tensor(
+                        shape=(None, None), dtype=np.int16, encoding="bytes"
                     ),
                 }
             ),

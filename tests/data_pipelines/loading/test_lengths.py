@@ -1,6 +1,7 @@
 """Clips of any lengths: batches of one length each in training, and whole passes in evaluation."""
 
 import collections
+import dataclasses
 import io
 import itertools
 import pickle
@@ -9,11 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.audio import silence_example
 from data_pipelines.errors import DataError
 from data_pipelines.loader import eval_loader, labelled_clips, train_loader
+from data_pipelines.loading.front_ends import LogMel
 from data_pipelines.loading.lengths import ByLength, batch_lengths
-from data_pipelines.prepared.source import Clip
+from data_pipelines.loading.read_clip import ReadClip
+from data_pipelines.loading.request import Request
+from data_pipelines.prepared.source import Clip, heard
 
 SIZES = dict(image_size=8, label_size=4)
 
@@ -49,15 +52,22 @@ class Source:
     def __getitem__(self, index):
         clip = self.clips[index]
         stored = 1 if clip.still else clip.seconds
-        times = np.arange(clip.seconds, dtype=np.float32)[:, None, None]
-        sound = np.broadcast_to(100 * index + times, (clip.seconds, 96, 64))
-        stereo = np.stack([sound, -sound], 1) if self.stereo else np.zeros((0, 2, 96, 64))
+        sound = np.repeat(100 * index + np.arange(clip.seconds), 16000)[:, None]
         return {
             "frames": [png(10 * t) for t in range(stored)],
             "labels": [png(128)] * min(stored, len(clip.labelled)),
-            "audio": sound.astype(np.float32),
-            "stereo": stereo.astype(np.float32),
+            "waveform": np.concatenate([sound, -sound][: 1 + self.stereo], 1).astype(np.int16),
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class Numbers:
+    """Hears the numbers that a `Source` says, [T, channels]."""
+
+    channels: int = 1
+
+    def __call__(self, waveform, seconds):
+        return waveform[: 16000 * seconds : 16000] * 32768
 
 
 def training(source, **options):
@@ -69,12 +79,14 @@ def training(source, **options):
         sampling="clip",
         seed=3,
         bucket_by_length=True,
+        front_end=Numbers(),
     )
     return train_loader(source, **{**defaults, **options})
 
 
 def evaluated(source, **options):
-    return eval_loader(source, **{**dict(SIZES, task="binary", frames_per_batch=20), **options})
+    defaults = dict(SIZES, task="binary", frames_per_batch=20, front_end=Numbers())
+    return eval_loader(source, **{**defaults, **options})
 
 
 def take(iterator, count):
@@ -262,7 +274,7 @@ def test_a_still_is_seen_in_every_second_with_the_sound_of_each():
     for batch in (next(iter(evaluated(source, prior="none"))), next(training(source))):
         assert (batch["frames"][0] == 0).all() and batch["frames"].shape[1] == 3
         assert (batch["labels"][0] == 1).all() and batch["labelled"][0].all()
-        assert batch["audio"][0, :, 0, 0].tolist() == [0, 1, 2]
+        assert batch["audio"][0, :, 0].tolist() == [0, 1, 2]
 
 
 def test_a_clip_that_is_labelled_here_and_there():
@@ -274,23 +286,56 @@ def test_a_clip_that_is_labelled_here_and_there():
     seconds = {
         int(second)
         for b in take(training(source, sampling="frame", seconds=1), 10)
-        for second in b["audio"][:, 0, 0, 0]
+        for second in b["audio"][:, 0, 0]
     }
     assert seconds == {1, 4}
 
 
 def test_two_channels():
-    batch = next(training(Source(2, 2, stereo=True), channels=2, batch_size=2))
-    assert batch["audio"].shape == (2, 2, 96, 64, 2) and batch["audio"].dtype == np.float32
-    np.testing.assert_array_equal(batch["audio"][..., 0], -batch["audio"][..., 1])
-    assert batch["audio"].any()
-    mono = next(training(Source(2, 2), channels=2, batch_size=2))["audio"]
-    assert mono.shape == (2, 2, 96, 64, 2)
-    np.testing.assert_array_equal(mono[..., 0], mono[..., 1])
-    np.testing.assert_array_equal(mono[..., 0], next(training(Source(2, 2), batch_size=2))["audio"])
-    [silent] = evaluated(Source(2, 2), channels=2, sound="silence", frames_per_batch=4)
-    assert silent["audio"].shape == (2, 2, 96, 64, 2)
-    assert (silent["audio"] == silence_example()[..., None]).all()
+    source, both = Source(2, 2, stereo=True), Numbers(2)
+    batch = next(training(source, front_end=both, batch_size=2, shuffle=False))
+    assert batch["audio"].tolist() == [[[0, 0], [1, -1]], [[100, -100], [101, -101]]]
+    flipped = next(
+        training(source, front_end=both, batch_size=2, shuffle=False, augment={"flip": 1.0})
+    )
+    np.testing.assert_array_equal(flipped["audio"], batch["audio"][..., ::-1])
+    mono = next(training(Source(2, 2), front_end=both, batch_size=2, shuffle=False))["audio"]
+    np.testing.assert_array_equal(mono, batch["audio"][..., [0, 0]])
+    [silent] = evaluated(source, front_end=both, sound="silence", frames_per_batch=4)
+    assert silent["audio"].shape == (2, 2, 2) and not silent["audio"].any()
+
+
+def test_mono_is_the_mean_of_left_and_right_or_their_sum():
+    """Of sources with positions left and right are parts of it."""
+    for is_sum, expected in ((False, [[200], [201]]), (True, [[400], [402]])):
+        clip = Clip("clips", "c", 2, (), (), mono_is_sum=is_sum)
+        stored = np.array([[100, 300], [101, 301]], np.int16)
+        assert (heard(clip, stored, 1) * 32768).tolist() == expected
+
+
+@pytest.mark.parametrize("changes_sounds", [False, True])
+def test_what_is_kept_is_what_the_front_end_made_unless_sounds_change(changes_sounds):
+    heard_of = []
+
+    class Counting(Numbers):
+        def __call__(self, waveform, seconds):
+            heard_of.append(seconds)
+            return super().__call__(waveform, seconds)
+
+    reader = ReadClip(
+        Source(3, 3),
+        "binary",
+        8,
+        4,
+        front_end=Counting(),
+        cache=True,
+        changes_sounds=changes_sounds,
+    )
+    for second, index, flip in itertools.product((1, 0), (0, 1), (False, True)):
+        request = Request(index, (second,), (second,), (True,), index, flip=flip)
+        assert reader.map(request)["audio"].tolist() == [[100 * index + second]]
+    # What is kept serves other seconds; else no more is heard than is asked for.
+    assert heard_of == ([2] * 4 + [1] * 4 if changes_sounds else [3, 3])
 
 
 class Embedded:
@@ -316,7 +361,7 @@ def test_embeddings_are_heard_in_place_of_sounds():
     )
     assert swapped["audio"][:2, 0, 0].tolist() == [1, 0]
     with pytest.raises(DataError, match="embeddings are of mono sound"):
-        training(source, embeddings=Embedded(), channels=2)
+        training(source, embeddings=Embedded(), front_end=LogMel(2))
     with pytest.raises(DataError, match=r"augment\.sound_gain changes sounds, but they are read"):
         gain = {"sound_gain": {"probability": 0.5, "decibels": (-3, 3)}}
         training(source, embeddings=Embedded(), augment=gain)

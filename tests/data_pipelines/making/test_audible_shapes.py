@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image, JpegImagePlugin
 
-from data_pipelines.audio import log_mel_examples
 from data_pipelines.errors import DataError
 from data_pipelines.facts import avsbench
+from data_pipelines.loading.front_ends import log_mel_examples
 from data_pipelines.make import main
+from data_pipelines.making import drawing, writer
 from data_pipelines.making.audible_shapes import make, sheet, sounds, write
 from data_pipelines.making.audible_shapes.plan import MIN_CLIPS, plans
 from data_pipelines.making.audible_shapes.scene import draw
@@ -260,7 +261,7 @@ def test_it_is_silent_where_nothing_sounds(clips):
 
 def test_switch_is_exactly_off_and_has_no_clicks():
     active = np.array([False, True, True, False, True])
-    envelope = sounds.switch(active)
+    envelope = drawing.switch(active)
     per_second = envelope.reshape(5, 16000)
     assert not per_second[~active].any()
     assert (per_second[active].mean(axis=1) > 0.98).all()
@@ -274,8 +275,8 @@ def _features(seed, count):
     rows, classes = [], []
     for shape in range(NUM_SHAPES):
         for _ in range(count):
-            waveform = sounds.mix([(shape, np.ones(2, bool))], 2, rng) / np.float32(32768)
-            examples = log_mel_examples(waveform.astype(np.float32))
+            waveform = drawing.mix([(shape, np.ones(2, bool))], 2, rng, sounds.synthesise)
+            examples = log_mel_examples(waveform / np.float32(32768))
             rows += list(examples.mean(axis=1))
             classes += [shape] * len(examples)
     return np.array(rows), np.array(classes)
@@ -370,7 +371,9 @@ def test_sheet_shows_frames_and_activity(tmp_path):
     assert image.shape[0] > 1000 and image.shape[1] > 1000
     assert len(np.unique(image.reshape(-1, 3), axis=0)) > 1000
     # Bars in the class colours stand below the legend.
-    colours = [np.all(image[100:] == sheet._colour(k), axis=-1).sum() for k in range(NUM_SHAPES)]
+    colours = [
+        np.all(image[100:] == sheet.colours(k + 1)[0], axis=-1).sum() for k in range(NUM_SHAPES)
+    ]
     assert min(colours) > 100
 
 
@@ -422,15 +425,15 @@ def test_numbers_out_of_range_are_refused(tmp_path, capsys, option):
 @pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
 def test_nothing_half_written_remains(tmp_path, monkeypatch, fault):
     calls = []
-    whole = write._write_clip
+    whole = writer.write_clip
 
-    def fail_at_third(root, clip):
+    def fail_at_third(root, clip, num_classes):
         calls.append(clip)
         if len(calls) == 3:
             raise fault
-        whole(root, clip)
+        whole(root, clip, num_classes)
 
-    monkeypatch.setattr(write, "_write_clip", fail_at_third)
+    monkeypatch.setattr(writer, "write_clip", fail_at_third)
     expected = DataError if isinstance(fault, OSError) else KeyboardInterrupt
     with pytest.raises(expected) as caught:
         make(tmp_path / "data", clips=9, size=16, progress=False)

@@ -292,7 +292,7 @@ def test_pauses_are_cut_and_every_second_is_heard():
 def test_no_two_sources_are_the_same_samples():
     rng = np.random.Generator(np.random.PCG64(0))
     recording = rng.standard_normal(24000).astype(np.float32)
-    a, b = (sounds.source(rng, recording, 5) for _ in range(2))
+    a, b = (sounds.source(recording, rng, 5) for _ in range(2))
     for track in (a, b):
         levels = np.sqrt(np.mean(track.reshape(5, -1) ** 2, axis=1))
         assert levels.min() > 0.5  # repeated until the end
@@ -476,7 +476,7 @@ def test_the_real_packages_hold_what_the_table_says(tmp_path):
     for stamp, cutout, recording in zip(media.stamps, media.cutouts, media.recordings, strict=True):
         assert min(cutout.shape[:2]) > 8 and 0.05 < (cutout[..., 3] > 127).mean() < 0.9, stamp
         # However it is looped, no second is without it.
-        track = sounds.source(np.random.Generator(np.random.PCG64(0)), recording, 10)
+        track = sounds.source(recording, np.random.Generator(np.random.PCG64(0)), 10)
         levels = np.sqrt(np.mean(track.reshape(10, -1) ** 2, axis=1))
         assert levels.min() > 0.1, stamp
     assert notes.version(places, "tuxpaint-stamps-default") != "version not known"

@@ -16,7 +16,8 @@ from PIL import Image
 from data_pipelines.errors import DataError
 from data_pipelines.facts.vpo import CLASS_NAMES, COCO_IDS, PEOPLE
 from data_pipelines.loader import eval_loader, train_loader
-from data_pipelines.loading.decoding import ReadClip
+from data_pipelines.loading.front_ends import LogMel
+from data_pipelines.loading.read_clip import ReadClip
 from data_pipelines.loading.request import Request
 from data_pipelines.make import main
 from data_pipelines.making.vpo import build, compose
@@ -688,7 +689,7 @@ def test_every_clip_that_is_made_can_be_read_and_is_heard_where_it_is(made):
         assert set(result.facts["pixels"]) == {0, *clip.objects}
         if clip.subset == "vpo_ss":
             (sound,) = clip.sounds
-            left, right = result.example["stereo"].mean(axis=(0, 2, 3))
+            left, right = np.square(result.example["waveform"].astype(float)).mean(axis=0)
             assert (left > right) == (sound.position < 0.5)
 
 
@@ -725,7 +726,7 @@ def test_ignored_pixels_reach_the_batches(made, tmp_path):
 def test_the_sound_of_a_source_follows_it_when_the_picture_is_flipped(made, tmp_path):
     prepare(made[0], tmp_path / "prepared", progress=False, workers=1)
     source = open_source(tmp_path / "prepared", "train", ("vpo_ss", "vpo_msmi"))
-    options = {"task": "semantic", "image_size": 32, "label_size": 32, "channels": 2}
+    options = {"task": "semantic", "image_size": 32, "label_size": 32, "front_end": LogMel(2)}
     upright = {}
     for batch in eval_loader(source, frames_per_batch=3, **options):
         upright |= {

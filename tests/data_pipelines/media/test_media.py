@@ -190,8 +190,9 @@ def test_formats_of_sound(tmp_path, name, subtype, tolerance):
     excerpt = read_sound(tmp_path / "sound", start=1, seconds=1, sides=True)
     assert excerpt.rate == 22050 and excerpt.samples.dtype == np.float32
     expected = samples[22050:44100]
-    expected = np.stack([expected.mean(1), expected[:, 0], expected[:, 1]], 1)
-    np.testing.assert_allclose(excerpt.samples, expected, atol=tolerance)
+    np.testing.assert_allclose(excerpt.samples, expected[:, :2], atol=tolerance)
+    mono = read_sound(tmp_path / "sound", start=1, seconds=1).samples
+    np.testing.assert_allclose(mono, expected.mean(1, keepdims=True), atol=tolerance)
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ import pickle
 import numpy as np
 import pytest
 
-from data_pipelines.audio import silence_example
 from data_pipelines.errors import DataError
+from data_pipelines.loading.front_ends import LOG_MEL, LogMel, Waveform
 from data_pipelines.prepared import embeddings
 from data_pipelines.prepared.embeddings import Embeddings
-from data_pipelines.prepared.source import open_source
+from data_pipelines.prepared.source import heard, open_source
 
 DIGEST = "0123456789abcdef" * 4
 
@@ -20,9 +20,15 @@ def encode(examples):
     return np.stack([examples.mean((1, 2)), examples.max((1, 2)), examples[:, 5, 7]], 1)
 
 
+def examples(source, index):
+    """The log-mel examples of a clip."""
+    clip = source.clips[index]
+    return LOG_MEL(heard(clip, source[index]["waveform"], 1), clip.seconds)
+
+
 @pytest.fixture(scope="module")
 def folder(data_dir):
-    return embeddings.write(data_dir, DIGEST, encode)
+    return embeddings.write(data_dir, DIGEST, LOG_MEL, encode)
 
 
 @pytest.fixture
@@ -45,8 +51,10 @@ def test_every_clip_has_its_own_rows(data_dir, folder, split, subsets):
     assert len(rows) == len(source)
     for index, clip in enumerate(source.clips):
         assert rows[index].shape == (clip.seconds, 3) and rows[index].dtype == np.float32
-        np.testing.assert_array_equal(rows[index], encode(source[index]["audio"]), clip.name)
-    np.testing.assert_array_equal(rows.silence, encode(silence_example()[None])[0])
+        np.testing.assert_array_equal(rows[index], encode(examples(source, index)), clip.name)
+    np.testing.assert_array_equal(
+        rows.silence, encode(LOG_MEL(np.zeros((16000, 1), np.float32), 1))[0]
+    )
 
 
 def test_batches_run_over_the_ends_of_clips_and_keep_the_order(data_dir, folder, monkeypatch):
@@ -57,7 +65,7 @@ def test_batches_run_over_the_ends_of_clips_and_keep_the_order(data_dir, folder,
         return encode(examples)
 
     monkeypatch.setattr(embeddings, "BATCH", 7)  # no multiple of any clip's seconds
-    other = embeddings.write(data_dir, "7" * 64, see)
+    other = embeddings.write(data_dir, "7" * 64, LOG_MEL, see)
     assert set(sizes[1:-3]) >= {7} and max(sizes) == 7
     for split in ("train", "val", "test"):
         name = f"{split}.npy"
@@ -86,22 +94,37 @@ def test_written_once(data_dir, folder):
         raise AssertionError("encoded again")
 
     clips = []
-    assert embeddings.write(data_dir, DIGEST, refuse, progress=clips.append) == folder
+    assert embeddings.write(data_dir, DIGEST, LOG_MEL, refuse, progress=clips.append) == folder
     assert not clips
-    assert embeddings.find(data_dir, DIGEST) == folder
+    assert embeddings.find(data_dir, DIGEST, LOG_MEL) == folder
 
 
 def test_progress_counts_the_clips(data_dir):
     told = []
-    embeddings.write(data_dir, "6" * 64, encode, progress=told.append)
+    embeddings.write(data_dir, "6" * 64, LOG_MEL, encode, progress=told.append)
     assert sum(told) == embeddings.count(data_dir) == 19
 
 
 def test_other_weights_have_another_folder(data_dir, folder):
-    other = embeddings.write(data_dir, "f" + DIGEST[1:], lambda examples: -encode(examples))
+    other = embeddings.write(
+        data_dir, "f" + DIGEST[1:], LOG_MEL, lambda examples: -encode(examples)
+    )
     assert other != folder
     source = open_source(data_dir, "test")
     np.testing.assert_array_equal(Embeddings(other, source)[0], -Embeddings(folder, source)[0])
+
+
+def test_other_front_ends_have_other_folders(data_dir, folder):
+    places = {embeddings.folder_of(data_dir, DIGEST, each) for each in (LOG_MEL, LogMel(2))}
+    assert len(places) == 2 and folder in places
+    assert embeddings.find(data_dir, DIGEST, Waveform()) is None
+    loudest = embeddings.write(data_dir, DIGEST, Waveform(), lambda rows: rows.max((1, 2))[:, None])
+    source = open_source(data_dir, "test")
+    rows = Embeddings(loudest, source)
+    for index in range(len(source)):
+        waveform = heard(source.clips[index], source[index]["waveform"], 1)
+        np.testing.assert_array_equal(rows[index][:, 0], waveform.reshape(-1, 16000).max(1))
+    assert rows.silence == 0
 
 
 class Killed(BaseException):
@@ -123,14 +146,14 @@ def test_what_is_interrupted_is_not_taken_for_complete(data_dir, monkeypatch, af
     # A process that is killed cleans nothing up.
     monkeypatch.setattr(embeddings.shutil, "rmtree", lambda *_, **__: None)
     with pytest.raises(Killed):
-        embeddings.write(data_dir, digest, die)
+        embeddings.write(data_dir, digest, LOG_MEL, die)
     monkeypatch.undo()
-    assert embeddings.find(data_dir, digest) is None
+    assert embeddings.find(data_dir, digest, LOG_MEL) is None
     with pytest.raises(DataError, match="no embeddings in .*: compute them first"):
-        Embeddings(embeddings.folder_of(data_dir, digest), open_source(data_dir, "test"))
-    folder = embeddings.write(data_dir, digest, encode)
+        Embeddings(embeddings.folder_of(data_dir, digest, LOG_MEL), open_source(data_dir, "test"))
+    folder = embeddings.write(data_dir, digest, LOG_MEL, encode)
     source = open_source(data_dir, "test")
-    np.testing.assert_array_equal(Embeddings(folder, source)[1], encode(source[1]["audio"]))
+    np.testing.assert_array_equal(Embeddings(folder, source)[1], encode(examples(source, 1)))
     assert not [path for path in folder.parent.iterdir() if path.name.endswith(".partial")]
 
 
@@ -143,17 +166,20 @@ def test_of_another_data_set(data_dir, copy):
 
 @pytest.mark.parametrize("change", ["fingerprint", "clips"])
 def test_written_anew_when_other_data_was_prepared_in_the_place(data_dir, change):
-    folder = embeddings.write(data_dir, "8" * 64, encode)
+    folder = embeddings.write(data_dir, "8" * 64, LOG_MEL, encode)
     index = json.loads((folder / "index.json").read_text())
     if change == "fingerprint":
         index["fingerprint"] = "of what was here"
     else:
         index["offsets"]["train"].pop()
     (folder / "index.json").write_text(json.dumps(index))
-    assert embeddings.find(data_dir, "8" * 64) is None
-    assert embeddings.write(data_dir, "8" * 64, lambda examples: 2 * encode(examples)) == folder
+    assert embeddings.find(data_dir, "8" * 64, LOG_MEL) is None
+    assert (
+        embeddings.write(data_dir, "8" * 64, LOG_MEL, lambda examples: 2 * encode(examples))
+        == folder
+    )
     source = open_source(data_dir, "test")
-    np.testing.assert_array_equal(Embeddings(folder, source)[0], 2 * encode(source[0]["audio"]))
+    np.testing.assert_array_equal(Embeddings(folder, source)[0], 2 * encode(examples(source, 0)))
     embeddings.shutil.rmtree(folder)
 
 

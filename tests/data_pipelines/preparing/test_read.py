@@ -19,9 +19,11 @@ import pytest
 import soundfile
 from PIL import Image
 
-from data_pipelines import audio, media
+from data_pipelines import media
 from data_pipelines.facts import avsbench
+from data_pipelines.loading.front_ends import LOG_MEL, log_mel_examples
 from data_pipelines.media import labels
+from data_pipelines.media.waveforms import load_waveform
 from data_pipelines.preparing.read import ReadOptions, read_clip
 from data_pipelines.reading.raw import RawClip, Sound
 
@@ -57,6 +59,11 @@ def clip(tmp_path):
         labels=tuple((t, folder / f"{t}.png") for t in range(3)),
         sounds=(Sound(folder / "a.wav"),),
     )
+
+
+def int16(waveform, seconds=3):
+    """A waveform as it is stored."""
+    return np.rint(waveform[: seconds * RATE] * 32768).astype(np.int16)
 
 
 def read(clip, class_count=CLASSES, **options):
@@ -96,9 +103,8 @@ def test_a_whole_clip(clip):
         np.testing.assert_array_equal(stored.convert("RGB"), Image.open(path).convert("RGB"))
     assert example["labelled"].dtype == bool and example["labelled"].all()
     assert example["objects"] == [2, 3]
-    expected = audio.log_mel_examples(audio.load_waveform(clip.sounds[0].path))
-    np.testing.assert_array_equal(example["audio"], expected[:3])
-    assert example["stereo"].shape == (0, 2, 96, 64) and example["stereo"].dtype == np.float32
+    assert example["waveform"].dtype == np.int16
+    np.testing.assert_array_equal(example["waveform"], int16(noise(3.5)))
     facts = result.facts
     assert facts["pixels"] == {0: 3 * 375, 2: 600, 3: 75}
     assert facts["foreground_pixels"] == 675 and facts["label_pixels"] == 1800
@@ -110,7 +116,7 @@ def test_a_whole_clip(clip):
 def test_the_same_each_time_and_in_other_processes(clip):
     first, again = read(clip, stereo=True), pickle.loads(pickle.dumps(read(clip, stereo=True)))
     assert first.facts == again.facts and first.example["frames"] == again.example["frames"]
-    np.testing.assert_array_equal(first.example["stereo"], again.example["stereo"])
+    np.testing.assert_array_equal(first.example["waveform"], again.example["waveform"])
     assert pickle.loads(pickle.dumps(media.MediaError("a b", "c"))).code == "a b"
 
 
@@ -375,7 +381,7 @@ def test_a_sound_that_is_short(clip):
     result = read(clip)
     message = only(result, "repaired", "sound short")
     assert "repeated for 1 of the clip's 3 seconds" in message and message.endswith("a.wav")
-    np.testing.assert_array_equal(result.example["audio"][2], result.example["audio"][1])
+    assert result.example["waveform"].shape == (35200, 1)
     assert result.facts["repaired_seconds"] == 1
     soundfile.write(clip.sounds[0].path, noise(1.2), RATE)
     assert "for 2 of the clip's 3" in only(read(clip), "repaired", "sound short")
@@ -395,8 +401,8 @@ def test_a_sound_that_is_short(clip):
 def test_start_of_the_sound(clip):
     samples = noise(9)
     soundfile.write(clip.sounds[0].path, samples, RATE, subtype="FLOAT")
-    expected = audio.log_mel_examples(samples[4 * RATE :, 0])[:3]
-    np.testing.assert_array_equal(read(change(clip, start=4)).example["audio"], expected)
+    expected = int16(samples[4 * RATE :])
+    np.testing.assert_array_equal(read(change(clip, start=4)).example["waveform"], expected)
     message = only(read(change(clip, start=9)), "left out", "no samples")
     assert "no samples from second 9 on" in message
 
@@ -405,33 +411,41 @@ def test_centred_sounds(clip):
     centred = change(clip, centred=True)
     samples = noise(9)
     soundfile.write(clip.sounds[0].path, samples, RATE, subtype="FLOAT")
-    expected = audio.log_mel_examples(samples[3 * RATE : 6 * RATE, 0])
     result = read(centred)
-    assert result.findings == () and expected.shape[0] == 3
-    np.testing.assert_array_equal(result.example["audio"], expected)
+    assert result.findings == ()
+    np.testing.assert_array_equal(result.example["waveform"], int16(samples[3 * RATE : 6 * RATE]))
     soundfile.write(clip.sounds[0].path, samples[:RATE], RATE, subtype="FLOAT")
     result = read(centred)
     assert "a.wav lasts 1.00 s" in only(result, "repaired", "sound repeated")
-    expected = audio.log_mel_examples(np.tile(samples[:RATE, 0], 3))
-    np.testing.assert_array_equal(result.example["audio"], expected)
+    expected = int16(np.tile(samples[:RATE], (3, 1)))
+    np.testing.assert_array_equal(result.example["waveform"], expected)
     assert result.facts["repaired_seconds"] == 2
 
 
+@pytest.mark.parametrize("seconds", [2.2, 3.0, 4.5])
+def test_sixteen_bits_are_heard_to_the_bit_as_they_were_recorded(clip, seconds):
+    path = clip.sounds[0].path
+    soundfile.write(path, noise(seconds), RATE, subtype="PCM_16")
+    stored = read(clip).example["waveform"]
+    recorded = load_waveform(path)
+    np.testing.assert_array_equal(stored[:, 0] / np.float32(32768), recorded[: 3 * RATE])
+    examples = log_mel_examples(recorded)  # of all there is, and then cut to the clip
+    expected = examples[np.minimum(np.arange(3), len(examples) - 1)]
+    np.testing.assert_array_equal(LOG_MEL(stored / np.float32(32768), 3), expected)
+
+
 def test_left_and_right_of_a_file(clip):
+    """The first two channels, whose mean mono is then; without them, the mean of all."""
     samples = noise(3.5, channels=3)
     soundfile.write(clip.sounds[0].path, samples, RATE, subtype="FLOAT")
+    result = read(clip, stereo=True)
+    np.testing.assert_array_equal(result.example["waveform"], int16(samples[:, :2]))
+    assert not result.facts["mono_is_sum"]
+    mono = int16(samples.mean(1, keepdims=True))
+    np.testing.assert_array_equal(read(clip).example["waveform"], mono)
+    soundfile.write(clip.sounds[0].path, samples[:, 0], RATE, subtype="FLOAT")
     example = read(clip, stereo=True).example
-    assert example["stereo"].shape == (3, 2, 96, 64) and example["stereo"].dtype == np.float32
-    for found, waveform in (
-        (example["audio"], samples.mean(1)),
-        (example["stereo"][:, 0], samples[:, 0]),
-        (example["stereo"][:, 1], samples[:, 1]),
-    ):
-        np.testing.assert_array_equal(found, audio.log_mel_examples(waveform)[:3])
-    soundfile.write(clip.sounds[0].path, samples[:, 0], RATE)
-    example = read(clip, stereo=True).example
-    for side in range(2):
-        np.testing.assert_array_equal(example["stereo"][:, side], example["audio"])
+    np.testing.assert_array_equal(example["waveform"], int16(samples[:, :1]))
 
 
 def test_sources_with_positions_are_summed(clip):
@@ -443,23 +457,46 @@ def test_sources_with_positions_are_summed(clip):
     both = change(clip, sounds=(Sound(clip.sounds[0].path, 0.25), Sound(other, 1.0)))
     x, y = first[:, 0], np.zeros(len(first), np.float32)
     y[: len(second)] = second.mean(1)
-    example = read(both, stereo=True).example
-    for found, waveform in (
-        (example["audio"], x + y),
-        (example["stereo"][:, 0], 0.75 * x),
-        (example["stereo"][:, 1], 0.25 * x + y),
-    ):
-        expected = audio.log_mel_examples(waveform)[:3]
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    result = read(both, stereo=True)
+    expected = int16(np.stack([0.75 * x, 0.25 * x + y], 1))
+    np.testing.assert_allclose(result.example["waveform"], expected, atol=1)
+    assert result.facts["mono_is_sum"]
+    mono = read(both)
+    np.testing.assert_allclose(mono.example["waveform"], int16((x + y)[:, None]), atol=1)
+    assert not mono.facts["mono_is_sum"]
+    # Without a position it is in the middle of those that have one.
+    both = change(both, sounds=(both.sounds[0], Sound(other)))
+    y = np.zeros((len(first), 2), np.float32)
+    y[: len(second)] = second / 2
+    expected = int16(np.stack([0.75 * x, 0.25 * x], 1) + y)
+    np.testing.assert_allclose(read(both, stereo=True).example["waveform"], expected, atol=1)
 
 
 def test_another_rate_sounds_the_same(clip):
     time = np.arange(3.5 * 44100) / 44100
     soundfile.write(clip.sounds[0].path, 0.3 * np.sin(2 * np.pi * 440 * time), 44100)
-    time = np.arange(3.5 * RATE) / RATE
-    expected = audio.log_mel_examples(0.3 * np.sin(2 * np.pi * 440 * time))[:3]
-    loud = expected > -2  # between the bands of the tone only rounding is heard
-    np.testing.assert_allclose(read(clip).example["audio"][loud], expected[loud], atol=0.02)
+    expected = 0.3 * np.sin(2 * np.pi * 440 * np.arange(3 * RATE) / RATE)
+    found = read(clip).example["waveform"][:, 0]
+    inside = slice(500, None)  # resampling rings at the ends
+    np.testing.assert_allclose(found[inside], int16(expected)[inside], atol=2)
+
+
+def test_seconds_without_sound(clip):
+    """Heard are the 0.975 s of each second's log-mel example; what is repeated counts again."""
+    samples = np.zeros((int(3.5 * RATE), 1), np.float32)
+    for place, silent in ((None, 3), (0, 2), (15600, 2), (15400, 1), (2 * 15360 + 15600, 3)):
+        changed = samples.copy()
+        changed[place : place + 1 if place is not None else 0] = 0.5
+        soundfile.write(clip.sounds[0].path, changed, RATE, subtype="FLOAT")
+        assert read(clip).facts["silent_seconds"] == silent
+    soundfile.write(clip.sounds[0].path, samples[: 2 * RATE], RATE, subtype="FLOAT")
+    assert read(clip).facts["silent_seconds"] == 3
+
+
+def test_too_loud_is_clipped(clip):
+    soundfile.write(clip.sounds[0].path, 4 * noise(3.5) / 0.1, RATE, subtype="FLOAT")
+    found = read(clip).example["waveform"]
+    assert found.max() == 32767 and found.min() == -32768
 
 
 # --- what is left out ---------------------------------------------------------------------------

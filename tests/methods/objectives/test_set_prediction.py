@@ -12,6 +12,7 @@ from scipy.optimize import linear_sum_assignment
 from aavs_jax.methods import make_method
 from aavs_jax.methods.objectives import point_sampling, set_prediction
 from aavs_jax.methods.objectives.set_prediction_config import LossConfig
+from aavs_jax.methods.objectives.targets import frame_weights, make_targets
 from aavs_jax.scoring import metrics
 from data_pipelines.media import labels as stored_labels
 
@@ -19,7 +20,6 @@ D, N, Q, K, M = 3, 4, 5, 6, 4
 SMALL, LARGE = (4, 6), (16, 24)
 CONFIG = LossConfig(num_points=20, max_targets=M)
 GRID = LossConfig(grid=8, max_targets=M)
-IGNORED = set_prediction.IGNORED
 
 
 # Compiled for a few runs: the time goes into compiling.
@@ -36,7 +36,7 @@ assignments = compiled(set_prediction.assignments)
 
 @compiled
 def loss_and_gradients(class_logits, mask_logits, labels, weight, config, key=None, draws=None):
-    targets = set_prediction.make_targets(labels, config.max_targets, K)
+    targets = make_targets(labels, config.max_targets, K)
 
     def total(logits):
         return set_prediction.set_prediction_loss(
@@ -152,7 +152,7 @@ def test_equals_the_slow_implementation(problem):
         np.testing.assert_allclose(terms[name], values, rtol=2e-5, err_msg=name)
     np.testing.assert_allclose(total, sum(sum(v) for v in expected.values()), rtol=2e-5)
 
-    targets = set_prediction.make_targets(problem["labels"], M, K)
+    targets = make_targets(problem["labels"], M, K)
     query = assignments(
         problem["class_logits"], problem["mask_logits"], targets, CONFIG, draws=problem["draws"]
     )
@@ -322,7 +322,7 @@ def test_more_targets_than_queries(problem):
         np.ones(1),
         config,
     )
-    targets = set_prediction.make_targets(problem["labels"][:1], M, K)
+    targets = make_targets(problem["labels"][:1], M, K)
     assert targets.present.sum() == 3
     query = assignments(
         problem["class_logits"][:, :1, :1], problem["mask_logits"][:, :1, :1], targets, config
@@ -336,11 +336,11 @@ def test_targets_are_the_classes_present_ascending():
     labels[0, 0, 0], labels[0, 1, 1] = 5, 2
     labels[1] = 4
     labels[2, 0] = 255  # no class at all
-    targets = set_prediction.make_targets(labels, 4, K)
+    targets = make_targets(labels, 4, K)
     np.testing.assert_array_equal(targets.classes, [[0, 2, 5, 0], [4, 0, 0, 0], [0, 0, 0, 0]])
     np.testing.assert_array_equal(targets.present.sum(axis=1), [3, 1, 1])
-    np.testing.assert_array_equal(set_prediction.make_targets(labels, 2, K).classes[0], [0, 2])
-    assert set_prediction.make_targets(labels, 9, K).present.shape == (3, 9)
+    np.testing.assert_array_equal(make_targets(labels, 2, K).classes[0], [0, 2])
+    assert make_targets(labels, 9, K).present.shape == (3, 9)
 
 
 @pytest.mark.parametrize("size", [(384, 384), (64, 96)])
@@ -348,7 +348,7 @@ def test_targets_resize_as_pillow_does(size):
     from PIL import Image
 
     labels = np.random.default_rng(0).integers(0, K, (1, 224, 224)).astype(np.uint8)
-    resized = set_prediction.make_targets(labels, M, K, size=size).labels
+    resized = make_targets(labels, M, K, size=size).labels
     expected = Image.fromarray(labels[0]).resize(size[::-1], Image.Resampling.NEAREST)
     np.testing.assert_array_equal(resized[0], expected)
 
@@ -359,22 +359,22 @@ def test_frame_weights():
     labels[2, 0, 0, 0] = 1  # on a frame that is padding
     labelled = np.array([[1, 1], [1, 1], [1, 1]], bool)
     valid = np.array([[1, 1], [1, 0], [0, 1]], bool)
-    keep = set_prediction.frame_weights(labels, labelled, valid, drop_empty_clips=False)
-    drop = set_prediction.frame_weights(labels, labelled, valid, drop_empty_clips=True)
+    keep = frame_weights(labels, labelled, valid, drop_empty_clips=False)
+    drop = frame_weights(labels, labelled, valid, drop_empty_clips=True)
     np.testing.assert_array_equal(keep, valid.astype(np.float32))
     np.testing.assert_array_equal(drop, [[1, 1], [0, 0], [0, 0]])
     ignored = np.where(labels == 0, IGNORED, labels)  # in place of background
     everything = np.full_like(labels, IGNORED)
     for rule, expected in ((False, [[0, 1], [0, 0], [0, 0]]), (True, [[0, 1], [0, 0], [0, 0]])):
-        found = set_prediction.frame_weights(ignored, labelled, valid, drop_empty_clips=rule)
+        found = frame_weights(ignored, labelled, valid, drop_empty_clips=rule)
         np.testing.assert_array_equal(found, expected)
-        assert not set_prediction.frame_weights(everything, labelled, valid, rule).any()
+        assert not frame_weights(everything, labelled, valid, rule).any()
     half = np.where(np.arange(4) < 2, labels, IGNORED)  # empty clips stay empty
-    found = set_prediction.frame_weights(half, labelled, valid, drop_empty_clips=True)
+    found = frame_weights(half, labelled, valid, drop_empty_clips=True)
     np.testing.assert_array_equal(found, drop)
     labelled[0] = [True, False]  # S4: the frame that sounds has no label here
     np.testing.assert_array_equal(
-        set_prediction.frame_weights(labels, labelled, valid, drop_empty_clips=False)[0], [1, 0]
+        frame_weights(labels, labelled, valid, drop_empty_clips=False)[0], [1, 0]
     )
 
 

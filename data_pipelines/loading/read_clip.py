@@ -1,0 +1,178 @@
+"""From a request to the arrays of one clip."""
+
+import dataclasses
+from typing import Any
+
+import grain
+import numpy as np
+
+from data_pipelines.facts import avsbench
+from data_pipelines.facts.avsbench import SAMPLE_RATE
+from data_pipelines.loading.augment import changed_waveform
+from data_pipelines.loading.decoding import (
+    binary_label,
+    decode_frame,
+    nearest_binary_label,
+    predicted_mask,
+    semantic_label,
+    sounding,
+)
+from data_pipelines.loading.front_ends import LOG_MEL, FrontEnd
+from data_pipelines.loading.request import NOTHING, SILENCE, Request
+from data_pipelines.media.labels import IGNORED
+from data_pipelines.prepared.source import heard
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadClip(grain.transforms.Map):
+    """`Request` -> the arrays of one clip.
+
+    Attributes:
+        source: random access to clips (`source.ClipSource`).
+        task: "binary" or "semantic".
+        image_size: S; None where only labels are wanted: neither frames nor sounds are read.
+        label_size: G.
+        prior_dir: the folder of stage one's masks.
+        front_end: what is heard of a waveform.
+        embeddings: `embeddings.Embeddings` of the clips' sounds, read in its place.
+        nearest: binary task: whether the labels are read a second time, resized by nearest.
+        cache: keep what was decoded in memory.
+        changes_sounds: whether requests ask for changed waveforms: these are kept then, and not
+            what the front end made of them.
+    """
+
+    source: Any
+    task: str
+    image_size: int | None
+    label_size: int
+    prior_dir: str | None = None
+    front_end: FrontEnd = LOG_MEL
+    embeddings: Any = None
+    nearest: bool = False
+    cache: bool = False
+    changes_sounds: bool = False
+    _kept: dict = dataclasses.field(default_factory=dict, repr=False, compare=False)
+
+    def __getstate__(self):
+        return {**self.__dict__, "_kept": {}}  # a worker process starts with an empty cache
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+
+    def map(self, request: Request) -> dict[str, Any]:
+        """Reads what the request names.
+
+        Returns:
+            frames uint8 [T,S,S,3], labels uint8 [T,G,G], labelled and valid bool [T], audio, rows
+            [T,...] of the front end or [T,E] of embeddings, ids str, if a prior is asked for
+            prior_mask float32 [T,G,G], if nearest labels are labels_nearest uint8 [T,G,G]; and the
+            request's flip and seed, and its index as position.
+            Labels are 0 where `labelled` is False, as it is in padding, and IGNORED (255) in pixels
+            that count for nothing, which are background in prior masks made of labels. The id
+            of a request that is padding from end to end is "".
+        """
+        clip = self.source.clips[request.index]
+        kept = self._kept if self.cache else {}
+        records: dict[int, Any] = {}
+        self._decode(request, kept, records)
+        stored = [_stored(clip, t) for t in request.frames]
+        valid = np.array(request.valid)
+        labelled = np.array([t in clip.labelled for t in request.frames]) & valid
+        element = {
+            "labelled": labelled,
+            "valid": valid,
+            "ids": clip.name if valid.any() else "",
+            "flip": request.flip,
+            "seed": request.seed,
+            "position": np.int32(request.index),
+        }
+        for name in ("labels", "labels_nearest") if self.nearest else ("labels",):
+            labels = np.stack([kept[request.index, t, name] for t in stored])
+            labels[~labelled] = 0
+            if request.empty:
+                labels[labels != IGNORED] = 0
+            element[name] = labels
+        if self.image_size is not None:
+            element["frames"] = np.stack([kept[request.index, t, "frame"] for t in stored])
+            element["audio"] = self._heard(request, kept, records)
+        if request.prior == "true":
+            element["prior_mask"] = sounding(element["labels"]).astype(np.float32)
+        elif request.prior == "predicted":
+            masks = np.stack([kept[request.index, t, "predicted"] for t in request.frames])
+            element["prior_mask"] = masks.astype(np.float32) / np.float32(255)
+        return element
+
+    def _decode(self, request: Request, kept: dict, records: dict) -> None:
+        """Adds to `kept` the pictures that the request needs and that are not there."""
+        index, clip = request.index, self.source.clips[request.index]
+        seconds = sorted({_stored(clip, t) for t in request.frames})
+        missing = [t for t in seconds if (index, t, "labels") not in kept]
+        if missing:
+            record = records[index] = self.source[index]
+            for t in missing:
+                if self.image_size is not None:
+                    kept[index, t, "frame"] = decode_frame(record["frames"][t], self.image_size)
+                if self.nearest:
+                    nearest = self._label(nearest_binary_label, clip, record, t)
+                    kept[index, t, "labels_nearest"] = nearest
+                decode = binary_label if self.task == "binary" else semantic_label
+                kept[index, t, "labels"] = self._label(decode, clip, record, t)
+        if request.prior == "predicted":
+            # Of a still, too, there is a mask for every second: they differ by what is heard.
+            for t in set(request.frames):
+                if (index, t, "predicted") not in kept:
+                    path = avsbench.mask_path(self.prior_dir, clip.subset, clip.uid, t)
+                    kept[index, t, "predicted"] = predicted_mask(path, self.label_size)
+
+    def _label(self, decode, clip, record: dict[str, Any], second: int) -> np.ndarray:
+        if second not in clip.labelled:
+            return np.zeros((self.label_size, self.label_size), np.uint8)
+        encoded = record["labels"][clip.labelled.index(second)]
+        if decode is semantic_label:
+            return decode(encoded, self.label_size)
+        # To look for ignored pixels takes time, and few clips have any.
+        return decode(encoded, self.label_size, clip.ignored > 0)
+
+    def _heard(self, request: Request, kept: dict, records: dict) -> np.ndarray:
+        """What the request says is heard, a row for each of its seconds."""
+        index = request.sound_index
+        if self.embeddings is not None:
+            if index == SILENCE:
+                return np.stack([self.embeddings.silence] * len(request.sounds))
+            rows = self.embeddings[index]
+            return rows[np.minimum(request.sounds, len(rows) - 1)]
+        length = self.source.clips[request.index if index == SILENCE else index].seconds
+        # Another clip's sound may be shorter than this clip.
+        seconds = np.minimum(request.sounds, length - 1)
+        # A single channel is the same from both sides.
+        key = (index, length, request.flip and self.front_end.channels == 2)
+        rows = kept.get(key)
+        if rows is None:
+            if index == SILENCE:
+                waveform = np.zeros((length * SAMPLE_RATE, self.front_end.channels), np.float32)
+            else:
+                waveform = self._waveform(index, kept, records)
+            mixed = request.mixed_index
+            other = None if mixed == NOTHING else self._waveform(mixed, kept, records)
+            waveform = changed_waveform(waveform, request, other)
+            keeps_rows = self.cache and not self.changes_sounds
+            # What is kept serves other seconds, too.
+            rows = self.front_end(waveform, length if keeps_rows else int(seconds.max()) + 1)
+            if keeps_rows:
+                kept[key] = rows
+        return rows[seconds]
+
+    def _waveform(self, index: int, kept: dict, records: dict) -> np.ndarray:
+        """The whole sound of a clip, float32 [S, channels]."""
+        stored = kept.get((index, "waveform"))
+        if stored is None:
+            record = records.get(index) or self.source[index]
+            stored = record["waveform"]
+            if self.changes_sounds:
+                kept[index, "waveform"] = stored
+        return heard(self.source.clips[index], stored, self.front_end.channels)
+
+
+def _stored(clip, second: int) -> int:
+    """Where the frame and label of a second are: of a still one is stored, and seen in all."""
+    return 0 if clip.still else second

@@ -29,7 +29,10 @@ class EvalLoader:
 
 def stack(elements, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     """A batch of the named arrays, as far as they are there."""
-    return {name: np.stack([e[name] for e in elements]) for name in names if name in elements[0]}
+    there = [name for name in names if name in elements[0]]
+    if len(elements) == 1:  # a view, as frames are large
+        return {name: np.asarray(elements[0][name])[None] for name in there}
+    return {name: np.stack([element[name] for element in elements]) for name in there}
 
 
 def iterate(batches: grain.MapDataset, num_workers: int) -> grain.IterDataset:

@@ -120,6 +120,18 @@ def test_the_same_each_time_and_in_other_processes(clip):
     assert pickle.loads(pickle.dumps(media.MediaError("a b", "c"))).code == "a b"
 
 
+@pytest.mark.parametrize(
+    ("count", "bits"), [(1, 1), (2, 1), (3, 2), (4, 2), (5, 4), (16, 4), (17, 8), (71, 8)]
+)
+def test_a_label_has_no_more_bits_than_its_colours_need(clip, count, bits):
+    ids = (np.arange(20 * 30).reshape(20, 30) % count + 71 - count).astype(np.uint8)
+    Image.fromarray(avsbench.palette()[ids]).save(clip.labels[0][1])
+    encoded = read(clip, class_count=71).example["labels"][0]
+    stored = Image.open(io.BytesIO(encoded))
+    assert stored.mode == "P" and media.bits_per_channel(encoded, stored) == bits
+    np.testing.assert_array_equal(ids_of(encoded), ids)
+
+
 def test_only_labelled_seconds_are_marked(clip):
     result = read(change(clip, labels=clip.labels[1:2], objects=(4,)))
     assert result.example["labelled"].tolist() == [False, True, False]

@@ -25,7 +25,7 @@ _WORKDIR = flags.DEFINE_string(
 _EVALUATE = flags.DEFINE_string(
     "evaluate",
     None,
-    "Do not train: figures of these weights. A folder that aavs_jax.convert wrote, "
+    "Do not train: scores of these weights. A folder that aavs_jax.convert wrote, "
     "<run>/<stage>/<phase>, or a whole run; several separated by commas.",
 )
 _MASKS = flags.DEFINE_string(

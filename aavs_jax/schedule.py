@@ -197,7 +197,7 @@ def _run_phase(stage: Stage, name: PhaseName, command: str, writer: LoggingWrite
             stage.mesh,
             description=f"{name} validation",
         )[metrics.PROTOCOL]
-        names = metrics.PROTOCOLS[metrics.PROTOCOL].figures[stage.task.name]
+        names = metrics.PROTOCOLS[metrics.PROTOCOL].scores[stage.task.name]
         kept = {key: found[key] for key in names}
         return kept | {SCORE: kept[stage.task.score]}
 

@@ -63,9 +63,9 @@ def base(folder: str, small: bool) -> ConfigDict:
     config.eval = ConfigDict()
     # About; rounded up to whole clips and to what devices need.
     config.eval.frames_per_batch = 40 if small else 10
-    config.eval.sounds = ("right", "other", "silence")  # a row of figures each
+    config.eval.sounds = ("right", "other", "silence")  # a row of scores each
     config.eval.examples = 6  # clips in the report
-    # By whose definitions figures are computed, names separated by commas, or 'all': those of
+    # By whose definitions scores are computed, names separated by commas, or 'all': those of
     # docs/protocols.md. Checkpoints are chosen by stepping_stones whatever stands here.
     config.eval.protocols = "stepping_stones"
     # Whether predictions of the test split (right sound, every prior) are kept as pictures; also
@@ -125,7 +125,7 @@ def stage(method: str, task: str, small: bool) -> ConfigDict:
     # In training: 'none', 'true' masks, 'predicted' ones, or a 'mixture' of both.
     stage.prior.train = "none"
     stage.prior.mixture = 0.5  # share of predicted masks in the mixture
-    stage.prior.evaluate = ("none",)  # rows of figures; the first one selects checkpoints
+    stage.prior.evaluate = ("none",)  # rows of scores; the first one selects checkpoints
     # Who predicts: a stage of this run, or a folder <subset>/<uid>/<second>.png.
     stage.prior.masks = ""
 

@@ -12,6 +12,16 @@ from configs import avss
 
 REPOSITORY = Path(__file__).parents[1]
 
+# What LLVM does for speed takes longer than these runs save by it. Before JAX is imported.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+
+def pytest_collection_modifyitems(items):
+    """Of the processes that share the tests one runs a file, and one all that needs `tiny_run`."""
+    for item in items:
+        runs = "tiny_run" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("runs" if runs else str(item.path)))
+
 
 def pytest_addoption(parser):
     parser.addoption(
@@ -142,8 +152,6 @@ def start(tmp_path_factory):
                 **os.environ,
                 "JAX_COMPILATION_CACHE_DIR": str(cache),
                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-                # What LLVM does for speed takes longer than these runs save by it.
-                "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
                 **environment,
             },
             stdout=subprocess.PIPE,

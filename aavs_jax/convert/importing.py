@@ -12,6 +12,7 @@ import numpy as np
 
 from aavs_jax.convert import engine, files, recognising, sizes
 from aavs_jax.convert.engine import Fate
+from aavs_jax.convert.formats import KINDS, OURS
 from aavs_jax.convert.naming import plan
 from aavs_jax.errors import UserError
 from aavs_jax.methods.parts.key_tables import Format
@@ -77,7 +78,8 @@ def open_source(path: Path) -> Source:
     state = files.read_state_dict(path)
     names = [name for name in state.tensors if not name.startswith(LEFT_OVER)]
     try:
-        format = recognising.recognise(names)
+        # A card says whose names these are, of a method of one's own, too.
+        format = OURS if CARD in state.metadata else recognising.recognise(names)
         origin: dict[str, Any] = {"files": files.digest(state.files), "format": format.name}
         if state.wrapping:
             origin["wrapping"] = state.wrapping
@@ -114,7 +116,12 @@ def read(source: Source, allow: Sequence[str] = ()) -> Weights:
         wanted = sizes.wanted(card.kind, card.network)
     else:
         kept = {name: tensors.pop(name) for name in list(tensors) if name.startswith(LEFT_OVER)}
-        wanted = sizes.wanted(card.kind, card.network, tensors)
+        known = card.kind in KINDS
+        wanted = (
+            sizes.wanted(card.kind, card.network, tensors)
+            if known
+            else {name: tensor.shape for name, tensor in tensors.items()}
+        )
         # A card may name parameters that it never had.
         allow = [*allow, *(re.escape(path) for path in card.new if path not in tensors)]
     try:
@@ -159,6 +166,8 @@ def names_in(source: Source) -> set[str]:
     """
     if source.state is None:
         return set()
+    if source.card.kind not in KINDS:
+        return set(source.state.tensors)
     wanted = sizes.wanted(source.card.kind, source.card.network)
     theirs = {step.theirs for step in plan(source.format, wanted)}
     return {*source.state.tensors, *wanted, *theirs}

@@ -40,12 +40,8 @@ def pattern(template: str) -> re.Pattern:
 
 
 def numbers(template: str, match: re.Match) -> dict[str, str] | None:
-    """The numbers that made a name of a template; None if none can have (a sum below its summand).
-
-    Args:
-      template: may hold sums and products.
-      match: of its `pattern`.
-    """
+    """The numbers that made a name which the template's `pattern` matched; None if none can have
+    (a sum below its summand)."""
     values = match.groupdict()
     for place in _PLACE.finditer(template):
         if place["sign"]:

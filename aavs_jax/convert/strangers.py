@@ -16,10 +16,7 @@ WITH_KNOWN_PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "a detectron2 or mmsegmentation network (such as COMBO or the original Mask2Former)",
         (r"(^|\.)(sem_seg_head|decode_head|panoptic_head)\.",),
     ),
-    (
-        "MaskFormer of transformers, the network before Mask2Former",
-        (r"level_module\.decoder\.fpn\.",),
-    ),
+    ("MaskFormer, the network before Mask2Former", (r"level_module\.decoder\.fpn\.",)),
     ("OneFormer", (r"(^|\.)task_encoder\.",)),
     (
         "a Mask2Former with another backbone than Swin",

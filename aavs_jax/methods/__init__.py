@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from aavs_jax.methods.method import Method
 
 # Name in a config -> module, as `method.py` describes it. A method of one's own needs no line here:
-# the config may name any module that can be imported, as in 'my_package.my_method'.
+# the config may name any module that can be imported.
 METHODS = {"aavs": "aavs_jax.methods.aavs.method"}
 
 
@@ -19,17 +19,19 @@ def find(name: str) -> ModuleType:
     """The module of a method.
 
     Args:
-      name: in METHODS, or that of a module, with a dot in it.
+      name: in METHODS, or that of a module.
 
     Raises:
       UserError: there is none.
     """
-    module = METHODS.get(name, name if "." in name else "")
+    module = METHODS.get(name, name)
     try:
-        found = importlib.import_module(module) if module else None
+        found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if not module.startswith(str(error.name)):
             raise  # something that the module imports
+        found = None
+    except (ValueError, TypeError):  # no name of a module
         found = None
     if found is None or not hasattr(found, "make"):
         raise UserError(

@@ -14,7 +14,7 @@ from PIL import Image
 
 from aavs_jax.report import score_tables
 from aavs_jax.report.learning_curves import FRAME, learning_curves
-from aavs_jax.report.score_tables import PRIOR_NAMES, figure, main_sound, pivot
+from aavs_jax.report.score_tables import PRIOR_NAMES, main_sound, pivot, shown_as
 from aavs_jax.run.files import replace_file
 from data_pipelines.pages import data_uri, render
 
@@ -75,7 +75,7 @@ def _cards(rows: Sequence[Mapping]) -> list[dict[str, Any]]:
         if (right := find("J", main)) is not None:
             other, silence = find("J", "other"), find("J", "silence")
             beside = {name: find(name, main) for name in ("F", "J&F")}
-            more = [f"{n} {figure(value)}" for n, value in beside.items() if value is not None]
+            more = [f"{n} {shown_as(value)}" for n, value in beside.items() if value is not None]
             cards.append(_card(f"{stage}: J, {words}", right, [f"{split} split", *more]))
             if other is not None:
                 bars = {"right sound": right, "another clip's": other, "silence": silence}
@@ -86,8 +86,10 @@ def _cards(rows: Sequence[Mapping]) -> list[dict[str, Any]]:
         if priors:
             prior = next(iter(priors))
             foreground = find("mIoU_no_background", main, prior)
-            more = [f"without background {figure(foreground)}"] if foreground is not None else []
-            more += [f"with {PRIOR_NAMES[p]} {figure(v)}" for p, v in priors.items() if p != prior]
+            more = [f"without background {shown_as(foreground)}"] if foreground is not None else []
+            more += [
+                f"with {PRIOR_NAMES[p]} {shown_as(v)}" for p, v in priors.items() if p != prior
+            ]
             name = f"{stage}: mIoU, {PRIOR_NAMES[prior]}"
             cards.append(_card(name, priors[prior], [f"{split} split", *more]))
     return cards
@@ -127,11 +129,15 @@ def _card(
 ) -> dict[str, Any]:
     """A card of the page; `bars` are (label, score, width in %)."""
     widths = [
-        (label, figure(score), round(100 * min(max(score, 0), 1), 1) if math.isfinite(score) else 0)
+        (
+            label,
+            shown_as(score),
+            round(100 * min(max(score, 0), 1), 1) if math.isfinite(score) else 0,
+        )
         for label, score in bars.items()
         if score is not None
     ]
-    return {"name": name, "value": figure(value), "details": details, "bars": widths}
+    return {"name": name, "value": shown_as(value), "details": details, "bars": widths}
 
 
 def _example(example: Mapping) -> dict[str, Any]:

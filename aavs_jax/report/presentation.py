@@ -1,4 +1,4 @@
-"""What a finished run shows: figures, curves and some of its clips, as a page and as pictures."""
+"""What a finished run shows: scores, curves and some of its clips, as a page and as pictures."""
 
 import io
 import logging
@@ -39,9 +39,9 @@ MASKS = "The masks were written elsewhere: what was heard when they were made is
 
 
 def show(root: Path, rows: list[dict[str, Any]], more: Sequence[tuple[str, str]] = ()) -> None:
-    """The table of figures on the terminal, and where the rest is."""
+    """The table of scores on the terminal, and where the rest is."""
     say(f"\n{format_table(rows)}\n")
-    for what, path in (("report", "report/index.html"), ("figures", "results.json"), *more):
+    for what, path in (("report", "report/index.html"), ("scores", "results.json"), *more):
         say(f"{what:<12} {root / path}")
 
 
@@ -127,7 +127,7 @@ def _notes(rows: Sequence[Mapping[str, Any]], tasks: Collection[str]) -> list[st
         averages = [
             f"{words} ({task} stages)"
             for task, words in protocol.averages.items()
-            if task in tasks and found & set(protocol.figures[task])
+            if task in tasks and found & set(protocol.scores[task])
         ]
         notes.append(f"Protocol {name} ({protocol.title}): means over {', over '.join(averages)}.")
     notes.append(

@@ -38,11 +38,11 @@ def format_table(rows: Sequence[Mapping]) -> str:
         head = f"stage {stage}, split {split}, protocol {protocol}"
         lines = [["sound", "prior", *names, *varying]]
         for (sound, prior), cells in table.items():
-            scores = [figure(cells[n]["value"] if n in cells else None, "-") for n in names]
+            scores = [shown_as(cells[n]["value"] if n in cells else None, "-") for n in names]
             lines.append([sound, prior, *scores, *(str(count(cells, n)) for n in varying)])
         remark = ", ".join(f"{number} {name}" for name, number in common.items())
         blocks.append("\n".join([": ".join(filter(None, (head, remark))), *_fit(lines)]))
-    return "\n\n".join(blocks) or "no figures yet"
+    return "\n\n".join(blocks) or "no scores yet"
 
 
 def _fit(lines: Sequence[Sequence[str]]) -> list[str]:
@@ -142,7 +142,7 @@ def columns(lines: Iterable[Line]) -> list[str]:
     return [name for name in names if "/" not in name]
 
 
-def figure(value: float | None, missing: str = "–") -> str:
+def shown_as(value: float | None, missing: str = "–") -> str:
     """Three digits; `missing` for None."""
     if value is None:
         return missing

@@ -3,7 +3,7 @@
 config.json     every key, the command and the versions
 data.json       which prepared data it is made with
 times.jsonl     seconds that parts of the run took, one line per part and start
-results.json    figures, a flat list of rows; there when the run is complete
+results.json    scores, a flat list of rows; there when the run is complete
 """
 
 import contextlib
@@ -34,7 +34,7 @@ BEGINNINGS = {
     "times.jsonl",
 }
 DATA = "data.json"
-ROW_KEYS = {"stage", "split", "protocol", "metric", "value"}  # of every row of figures
+ROW_KEYS = {"stage", "split", "protocol", "metric", "value"}  # of every row of scores
 
 
 class Workdir:
@@ -227,7 +227,7 @@ class Workdir:
         return total
 
     def write_rows(self, path: Path, rows: list[dict[str, Any]]) -> None:
-        """Writes rows of figures, from the first process; none may be NaN."""
+        """Writes rows of scores, from the first process; none may be NaN."""
         if jax.process_index() == 0:
             replace_file(path, json.dumps(rows, indent=1, allow_nan=False).encode())
 
@@ -247,5 +247,5 @@ def read_rows(path: Path) -> list[dict[str, Any]] | None:
     except (ValueError, AttributeError, TypeError):
         pass
     raise UserError(
-        f"{path} is damaged: delete it and start the command again, which computes the figures anew"
+        f"{path} is damaged: delete it and start the command again, which computes the scores anew"
     )

@@ -189,7 +189,7 @@ def to_rows(
     for protocol, found in scores.items():
         values = {
             name: found[name]
-            for name in metrics.PROTOCOLS[protocol].figures[task]
+            for name in metrics.PROTOCOLS[protocol].scores[task]
             # Where no frame has several sources there is nothing to say of them.
             if found.get("frames_multi_source", 1) or not name.endswith("_multi_source")
         }

@@ -110,13 +110,13 @@ class PhaseCheckpoints:
         """The newest checkpoint's step, -1 if there is none."""
         return self._orbax.latest.step if self._orbax.latest else -1
 
-    def save(self, state: TrainState, data: Any, figures: Mapping[str, float] | None) -> None:
+    def save(self, state: TrainState, data: Any, scores: Mapping[str, float] | None) -> None:
         """Writes in the background; what was being written before is waited for.
 
         Args:
           state: after some step; must not hold NaN.
           data: the Grain iterator, having given the batches of the steps done.
-          figures: of the validation at this step, SCORE among them, if there was one. Where a
+          scores: of the validation at this step, SCORE among them, if there was one. Where a
             phase has no validation, its last checkpoint comes with the SCORE NaN.
         """
         with orbax_writes(self._directory):
@@ -124,7 +124,7 @@ class PhaseCheckpoints:
             self._orbax.save_checkpointables_async(
                 int(state.step),
                 {"state": _saved_part(state), "data": data},
-                metrics=dict(figures) if figures else None,
+                metrics=dict(scores) if scores else None,
                 force=True,
             )
 
@@ -248,7 +248,7 @@ class PhaseCheckpoints:
             raise UserError(f"{folder} holds no readable parameters: {self._anew}") from error
 
     def _put_aside_what_cannot_be_listed(self) -> None:
-        """Orbax opens no folder in which one checkpoint's metadata or figures are damaged."""
+        """Orbax opens no folder in which one checkpoint's metadata or scores are damaged."""
         mine = self._reading or jax.process_index() == 0
         for folder in self._root.iterdir() if mine else ():
             if not (folder.name.isdecimal() and folder.is_dir()):

@@ -135,7 +135,7 @@ def _is_side(value: Any) -> bool:
 
 _FITS: Mapping[str, Callable[[Any], bool]] = {
     "kind": lambda value: (
-        isinstance(value, str) and (value in KINDS or bool(re.fullmatch(r"\w+(\.\w+)+", value)))
+        isinstance(value, str) and (value in KINDS or bool(re.fullmatch(r"\w+(\.\w+)*", value)))
     ),
     "network": lambda value: isinstance(value, dict) and _is_shallow(value),
     "classes": _are_names,

@@ -37,7 +37,7 @@ def test_plain_table():
         "right  predicted  0.750",
         "right  true       0.875",
     ]
-    assert format_table([]) == "no figures yet"
+    assert format_table([]) == "no scores yet"
     fewer = [row("a", "right", "J", 0.5), row("a", "other", "J", 0.25, clips=7)]
     assert format_table(fewer).splitlines() == [
         "stage a, split test, protocol stepping_stones: 60 frames",
@@ -52,7 +52,7 @@ def test_the_plain_tables_of_all_protocols_are_no_wider_than_a_terminal():
         row(stage, sound, metric, 0.5, prior, clips=12345, frames=123450) | {"protocol": name}
         for name, protocol in aavs_metrics.PROTOCOLS.items()
         for stage, task in (("localise", "binary"), ("understand", "semantic"))
-        for metric in protocol.figures.get(task, ())
+        for metric in protocol.scores.get(task, ())
         for sound in ("right", "silence")
         for prior in ("predicted", "true")
     ]
@@ -65,7 +65,7 @@ def test_the_plain_tables_of_all_protocols_are_no_wider_than_a_terminal():
         task = "binary" if stage == "localise" else "semantic"
         heads = [line.split()[2:] for line in block.splitlines() if line.startswith("sound ")]
         assert [name for line in heads for name in line] == [
-            *aavs_metrics.PROTOCOLS[name].figures[task]
+            *aavs_metrics.PROTOCOLS[name].scores[task]
         ]
         assert block.count("0.500") == 4 * sum(map(len, heads))
         # One line of them all, where they fit.

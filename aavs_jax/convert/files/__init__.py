@@ -1,14 +1,9 @@
 """Files of weights, read and written without torch and without running anything in them.
 
 A PyTorch file is a pickle, that is a small program, beside raw numbers; opened the usual way it may
-run whatever its author liked. Hence a reader of our own. What else was considered:
-
-* `torch.load(weights_only=True)` needs torch (200 MB and more to install, for a conversion alone),
-  and is still an unpickler: it calls functions off a list, with arguments that the file chooses,
-  and has been got round before (CVE-2025-32434).
-* `pickle.Unpickler` with a strict `find_class` stays a machine written to build objects in C; what
-  it bounds neither in memory nor in depth has to be trusted.
-* The `safetensors` library is what one would wish for, and is used, but reads only its own format.
+run whatever its author liked. `torch.load(weights_only=True)` needs torch, for a conversion alone,
+calls functions off a list with arguments that the file chooses, and has been got round before
+(CVE-2025-32434); `pickle.Unpickler` with a strict `find_class` bounds neither memory nor depth.
 
 Here `pickletools.genops` names the opcodes, and a small stack machine notes what they describe:
 dicts, lists, numbers, and tensors as (storage, offset, shape, strides). Globals are inert names;

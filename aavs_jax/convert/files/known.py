@@ -96,15 +96,11 @@ _OTHER_TENSORS = re.compile(
 def storage_named(identity: object, length: int) -> tuple[np.dtype, str, Any]:
     """What a persistent id ('storage', type, key, device, count[, view]) says.
 
-    Args:
-      identity: the id, which may be anything.
-      length: how many parts it has to have.
-
     Returns:
       The type of its numbers, its key, and the last part.
 
     Raises:
-      Unreadable: it is no such id.
+      Unreadable: it is no such id of `length` parts.
     """
     if type(identity) is tuple and len(identity) == length and identity[0] == "storage":
         _, of_type, key, *rest = identity

@@ -24,6 +24,9 @@ class Unreadable(Exception):
     """Why a file can't be read: the rest of a sentence that begins with its path."""
 
 
+BIG_ENDIAN = "was written on a big-endian machine: load and save it again with torch on this one"
+
+
 def damaged(detail: str) -> Unreadable:
     """The error for a file that is not as any writer would have left it."""
     return Unreadable(f"is damaged ({detail}): download it or copy it again")
@@ -85,15 +88,10 @@ def tensor(
 ) -> Tensor:
     """A view of part of a file, if it lies within.
 
-    Args:
-      buffer: the mapped file.
+    Args: as in Tensor, but for
       region: first byte of the storage, and its bytes, both known to lie in the file.
-      dtype: of the elements.
       offset: of the first element, in elements from the storage's start.
-      shape: sizes, not negative.
-      strides: elements from element to element, per dimension, not negative; None for an array in
-        C order.
-      check: of the tensor.
+      strides: in elements, not negative; None for an array in C order.
 
     Raises:
       Unreadable: it would leave the storage.

@@ -7,7 +7,7 @@ import numpy as np
 
 from aavs_jax.convert.files.known import Region, Storage, storage_named
 from aavs_jax.convert.files.pickles import Window, interpret
-from aavs_jax.convert.files.tensors import Unreadable, damaged
+from aavs_jax.convert.files.tensors import BIG_ENDIAN, Unreadable, damaged
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
@@ -32,9 +32,7 @@ def describe(buffer: Any) -> Any:
         raise damaged("an unknown version of the old format")
     system = interpret(window)
     if type(system) is not dict or system.get("little_endian") is not True:
-        raise Unreadable(
-            "was written on a big-endian machine: load and save it again with torch on this one"
-        )
+        raise Unreadable(BIG_ENDIAN)
     regions: dict[str, tuple[Region, np.dtype]] = {}
 
     def persistent(identity: object) -> Storage:

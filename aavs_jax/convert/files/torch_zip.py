@@ -8,7 +8,7 @@ from typing import Any
 
 from aavs_jax.convert.files.known import Region, Storage, storage_named
 from aavs_jax.convert.files.pickles import MOST_BYTES, Window, interpret
-from aavs_jax.convert.files.tensors import Unreadable, damaged
+from aavs_jax.convert.files.tensors import BIG_ENDIAN, Unreadable, damaged
 from aavs_jax.errors import shown
 
 MOST_TABLE = 2**23  # bytes of an archive's table of contents: more than 50,000 entries of torch's
@@ -47,9 +47,7 @@ def describe(path: Path, buffer: Any) -> Any:
     files = {entry.filename: _content(entry, buffer) for entry in table}
     order = files.get(f"{root}/byteorder")  # before 2.1 there is none, and all were little-endian
     if order and buffer[order.start : order.start + min(order.size, 10)] != b"little":
-        raise Unreadable(
-            "was written on a big-endian machine: load and save it again with torch on this one"
-        )
+        raise Unreadable(BIG_ENDIAN)
 
     def persistent(identity: object) -> Storage:
         dtype, key, count = storage_named(identity, 5)

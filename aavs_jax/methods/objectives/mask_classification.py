@@ -15,7 +15,7 @@ def class_scores(
     """Scores per class and pixel: every query's mask weighted by its class probabilities.
 
     Mask logits are resized to the frame first, the sum over queries then to the label size, both
-    bilinearly without antialiasing, as the published figures were made.
+    bilinearly without antialiasing, as the published scores were made.
 
     Args:
       class_logits: [N,Q,K+1]; the last class, "no object", has no score.

@@ -6,7 +6,7 @@
         state = update(state, prediction, labels, valid, position)
     metrics.result(state)["cavp"]["mIoU"]
 
-Code bases of audio-visual segmentation average differently under the same names, so a figure goes
+Code bases of audio-visual segmentation average differently under the same names, so a score goes
 with its protocol: `PROTOCOLS` says as data what each does. Counts of pixels per frame, class and
 threshold are made once and shared; a protocol is a small function of them.
 
@@ -133,14 +133,14 @@ def update(
 
 
 def result(state: State) -> dict[str, dict[str, Any]]:
-    """Figures of all protocols, on the host.
+    """Scores of all protocols, on the host.
 
     Returns:
-      By protocol, in the order of `PROTOCOLS`: what its `figures` name, as fractions (NaN where
+      By protocol, in the order of `PROTOCOLS`: what its `scores` name, as fractions (NaN where
       nothing was there to count), and the counts "clips" and "frames". Besides, where semantic
-      figures are means over frames, "mIoU_per_class" and "F_per_class", float64 [K], with
+      scores are means over frames, "mIoU_per_class" and "F_per_class", float64 [K], with
       "frames_per_class", int64 [K], the divisors; of `data_set` "classes", how many take part in
-      its means; of `cavp` "frames_multi_source", how many take part in the figures of that name.
+      its means; of `cavp` "frames_multi_source", how many take part in the scores of that name.
 
     Raises:
       ValueError: positions outside the split, too many clips on one, or too many frames.

@@ -1,4 +1,4 @@
-"""Binary figures (S4, MS3): J and F of a foreground mask, averaged over groups of clips.
+"""Binary scores (S4, MS3): J and F of a foreground mask, averaged over groups of clips.
 
 The scores per frame are AVSBench's (Zhou et al., ECCV 2022; avs_s4/utils/utility.py); every code
 base has them. They differ in the map, the decision, the labels, and in how many consecutive clips
@@ -93,7 +93,7 @@ def update(
 
 
 def result(row: Protocol, state: Mapping[str, Any]) -> dict[str, float | int]:
-    """Figures of one protocol from its state on the host."""
+    """Scores of one protocol from its state on the host."""
     if row.unit == "set":
         return {**_SET_FIGURES[row.name](state["all"]), **set_sums.counts(state)}
     return result_clips(state) if row.clips_per_group == 1 else _result_groups(row, state)
@@ -247,8 +247,8 @@ def _add_to_set(state, regions: Regions, valid: jax.Array) -> dict[str, Any]:
 
 def _cavp(sums: Mapping[str, Any]) -> dict[str, float]:
     """CAVP's J is the mean IoU of both classes."""
-    figures = set_sums.cavp(sums)
-    return {"J": figures.pop("mIoU"), **figures}
+    scores = set_sums.cavp(sums)
+    return {"J": scores.pop("mIoU"), **scores}
 
 
 def _data_set(sums: Mapping[str, Any]) -> dict[str, float]:

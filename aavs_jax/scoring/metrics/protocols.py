@@ -16,14 +16,14 @@ _CAVP = ("mIoU", "F", "J&F", "F1", "FDR")
 
 @dataclass(frozen=True)
 class Protocol:
-    """How one code base turns predictions into figures.
+    """How one code base turns predictions into scores.
 
     Attributes:
       name: in configs and results.
       title: for tables.
       source: code base and file that define it, and the paper.
-      averages: what figures are means of, by task, for people.
-      unit: binary figures are taken per "group" of consecutive clips and averaged, or once for the
+      averages: what scores are means of, by task, for people.
+      unit: binary scores are taken per "group" of consecutive clips and averaged, or once for the
         whole "set" from sums of pixels.
       clips_per_group: consecutive clips of the split that make a group; 1 is one clip. The best
         threshold is chosen per group.
@@ -31,13 +31,13 @@ class Protocol:
       decision: "argmax" of the two scores, or whether the "map" is above 0.5.
       labels: binary labels: "touched" counts each pixel that the object touches, "nearest" is the
         nearest pixel of the annotation. Semantic labels are nearest everywhere.
-      frame_mean: semantic figures are means over the frames that show a class, instead of sums
+      frame_mean: semantic scores are means over the frames that show a class, instead of sums
         over the set.
       padding: frames that a clip has at least in the semantic task; what it lacks is scored as
         background, predicted and wanted.
       no_background: the class that semantic means "without background" leave out: 0 or the last,
         -1; None where there is no such mean.
-      figures: names of the numbers in a result, by task.
+      scores: names of the numbers in a result, by task.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Protocol:
     frame_mean: bool
     padding: int
     no_background: int | None
-    figures: MappingProxyType
+    scores: MappingProxyType
 
 
 def _by_task(binary, semantic) -> MappingProxyType:
@@ -77,7 +77,7 @@ _ROWS = (
         frame_mean=True,
         padding=0,
         no_background=0,
-        figures=_by_task(_JF, _PER_FRAME),
+        scores=_by_task(_JF, _PER_FRAME),
     ),
     Protocol(
         name="avsbench",
@@ -93,7 +93,7 @@ _ROWS = (
         frame_mean=True,
         padding=10,
         no_background=-1,
-        figures=_by_task(_JF, _PER_FRAME),
+        scores=_by_task(_JF, _PER_FRAME),
     ),
     Protocol(
         name="avsegformer",
@@ -109,7 +109,7 @@ _ROWS = (
         frame_mean=True,
         padding=10,
         no_background=-1,
-        figures=_by_task(_JF, _PER_FRAME),
+        scores=_by_task(_JF, _PER_FRAME),
     ),
     Protocol(
         name="combo",
@@ -125,7 +125,7 @@ _ROWS = (
         frame_mean=True,
         padding=0,
         no_background=-1,
-        figures=_by_task(_JF, _PER_FRAME),
+        scores=_by_task(_JF, _PER_FRAME),
     ),
     Protocol(
         name="cavp",
@@ -143,9 +143,7 @@ _ROWS = (
         frame_mean=False,
         padding=0,
         no_background=None,
-        figures=_by_task(
-            (*_JF, "F1", "FDR"), (*_CAVP, *(f"{name}_multi_source" for name in _CAVP))
-        ),
+        scores=_by_task((*_JF, "F1", "FDR"), (*_CAVP, *(f"{name}_multi_source" for name in _CAVP))),
     ),
     Protocol(
         name="data_set",
@@ -160,7 +158,7 @@ _ROWS = (
         frame_mean=False,
         padding=0,
         no_background=0,
-        figures=_by_task((*_JF, "mIoU"), _PER_FRAME),
+        scores=_by_task((*_JF, "mIoU"), _PER_FRAME),
     ),
 )
 

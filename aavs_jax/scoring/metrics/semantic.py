@@ -1,4 +1,4 @@
-"""Semantic figures (AVSS, VPO): IoU and F of each class, averaged over frames or over the set.
+"""Semantic scores (AVSS, VPO): IoU and F of each class, averaged over frames or over the set.
 
 The scores per frame are AVSBench's (Zhou et al., IJCV 2024; avss/utils/compute_color_metrics.py),
 which AVSegFormer, COMBO and Stepping Stones took over. They differ in what pads a clip and in the
@@ -71,7 +71,7 @@ def update(
 
 
 def result(row: Protocol, state: Mapping[str, Any]) -> dict[str, Any]:
-    """Figures of one protocol from its state on the host."""
+    """Scores of one protocol from its state on the host."""
     if row.frame_mean:
         return result_frames(state, row.no_background)
     return {**_SET_FIGURES[row.name](state), **set_sums.counts(state)}
@@ -141,7 +141,7 @@ def result_frames(state: Mapping[str, Any], no_background: int) -> dict[str, Any
     """Means per class, then over all classes and over all but one (0 or -1).
 
     A class that no frame showed or predicted has score 0 and takes part in the means; without any
-    frame at all the figures are NaN.
+    frame at all the scores are NaN.
     """
     seen = np.asarray(state["seen"]).astype(np.int64)
     frames = int(state["frames"])

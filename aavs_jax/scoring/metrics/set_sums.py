@@ -1,4 +1,4 @@
-"""Figures from pixels summed over the whole set: CAVP's, and the usual mean IoU.
+"""Scores from pixels summed over the whole set: CAVP's, and the usual mean IoU.
 
 The sums know nothing of frames or clips, so a large object counts more than a small one, and a
 class that is predicted by mistake costs its area, not a whole frame.
@@ -69,7 +69,7 @@ def per_class(sums: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def cavp(sums: Mapping[str, Any]) -> dict[str, float]:
-    """Figures by cyh-0/CAVP, utils/eval_utils.py.
+    """Scores by cyh-0/CAVP, utils/eval_utils.py.
 
     Its means treat a class that does not occur differently: in the mean IoU it counts 0; in F1,
     F (beta^2 = 0.3) and the false detection rate FP / (FP + TP) it is left out, from the last also

@@ -57,7 +57,7 @@ def binary_update(
 
 
 def binary_result(state: dict[str, Any]) -> dict[str, float | int]:
-    """Figures of the binary metrics, on the host.
+    """Scores of the binary metrics, on the host.
 
     Returns:
         {"J", "F", "J&F"} as fractions (NaN if no clip was seen), {"clips", "frames"} as counts.
@@ -92,10 +92,10 @@ def semantic_update(
 
 
 def semantic_result(state: dict[str, Any]) -> dict[str, Any]:
-    """Figures of the semantic metrics, on the host.
+    """Scores of the semantic metrics, on the host.
 
     A class that no frame showed or predicted has score 0 and takes part in the means; without any
-    frame at all the figures are NaN.
+    frame at all the scores are NaN.
 
     Returns:
         {"mIoU", "F"}: means over all K classes; {"mIoU_no_background", "F_no_background"}: over

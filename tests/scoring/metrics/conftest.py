@@ -114,7 +114,7 @@ def run(task, clips, protocols="all", classes=2, batch_size=3, frames=12, order=
     return jax.device_get(state)
 
 
-def figures(*arguments, **options):
+def scores(*arguments, **options):
     return metrics.result(run(*arguments, **options))
 
 
@@ -127,7 +127,7 @@ def splits():
         batches=batches,
         run=run,
         update=jitted,
-        figures=figures,
+        scores=scores,
         size=G,
         kinds=KINDS,
     )

@@ -91,7 +91,7 @@ def split(splits):
 
 @pytest.fixture(scope="module")
 def figures(splits, split):
-    return splits.figures("binary", split)
+    return splits.scores("binary", split)
 
 
 @pytest.mark.parametrize("name", LOOKS_AT)
@@ -107,7 +107,7 @@ def test_groups_equal_the_definition(figures, split, name):
 @pytest.mark.parametrize("kind", ["empty", "full", "some empty", "hard", "nan"])
 def test_a_split_of_one_kind_equals_the_definition(splits, name, kind):
     split = splits.binary(1, [kind] * 3)
-    found = splits.figures("binary", split)[name]
+    found = splits.scores("binary", split)[name]
     j, f = slow_groups(split, **LOOKS_AT[name])
     np.testing.assert_allclose([found["J"], found["F"]], [j, f], atol=2e-7)
     if kind == "empty":
@@ -138,7 +138,7 @@ def test_sets_without_any_foreground(splits):
     """CAVP's mean IoU counts the absent class 0, its F leaves it out; J of nothing is no number."""
     split = splits.binary(1, ["empty"])
     split[0]["prediction"] = np.zeros_like(split[0]["prediction"])
-    figures = splits.figures("binary", split)
+    figures = splits.scores("binary", split)
     found = figures["cavp"]
     assert (found["J"], found["F"], found["F1"], found["FDR"]) == (0.5, 1, 1, 0)
     found = figures["data_set"]
@@ -158,7 +158,7 @@ def test_every_result_names_its_figures_and_counts(figures, split):
     assert frames < sum(map(len, counted))
     assert tuple(figures) == tuple(PROTOCOLS)
     for name, found in figures.items():
-        assert tuple(found) == (*PROTOCOLS[name].figures["binary"], "clips", "frames"), name
+        assert tuple(found) == (*PROTOCOLS[name].scores["binary"], "clips", "frames"), name
         assert (found["clips"], found["frames"]) == (len(split), frames)
 
 
@@ -168,7 +168,7 @@ def test_larger_groups_cannot_raise_f_where_all_frames_have_targets(splits):
     for clip in split:
         for name in clip:
             clip[name] = clip[name][:5]
-    found = splits.figures("binary", split)
+    found = splits.scores("binary", split)
     f = [found[name]["F"] for name in ("avsbench", "avsegformer", "combo")]
     assert f[0] < f[1] < f[2]
     j = [found[name]["J"] for name in ("avsbench", "avsegformer", "combo")]
@@ -179,7 +179,7 @@ def test_empty_clips_lower_f_where_they_stand_alone(splits):
     """A batch without any target counts as F = 0; in a larger one such clips are not seen."""
     split = splits.binary(4, ["full", "empty", "empty", "empty"])
     split[0]["softmax"] = np.ones_like(split[0]["softmax"])
-    found = splits.figures("binary", split)
+    found = splits.scores("binary", split)
     f = [found[name]["F"] for name in ("avsbench", "avsegformer", "combo")]
     np.testing.assert_allclose(f, [1, 0.5, 0.25], atol=1e-6)
 
@@ -199,7 +199,7 @@ def test_neighbours_in_the_split_share_a_group(splits, split):
 def test_without_nearest_labels_the_others_are_taken(splits, split):
     both = [dict(clip, labels_nearest=clip["labels"]) for clip in split]
     without = [{k: v for k, v in clip.items() if k != "labels_nearest"} for clip in split]
-    assert splits.figures("binary", both) == splits.figures("binary", without)
+    assert splits.scores("binary", both) == splits.scores("binary", without)
 
 
 def test_grey_masks_are_maps_and_decisions():
@@ -223,12 +223,12 @@ def test_no_protocol_looks_at_ignored_pixels(splits):
             noise = rng.permutation(clip[name].ravel()).reshape(clip[name].shape)
             clip[name] = np.where(ignored, noise, clip[name])
     assert any((a["softmax"] != b["softmax"]).any() for a, b in zip(split, other, strict=True))
-    figures = splits.figures("binary", split)
-    assert figures == splits.figures("binary", other)
+    figures = splits.scores("binary", split)
+    assert figures == splits.scores("binary", other)
     for clip in split:
         seen = (clip["labels"] != metrics.IGNORED).any(axis=(1, 2))
         clip.update({name: part[seen] for name, part in clip.items()})
-    assert figures == splits.figures("binary", split)
+    assert figures == splits.scores("binary", split)
 
 
 def test_nothing_seen_is_no_number(splits, split):
@@ -238,7 +238,7 @@ def test_nothing_seen_is_no_number(splits, split):
         state = splits.update(state, **{**batch, "valid": np.zeros_like(batch["valid"])})
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), empty)
     for name, found in metrics.result(state).items():
-        for key in PROTOCOLS[name].figures["binary"]:
+        for key in PROTOCOLS[name].scores["binary"]:
             assert np.isnan(found[key]), (name, key)
 
 

@@ -42,7 +42,7 @@ def test_rows_agree_with_themselves():
         assert row.map or row.decision == "argmax"
         for task in metrics.TASKS:
             assert row.averages[task]
-            no_background = "mIoU_no_background" in row.figures[task]
+            no_background = "mIoU_no_background" in row.scores[task]
             assert no_background == (task == "semantic" and row.no_background is not None)
 
 

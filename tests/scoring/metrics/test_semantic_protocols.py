@@ -74,7 +74,7 @@ def frames_of(split):
 def case(request, splits):
     """A split, its number of classes and all figures."""
     split = splits.semantic(request.param, request.param)
-    return split, request.param, splits.figures("semantic", split, classes=request.param)
+    return split, request.param, splits.scores("semantic", split, classes=request.param)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_every_result_names_its_figures_and_counts(case):
     split, classes, figures = case
     assert tuple(figures) == tuple(PROTOCOLS)
     for name, found in figures.items():
-        named = PROTOCOLS[name].figures["semantic"]
+        named = PROTOCOLS[name].scores["semantic"]
         assert set(named) < set(found) and all(np.isscalar(found[key]) for key in named)
         assert (found["clips"], found["frames"]) == (len(split), len(frames_of(split)))
 
@@ -166,11 +166,11 @@ def test_a_source_of_a_hundred_pixels_is_none(splits, pixels, several):
     labels[0, :pixels], labels[0, pixels : pixels + 150] = 1, 2
     labels = labels.reshape(1, splits.size, splits.size)
     clip = {"prediction": labels, "labels": labels}
-    found = splits.figures("semantic", [clip], "cavp", classes=5, frames=1)["cavp"]
+    found = splits.scores("semantic", [clip], "cavp", classes=5, frames=1)["cavp"]
     assert found["frames_multi_source"] == several
     other = np.where(labels == 2, 255, labels).astype(np.uint8)
     clip = {"prediction": labels, "labels": other}
-    found = splits.figures("semantic", [clip], "cavp", classes=5, frames=1)["cavp"]
+    found = splits.scores("semantic", [clip], "cavp", classes=5, frames=1)["cavp"]
     assert found["frames_multi_source"] == 0
 
 
@@ -179,7 +179,7 @@ def test_ids_that_are_no_class(splits):
     labels = np.zeros((1, splits.size, splits.size), np.uint8)
     labels[:, :6] = 255  # a quarter
     clip = {"prediction": np.zeros_like(labels), "labels": labels}
-    found = splits.figures("semantic", [clip], classes=3, frames=1)
+    found = splits.scores("semantic", [clip], classes=3, frames=1)
     assert found["cavp"]["F"] == found["data_set"]["mIoU"] == 1
     assert found["combo"]["mIoU_per_class"][0] == 1
     nothing = np.full_like(labels, metrics.IGNORED)
@@ -187,12 +187,12 @@ def test_ids_that_are_no_class(splits):
         "prediction": np.concatenate([clip["prediction"], np.ones_like(labels)]),
         "labels": np.concatenate([labels, nothing]),
     }
-    for name, figures in splits.figures("semantic", [more], classes=3, frames=2).items():
+    for name, figures in splits.scores("semantic", [more], classes=3, frames=2).items():
         np.testing.assert_equal(figures, found[name], err_msg=name)
         assert figures["frames"] == 1
     # A predicted one is a pixel missed, everywhere.
     clip = {"prediction": labels, "labels": np.zeros_like(labels)}
-    found = splits.figures("semantic", [clip], classes=3, frames=1)
+    found = splits.scores("semantic", [clip], classes=3, frames=1)
     for name in ("cavp", "data_set"):
         np.testing.assert_allclose(found[name]["F"], 1.3 * 0.75 / (1.3 * 0.75 + 0.3 * 0.25))
     np.testing.assert_allclose(found["combo"]["mIoU_per_class"][0], 0.75, atol=1e-7)
@@ -207,7 +207,7 @@ def test_a_false_alarm_costs_a_frame_or_its_area(splits):
     labels = np.concatenate([labels, np.full_like(labels[:1], 2)])
     prediction = np.concatenate([prediction, np.full_like(prediction[:1], 2)])
     clip = {"prediction": prediction, "labels": labels}
-    found = splits.figures("semantic", [clip], classes=3)
+    found = splits.scores("semantic", [clip], classes=3)
     np.testing.assert_allclose(found["combo"]["mIoU_per_class"][2], 0.5, atol=1e-7)
     assert found["data_set"]["mIoU"] > 0.99
 
@@ -219,5 +219,5 @@ def test_nothing_seen_is_no_number(splits):
         state = splits.update(state, **{**batch, "valid": np.zeros_like(batch["valid"])})
     for name, found in metrics.result(state).items():
         assert found["clips"] == found["frames"] == 0
-        for key in PROTOCOLS[name].figures["semantic"]:
+        for key in PROTOCOLS[name].scores["semantic"]:
             assert np.isnan(found[key]), (name, key)

@@ -20,7 +20,7 @@ def job_of(
     data_dir: str | os.PathLike[str] | None,
     *,
     progress: bool,
-    strict: bool = False,
+    strict: bool = True,
     size: int | None = None,
     subsets: Sequence[str] | None = None,
     single_plus: bool = False,

@@ -131,8 +131,7 @@ def _stamp(chunk: Chunk) -> str:
     """Changes when one of the clips' files does."""
     digest = hashlib.sha256()
     for clip in chunk.clips:
-        paths = [*clip.frames, *(path for _, path in clip.labels), *(s.path for s in clip.sounds)]
-        for path in (*paths, *([clip.video] if clip.video else [])):
+        for path in clip.files:
             try:
                 found = os.stat(path)
                 told = (found.st_size, found.st_mtime_ns)

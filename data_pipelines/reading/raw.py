@@ -68,6 +68,12 @@ class RawClip:
     def name(self) -> str:
         return f"{self.subset}/{self.uid}"
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that is read of it: frames, labels, sounds, the video."""
+        labels, sounds = (path for _, path in self.labels), (s.path for s in self.sounds)
+        return (*self.frames, *labels, *sounds, *((self.video,) if self.video else ()))
+
 
 @dataclasses.dataclass(frozen=True)
 class Finding:

@@ -189,10 +189,9 @@ def fingerprint(layout: str, tables: Iterable[Path], clips: Iterable[RawClip]) -
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     for clip in clips:
-        files = [*clip.frames, *(label for _, label in clip.labels), *(s.path for s in clip.sounds)]
         told = [clip.name, clip.split, clip.seconds, clip.start, clip.label_encoding]
         told += [clip.foreground, clip.label_ids, clip.objects, *(s.position for s in clip.sounds)]
         told += [second for second, _ in clip.labels]
-        told += [path.name for path in (*files, *((clip.video,) if clip.video else ()))]
+        told += [path.name for path in clip.files]
         digest.update("\0".join(map(str, told)).encode("utf-8", "surrogateescape") + b"\n")
     return digest.hexdigest()

@@ -17,9 +17,9 @@ import soundfile
 from PIL import Image
 
 from data_pipelines.facts import avsbench
-from data_pipelines.prepare import main, prepare, prepare_table
+from data_pipelines.prepare import main, prepare
 from data_pipelines.prepared.source import heard, open_source, splits
-from data_pipelines.preparing import chunks, folder_page, folder_report, report_text
+from data_pipelines.preparing import chunks, folder_page, folder_report, jobs, report_text
 from data_pipelines.preparing.chunks import Chunk, Record, read_chunk
 from data_pipelines.preparing.read import ReadOptions
 from data_pipelines.reading.raw import Finding, RawClip, RawTable, Sound
@@ -370,7 +370,8 @@ def test_stills_in_stereo(tmp_path):
         centred=True,
     )
     table = RawTable("test", (tmp_path,), ("background", "dog"), (clip,), "00", stereo=True)
-    prepare_table(table, tmp_path / "data")
+    job = jobs.Job(tmp_path, table, ReadOptions(stereo=True), progress=False)
+    jobs.store(job, tmp_path / "data")
     source = open_source(tmp_path / "data", "test")
     assert source.stereo and source.binary_only == ()
     assert source.clips[0].still and source.clips[0].seconds == 3

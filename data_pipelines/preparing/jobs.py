@@ -1,6 +1,6 @@
 """The work behind `prepare`: a table of clips becomes a data set and a report, or nothing.
 
-<out>/.work-<fingerprint>/<number>.npz   chunks of clips, while they are read
+<out>/.work-<fingerprint>/<number>.npz   the clips, while they are read
 <out>/avs_clips/<version>/               the data set; has this name when it is complete
 <out>/report.json                        what was found
 <out>/avs_clips.lock                     held by the process that works here
@@ -25,10 +25,10 @@ from data_pipelines.prepared.avs_clips.avs_clips_dataset_builder import (
     clear,
     is_complete,
 )
-from data_pipelines.preparing.chunks import CLIPS, Chunk, Record, examples
+from data_pipelines.preparing.clip_files import Record, Task, example
 from data_pipelines.preparing.folder_report import gather
 from data_pipelines.preparing.read import ReadOptions
-from data_pipelines.preparing.workers import read_chunks
+from data_pipelines.preparing.workers import read_clips
 from data_pipelines.preparing.writing import faults_of_writing, only_one
 from data_pipelines.reading.raw import RawClip, RawTable
 
@@ -80,12 +80,6 @@ class Job:
         form = str(Builder.VERSION)  # what a run of another version left cannot be resumed
         told = [form, self.table.fingerprint, chosen, *dataclasses.astuple(self.options)]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
-
-    @property
-    def groups(self) -> list[tuple[RawClip, ...]]:
-        """The clips, in chunks."""
-        clips = self.table.clips
-        return [clips[i : i + CLIPS] for i in range(0, len(clips), CLIPS)]
 
 
 def store(job: Job, out: Path) -> dict[str, Any] | None:
@@ -184,27 +178,23 @@ def _read(job: Job, work: Path | None) -> Iterator[Record]:
         for finding in job.table.findings:
             if finding.kind == "left out":
                 raise ClipFault(finding.message)
-    table = job.table
-    chunks = [
-        Chunk(
-            clips=clips,
-            options=job.options,
-            class_count=len(table.class_names),
-            roots=table.roots,
-            path=None if work is None else work / f"{number:06}.npz",
-        )
-        for number, clips in enumerate(job.groups)
+    table, total = job.table, len(job.table.clips)
+    tasks = [
+        Task(clip, job.options, len(table.class_names), table.roots, work and _file(work, number))
+        for number, clip in enumerate(table.clips)
     ]
-    workers = 1 if len(table.clips) < FEW else min(job.workers, len(chunks))
-    total = len(table.clips)
+    workers = 1 if total < FEW else job.workers
     with tqdm(total=total, desc="reading", unit="clip", disable=not job.progress) as bar:
-        for _, records in read_chunks(chunks, workers):
-            bar.update(len(records))
-            for record in records:
-                if job.strict and record.left_out:
-                    reasons = [f.message for f in record.findings if f.kind == "left out"]
-                    raise ClipFault(reasons[0])
-                yield record
+        for record in read_clips(tasks, workers):
+            bar.update()
+            if job.strict and record.left_out:
+                raise ClipFault(next(f.message for f in record.findings if f.kind == "left out"))
+            yield record
+
+
+def _file(work: Path, number: int) -> Path:
+    """Where a clip is kept."""
+    return work / f"{number:06}.npz"
 
 
 def _content(job: Job, records: Sequence[Record], work: Path) -> Content:
@@ -244,14 +234,10 @@ def _row(clip: RawClip, record: Record) -> list[Any]:
 
 
 def _examples(job: Job, records: Sequence[Record], work: Path, split: str) -> Iterator[Any]:
-    """Of one split, in the order of the table; chunks without a clip of it are not opened."""
-    for number, clips in enumerate(job.groups):
-        own = list(records[number * CLIPS : number * CLIPS + len(clips)])
-        if any(clip.split == split for clip in clips):
-            found = examples(work / f"{number:06}.npz", own, clips)
-            for clip, example in zip(clips, found, strict=True):
-                if clip.split == split and example is not None:
-                    yield example
+    """Of one split, in the order of the table."""
+    for number, (clip, record) in enumerate(zip(job.table.clips, records, strict=True)):
+        if clip.split == split and not record.left_out:
+            yield example(_file(work, number), clip, record)
 
 
 def _report(job: Job, records: Sequence[Record], written) -> dict[str, Any]:

@@ -405,12 +405,12 @@ def test_killed_while_preparing(small_raw_dir, tmp_path, moment):
         """
         import os, signal, sys
         from data_pipelines import prepare
-        from data_pipelines.preparing import chunks, jobs
+        from data_pipelines.preparing import clip_files, jobs
         moment = sys.argv[3]
         die = lambda *given, **named: os.kill(os.getpid(), signal.SIGKILL)
         if "/" in moment:
-            read = chunks.read_clip
-            chunks.read_clip = lambda clip, *r: (die if clip.name == moment else read)(clip, *r)
+            read = clip_files.read_clip
+            clip_files.read_clip = lambda clip, *r: (die if clip.name == moment else read)(clip, *r)
         else:
             setattr(jobs, moment, die)
         prepare.prepare(sys.argv[1], sys.argv[2])

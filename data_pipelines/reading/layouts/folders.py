@@ -29,6 +29,7 @@ from data_pipelines.reading.layouts.clip_folder import (
 )
 from data_pipelines.reading.names import (
     LONGEST_NAME,
+    check_inside,
     fault_of_name,
     leads_outside,
     natural_key,
@@ -78,8 +79,8 @@ def read(root: Path, *, follow_links: bool = False) -> RawTable:
     """
     path = root / CLASSES_NAME
     described = path.exists()
-    if described and not follow_links and leads_outside(path, (root,)):
-        raise DataError(outside_message(path))
+    if described:
+        check_inside(path, (root,), follow_links)
     class_names = _read_classes(path) if described else DEFAULT_CLASSES
     wholes, findings = _wholes(root, follow_links, described)
     any_labels = any(whole.labels for whole in wholes.values())
@@ -95,8 +96,7 @@ def read(root: Path, *, follow_links: bool = False) -> RawTable:
             findings.append(Finding("noticed", f"{SUBSET}/{uid}", "no labels", message))
         clips += _pieces(uid, split or by_digest[uid], whole, described)
     if not clips:
-        why = next((f.message for f in findings if f.kind == "left out"), "it holds none")
-        raise DataError(f"no clips in {root}: {why}")
+        raise tables.no_clips(root, findings, "it holds none")
     return RawTable(
         layout=NAME,
         roots=(Path(os.path.realpath(root)),),

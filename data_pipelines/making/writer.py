@@ -6,13 +6,12 @@ import json
 import multiprocessing
 import os
 import shutil
-import wave
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-import numpy as np
+import soundfile
 from PIL import Image
 from tqdm import tqdm
 
@@ -203,8 +202,4 @@ def write_clip(root: Path, clip: Clip, num_classes: int) -> None:
     for t in range(avsbench.labelled_seconds(plan.subset, plan.split)):
         Image.fromarray(colours[clip.labels[t]]).save(avsbench.rgb_label_path(*where, t))
         Image.fromarray(clip.labels[t]).save(avsbench.semantic_label_path(*where, t))
-    with wave.open(str(avsbench.audio_path(*where)), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(avsbench.SAMPLE_RATE)
-        file.writeframes(np.asarray(clip.waveform, "<i2").tobytes())
+    soundfile.write(avsbench.audio_path(*where), clip.waveform, avsbench.SAMPLE_RATE, "PCM_16")

@@ -20,7 +20,7 @@ from data_pipelines.facts import avsbench
 from data_pipelines.loading.front_ends import log_mel_examples
 from data_pipelines.make import main
 from data_pipelines.making import drawing, writer
-from data_pipelines.making.audible_shapes import make, sheet, sounds, write
+from data_pipelines.making.audible_shapes import make, sounds, write
 from data_pipelines.making.audible_shapes.plan import MIN_CLIPS, plans
 from data_pipelines.making.audible_shapes.scene import draw
 from data_pipelines.making.audible_shapes.shapes import (
@@ -366,13 +366,13 @@ def test_activity_follows_the_subset(default_plans):
 
 def test_sheet_shows_frames_and_activity(tmp_path):
     path = tmp_path / "new" / "sheet.png"
-    sheet.save(path, clips=30, size=SIZE, seed=SEED)
+    make(tmp_path / "data", clips=30, size=SIZE, seed=SEED, progress=False, show=path)
     image = np.asarray(Image.open(path).convert("RGB"))
     assert image.shape[0] > 1000 and image.shape[1] > 1000
     assert len(np.unique(image.reshape(-1, 3), axis=0)) > 1000
     # Bars in the class colours stand below the legend.
     colours = [
-        np.all(image[100:] == sheet.colours(k + 1)[0], axis=-1).sum() for k in range(NUM_SHAPES)
+        np.all(image[100:] == write.colours(k + 1)[0], axis=-1).sum() for k in range(NUM_SHAPES)
     ]
     assert min(colours) > 100
 

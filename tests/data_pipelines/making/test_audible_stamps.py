@@ -17,7 +17,7 @@ from PIL import Image
 from data_pipelines.errors import DataError
 from data_pipelines.facts import avsbench
 from data_pipelines.make import main
-from data_pipelines.making.audible_stamps import make, notes, sheet, sounds, write
+from data_pipelines.making.audible_stamps import make, notes, sounds, write
 from data_pipelines.making.audible_stamps import media as media_files
 from data_pipelines.making.audible_stamps.plan import MIN_CLIPS, plans
 from data_pipelines.making.audible_stamps.scene import draw
@@ -480,5 +480,5 @@ def test_the_real_packages_hold_what_the_table_says(tmp_path):
         levels = np.sqrt(np.mean(track.reshape(10, -1) ** 2, axis=1))
         assert levels.min() > 0.1, stamp
     assert notes.version(places, "tuxpaint-stamps-default") != "version not known"
-    make(tmp_path / "data", packages=REAL, clips=20, size=64, workers=1, progress=False)
-    sheet.save(tmp_path / "s.png", packages=REAL, clips=20, size=64, seed=0, held_out=False)
+    options = dict(clips=20, size=64, workers=1, progress=False, show=tmp_path / "s.png")
+    make(tmp_path / "data", packages=REAL, **options)

@@ -23,15 +23,10 @@ SETTLING = 16  # clips for each worker, until what was read ahead is used up
 
 @dataclasses.dataclass(frozen=True)
 class Seconds:
-    """What one pass over all clips takes, their files in the system's memory.
+    """What one pass over all clips takes, their files in the system's memory."""
 
-    Attributes:
-        passed: on the clock.
-        processor: of all cores together; what others do on the same machine does not count.
-    """
-
-    passed: float
-    processor: float
+    passed: float  # on the clock
+    processor: float  # of all cores together; what others do on the same machine does not count
 
 
 def in_a_process(data_dir: Path | None, clips: tuple[RawClip, ...], workers: int) -> Seconds:

@@ -116,21 +116,13 @@ def crop_labels(labels: np.ndarray, box: Box) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class ColourJitter(grain.transforms.Map):
-    """Brightness, contrast, saturation and hue, in this order.
+    """Brightness, contrast, saturation and hue, in this order."""
 
-    Attributes:
-        probability: of a change.
-        brightness: least and greatest factor of all colours.
-        contrast: of the distance from the clip's mean grey.
-        saturation: of the distance from each pixel's grey.
-        hue: least and greatest turn of the colour circle, in whole turns.
-    """
-
-    probability: float
-    brightness: tuple[float, float]
-    contrast: tuple[float, float]
-    saturation: tuple[float, float]
-    hue: tuple[float, float]
+    probability: float  # of a change
+    brightness: tuple[float, float]  # least and greatest factor of all colours
+    contrast: tuple[float, float]  # of the distance from the clip's mean grey
+    saturation: tuple[float, float]  # of the distance from each pixel's grey
+    hue: tuple[float, float]  # least and greatest turn of the colour circle, in whole turns
 
     def __post_init__(self):
         for name in ("brightness", "contrast", "saturation"):

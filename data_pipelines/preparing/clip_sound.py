@@ -24,17 +24,11 @@ from data_pipelines.reading.raw import RawClip, Sound
 
 @dataclasses.dataclass(frozen=True)
 class Repair:
-    """Something that was mended.
+    """Something that was mended."""
 
-    Attributes:
-        code: two or three words, the same for all repairs alike.
-        message: one sentence.
-        seconds: of the clip, whose sound is a repetition.
-    """
-
-    code: str
-    message: str
-    seconds: frozenset[int]
+    code: str  # two or three words, the same for all repairs alike
+    message: str  # one sentence
+    seconds: frozenset[int]  # of the clip, whose sound is a repetition
 
 
 def is_placed(clip: RawClip, *, stereo: bool) -> bool:

@@ -77,19 +77,12 @@ class RawClip:
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """Something that is not as it should be.
+    """Something that is not as it should be."""
 
-    Attributes:
-        kind: "left out" (the clip is not prepared), "repaired" (it is, mended), or "noticed".
-        clip: "subset/uid", or as much of a name as there is; "" for the folder as a whole.
-        code: two or three words, the same for all findings alike, which are counted by it.
-        message: one sentence: what and in which file.
-    """
-
-    kind: str
-    clip: str
-    code: str
-    message: str
+    kind: str  # "left out" (the clip is not prepared), "repaired" (it is, mended), or "noticed"
+    clip: str  # "subset/uid", or as much of a name as there is; "" for the folder as a whole
+    code: str  # two or three words, the same for all findings alike, which are counted by it
+    message: str  # one sentence: what and in which file
 
 
 @dataclasses.dataclass(frozen=True)

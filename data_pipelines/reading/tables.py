@@ -26,17 +26,11 @@ MAX_CLASSES = 255  # ids of uint8 label maps, of which 255 says that a pixel is 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One row of a table.
+    """One row of a table."""
 
-    Attributes:
-        line: its number in the file, from 1.
-        cells: by column asked for; "" where the row is too short.
-        fault: why the row cannot be read ("" if it can; then `cells` is empty).
-    """
-
-    line: int
-    cells: dict[str, str]
-    fault: str = ""
+    line: int  # its number in the file, from 1
+    cells: dict[str, str]  # by column asked for; "" where the row is too short
+    fault: str = ""  # why the row cannot be read ("" if it can; then `cells` is empty)
 
 
 def read_rows(

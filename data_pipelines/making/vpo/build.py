@@ -37,19 +37,12 @@ DEFAULT_VAL_SHARE = 0.1
 
 @dataclasses.dataclass
 class Report:
-    """What was made and what was not.
+    """What was made and what was not."""
 
-    Attributes:
-        rows: setting -> rows of its table.
-        silent: why a class or a picture was passed over -> how often.
-        recordings: how many are used.
-        findings: what was left out or noticed.
-    """
-
-    rows: dict[str, list[dict]]
-    silent: collections.Counter
-    recordings: int
-    findings: list[Finding]
+    rows: dict[str, list[dict]]  # setting -> rows of its table
+    silent: collections.Counter  # why a class or a picture was passed over -> how often
+    recordings: int  # how many are used
+    findings: list[Finding]  # what was left out or noticed
 
     @property
     def complete(self) -> bool:

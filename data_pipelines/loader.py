@@ -20,13 +20,7 @@ import grain
 from data_pipelines.errors import DataError
 from data_pipelines.facts import avsbench
 from data_pipelines.loading.augment import augmentations
-from data_pipelines.loading.batches import (
-    EVAL_ENTRIES,
-    TRAIN_ENTRIES,
-    EvalLoader,
-    iterate,
-    stack,
-)
+from data_pipelines.loading.batches import EVAL_ENTRIES, TRAIN_ENTRIES, EvalLoader, iterate, stack
 from data_pipelines.loading.checks import (
     PRIORS,
     SOUNDS,

@@ -21,14 +21,7 @@ from data_pipelines.preparing import folder_page, jobs, report_text
 from data_pipelines.preparing.asked import check_apart, job_of
 from data_pipelines.preparing.jobs import ClipFault, Job
 
-__all__ = [
-    "Builder",
-    "ClipFault",
-    "check_form",
-    "is_complete",
-    "main",
-    "prepare",
-]
+__all__ = ["Builder", "ClipFault", "check_form", "is_complete", "main", "prepare"]
 
 
 def prepare(

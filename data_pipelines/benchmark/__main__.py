@@ -7,7 +7,6 @@ ways read the same seconds and labels of the same clips, in turns.
 import argparse
 import dataclasses
 import itertools
-import math
 import statistics
 import sys
 import tempfile
@@ -24,7 +23,6 @@ from data_pipelines.preparing.read import ReadOptions
 from data_pipelines.reading.raw import RawClip, RawTable
 from data_pipelines.reading.recognise import read_table
 
-NEEDED = 1000  # frames a second that AAVS takes at 384 x 384 on one H200
 PUBLIC = "the public way"
 
 
@@ -41,7 +39,7 @@ def compare(
         alone: leave the public way out.
 
     Returns:
-        A table and what it means, for people.
+        A table for people.
 
     Raises:
         DataError: no data set there, none of its clips fit, or PyTorch is missing.
@@ -71,7 +69,7 @@ def compare(
         f"{rounds} round(s)"
     )
     speeds = {key: medians(measured) for key, measured in passes.items()}
-    return "\n\n".join((head, speed_table(speeds, len(chosen), frames), need(speeds, frames)))
+    return f"{head}\n\n{speed_table(speeds, len(chosen), frames)}"
 
 
 def choose(table: RawTable, count: int) -> tuple[RawClip, ...]:
@@ -137,24 +135,6 @@ def speed_table(speeds: dict[tuple[str, int], Seconds], clips: int, frames: int)
             line += f"{public.processor / seconds.processor:>7.1f}"
         lines.append(line)
     return "\n".join([*lines, "Per core: by processor time, in which other programs have no part."])
-
-
-def need(speeds: dict[tuple[str, int], Seconds], frames: int) -> str:
-    """What the network asks for, and how much of it these cores give."""
-    most = max(workers for _, workers in speeds)
-    cores = measuring.cores()
-    lines = [
-        f"AAVS at {IMAGE_SIZE} x {IMAGE_SIZE} on one H200 takes about {NEEDED} frames a second."
-    ]
-    for (name, workers), seconds in speeds.items():
-        if workers == most:
-            per_core = frames / seconds.processor
-            share = per_core * cores / NEEDED
-            lines.append(
-                f"  {name}: {per_core * cores:.0f} from the {cores} core(s) here, "
-                f"{share:.0%} of that; {math.ceil(NEEDED / per_core)} core(s) would feed it"
-            )
-    return "\n".join(lines)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -80,10 +80,7 @@ def crop_pictures(pictures: np.ndarray, box: Box) -> np.ndarray:
     rows, columns = pictures.shape[1:3]
     # Pixel centres lie at halves; what is asked for beyond the outermost centre is the edge's.
     inverse = np.array(
-        [
-            [width, 0, left * columns + width / 2 - 0.5],
-            [0, height, top * rows + height / 2 - 0.5],
-        ]
+        [[width, 0, left * columns + width / 2 - 0.5], [0, height, top * rows + height / 2 - 0.5]]
     )
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return np.stack(

@@ -6,7 +6,6 @@ NumPy does not change, unlike some of its distributions.
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -16,16 +15,14 @@ _ALWAYS_ON = 0.35
 _STARTS_ON = 0.7
 
 
-class Source(Protocol):
-    """An object, or a sound without one. `active` bool [T]: whether it sounds in each second."""
+@dataclass(frozen=True)
+class Source:
+    """An object, or a sound without one."""
 
-    active: np.ndarray
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def class_id(self) -> int: ...
+    index: int  # which of those that the data set is made of
+    name: str  # of its class
+    class_id: int
+    active: np.ndarray  # bool [T]: whether it sounds in each second
 
 
 @dataclass(frozen=True)

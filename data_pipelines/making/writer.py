@@ -6,10 +6,11 @@ import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import soundfile
 from PIL import Image
@@ -163,24 +164,31 @@ def _write(root: Path, draw, num_classes: int, plan: Composition) -> None:
 
 def _write_tables(root: Path, class_names: Sequence[str], plans: Sequence[Composition]) -> None:
     """Writes label2idx.json and metadata.csv."""
-    with open(root / avsbench.METADATA_NAME, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, avsbench.METADATA_COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        for plan in plans:
-            writer.writerow(
-                {
-                    "vid": plan.vid,
-                    "uid": plan.uid,
-                    "s_min": plan.start // 60,
-                    "s_sec": plan.start % 60,
-                    "a_obj": plan.a_obj,
-                    "split": plan.split,
-                    "label": plan.subset,
-                }
-            )
+    rows = (
+        {
+            "vid": plan.vid,
+            "uid": plan.uid,
+            "s_min": plan.start // 60,
+            "s_sec": plan.start % 60,
+            "a_obj": plan.a_obj,
+            "split": plan.split,
+            "label": plan.subset,
+        }
+        for plan in plans
+    )
+    write_table(root / avsbench.METADATA_NAME, avsbench.METADATA_COLUMNS, rows)
     indices = {name: i for i, name in enumerate((avsbench.BACKGROUND, *class_names), start=1)}
     text = json.dumps(indices, indent=1) + "\n"
     (root / avsbench.LABEL2IDX_NAME).write_text(text, encoding="utf-8")
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """A CSV file with a header."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def write_clip(root: Path, clip: Clip, num_classes: int) -> None:

@@ -6,8 +6,6 @@ A layout's reader only looks at names and tables; nothing here has been decoded 
 import dataclasses
 from pathlib import Path
 
-LABEL_ENCODINGS = ("colours", "ids", "foreground")
-
 
 @dataclasses.dataclass(frozen=True)
 class Sound:

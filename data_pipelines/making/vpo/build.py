@@ -29,7 +29,8 @@ from data_pipelines.errors import DataError, lies_in
 from data_pipelines.facts.vpo import SUBSETS
 from data_pipelines.making.vpo import coco, write
 from data_pipelines.making.vpo.recordings import SPLITS, Recordings
-from data_pipelines.making.writer import whole_folder
+from data_pipelines.making.writer import whole_folder, write_table
+from data_pipelines.reading.layouts.vpo_published import table_of
 from data_pipelines.reading.raw import Finding
 
 DEFAULT_VAL_SHARE = 0.1
@@ -132,9 +133,9 @@ def build(
         if not any(rows.values()):
             raise DataError(_why_nothing(coco_dir, sounds, maker.silent, findings))
         for setting, table in rows.items():
-            write.write_table(write.table_of(partial / "VPO", setting), write.COLUMNS, table)
+            write_table(table_of(partial / "VPO", setting), write.COLUMNS, table)
         used = recordings.drop_unused()
-        write.write_table(
+        write_table(
             partial / "VGGSound" / "recordings.csv",
             ("vgg_file", "recording"),
             [{"vgg_file": name, "recording": source} for name, source in used.items()],

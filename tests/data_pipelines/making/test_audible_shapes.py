@@ -118,8 +118,7 @@ def test_files_are_the_unified_layout(made):
     assert set(_files(made)) == expected
     label2idx = json.loads((made / "label2idx.json").read_text())
     assert label2idx["background"] == 1
-    ids = avsbench.class_ids(label2idx)
-    assert [ids[name] for name in CLASS_NAMES] == list(range(1, NUM_SHAPES + 1))
+    assert [label2idx[name] for name in CLASS_NAMES] == list(range(2, NUM_SHAPES + 2))
     assert NUM_SHAPES >= 8
 
 
@@ -183,7 +182,7 @@ def test_arrays_are_the_same_on_every_machine():
 
 def test_labels_are_what_sounds_and_is_seen(clips):
     for clip in clips:
-        ids = np.array([0] + [item.shape + 1 for item in clip.plan.objects])
+        ids = np.array([0] + [item.index + 1 for item in clip.plan.objects])
         for t in range(clip.plan.seconds):
             sounding = np.array([False] + [bool(item.active[t]) for item in clip.plan.objects])
             owners = clip.owners[t]
@@ -318,7 +317,7 @@ def test_classes_are_even_in_every_split(default_plans):
         for plan in default_plans:
             if plan.split == split:
                 for item in plan.objects:
-                    (sounding if item.active.any() else silent)[item.shape] += 1
+                    (sounding if item.active.any() else silent)[item.index] += 1
         for counts in (sounding, silent):
             values = [counts[shape] for shape in range(NUM_SHAPES)]
             assert max(values) - min(values) <= 3
@@ -328,7 +327,7 @@ def test_eyes_alone_cannot_solve_it(default_plans):
     rival = [any(not item.active.any() for item in plan.objects) for plan in default_plans]
     assert np.mean(rival) > 0.8
     for plan in default_plans:
-        shapes = [source.shape for source in plan.objects + plan.off_screen]
+        shapes = [source.index for source in plan.objects + plan.off_screen]
         assert len(set(shapes)) == len(shapes)  # no class twice
         assert 1 <= len(plan.objects) <= 4
         assert len(plan.off_screen) == ("off-the-screen" in plan.a_obj)

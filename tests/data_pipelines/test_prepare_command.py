@@ -396,7 +396,6 @@ def a_clip(name, split, **changes):
 def a_record(sound, frames=("f",), silent=0, pixels=None, objects=(1,), findings=()):
     facts = {
         "pixels": pixels or {"0": 90, "1": 10},
-        "foreground_pixels": 10,
         "label_pixels": 100,
         "ignored_pixels": 100 - sum((pixels or {"0": 100}).values()),
         "classes": 2,

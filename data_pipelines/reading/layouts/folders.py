@@ -25,7 +25,7 @@ from data_pipelines.reading.layouts.clip_folder import (
     Skipped,
     Whole,
     read_folder,
-    read_video,
+    video_seconds,
 )
 from data_pipelines.reading.names import (
     LONGEST_NAME,
@@ -36,7 +36,7 @@ from data_pipelines.reading.names import (
     outside_message,
     shown,
 )
-from data_pipelines.reading.raw import Finding, RawClip, RawTable
+from data_pipelines.reading.raw import Finding, RawClip, RawTable, Sound
 
 NAME = "plain folders"
 SUBSET = "clips"
@@ -158,8 +158,10 @@ def _wholes(
                 raise Skipped("link leads outside", outside_message(path))
             if uid in taken:
                 raise Skipped("listed twice", f"{path}: there is another clip {uid}")
-            read_one = read_folder if os.path.isdir(path) else read_video
-            whole, noticed = read_one(path, () if follow_links else (root,))
+            if os.path.isdir(path):
+                whole, noticed = read_folder(path, () if follow_links else (root,))
+            else:
+                whole, noticed = Whole(video_seconds(path), Sound(path), video=path), []
             # Without classes.json whatever is not black is the object, in either.
             if described and whole.label_encoding == MIXED:
                 message = (

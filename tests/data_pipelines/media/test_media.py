@@ -103,7 +103,7 @@ def test_unreadable(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     (tmp_path / "x").write_bytes(b"x")
-    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(media, "open", refuse, raising=False)
     with pytest.raises(MediaError, match=r"label unreadable: .*x \(Permission denied\)") as caught:
         media.read_picture(tmp_path / "x", "label")
     assert caught.value.code == "label unreadable"

@@ -99,7 +99,7 @@ def test_names_that_no_file_can_have():
 def test_unreadable(tmp_path, monkeypatch):
     """The superuser may read everything, so the system's answer is put in its mouth."""
 
-    def refuse(*_):
+    def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
     (tmp_path / "x").write_bytes(b"x")

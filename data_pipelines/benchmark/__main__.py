@@ -96,17 +96,8 @@ def choose(table: RawTable, count: int) -> tuple[RawClip, ...]:
 def prepare_clips(
     table: RawTable, clips: Sequence[RawClip], data_dir: Path, size: int | None
 ) -> None:
-    """Prepares some clips of a table, all of them to train on.
-
-    Args:
-        table: what the folder holds.
-        clips: of it.
-        data_dir: where to write.
-        size: of the frames stored, pixels; None: as they came.
-
-    Raises:
-        DataError: a clip that cannot be read.
-    """
+    """Prepares some clips of a table, all of them to train on, frames `size` pixels (None: as they
+    came). Raises DataError where one cannot be read."""
     to_train_on = tuple(dataclasses.replace(clip, split="train") for clip in clips)
     table = dataclasses.replace(table, clips=to_train_on, findings=())
     options = ReadOptions(size, table.stereo)

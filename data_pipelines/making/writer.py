@@ -30,11 +30,7 @@ JPEG_QUALITY = 95
 def check_numbers(clips: int, size: int, seed: int, *, least: int) -> None:
     """Raises DataError where a number of the command is out of its range.
 
-    Args:
-      clips: how many clips, from `least` (every subset in every split) to MAX_CLIPS.
-      size: side of the frames in pixels, from MIN_SIZE to MAX_SIZE.
-      seed: not negative.
-      least: clips that are needed.
+    So many clips as `least` are needed for every subset to have every split.
     """
     if not least <= clips <= MAX_CLIPS:
         raise DataError(
@@ -192,13 +188,8 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, 
 
 
 def write_clip(root: Path, clip: Clip, num_classes: int) -> None:
-    """Writes the files of one clip; of its labels only those of the labelled seconds.
-
-    Args:
-      root: the data folder; the clip must not be there yet.
-      clip: what to write.
-      num_classes: K, background counted.
-    """
+    """Writes the files of one clip, of its labels only those of the labelled seconds, into the data
+    folder `root`, where it must not be yet."""
     plan = clip.plan
     where = (root, plan.subset, plan.uid)
     for path in (avsbench.frame_path, avsbench.rgb_label_path, avsbench.semantic_label_path):

@@ -65,14 +65,7 @@ def read_waveform(clip: RawClip, *, stereo: bool) -> tuple[np.ndarray, list[Repa
 
 
 def check_length(clip: RawClip, samples: int) -> list[Repair]:
-    """Whether a sound lasts as long as its clip, judged by its log-mel examples.
-
-    Args:
-        clip: whose sound it is.
-        samples: of the sound, at 16 kHz.
-
-    Returns:
-        What is to be repeated.
+    """What has to be repeated of a sound of so many samples (16 kHz) to last as long as its clip.
 
     Raises:
         MediaError: it is too short for one example, or for half of a clip of one's own.

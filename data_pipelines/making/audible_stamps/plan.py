@@ -68,11 +68,7 @@ def plans(
 ) -> Iterator[Composition]:
     """Plans of clips 0..clips-1; plan i is the same however many clips are asked for.
 
-    Args:
-      seed: of all chance.
-      clips: how many.
-      stamps: those that there are (`Media.stamps`).
-      held_out: whether some are kept for the test split (`stamps.in_split`).
+    `stamps` are those that there are (`Media.stamps`); `held_out` is for `stamps.in_split`.
     """
     hands = {
         (split, role): _Hand(seed, stamps, in_split(tuple(stamps), split, held_out), i, j)

@@ -1,16 +1,8 @@
 """Makes VPO-SS, VPO-MS and VPO-MSMI from a COCO folder and recordings sorted by class.
 
-Command line: python -m data_pipelines.make vpo --coco DIR --sounds DIR --out DIR.
-
-Writes what the loaders of VPO's authors read, with one mask per picture that shows all of its
-sources, and one row of the table for each source:
-
-    VPO/VPO-SS/vpo_ss_data_stereo.csv, data/<class>/<picture>.jpg,
-               mask/<class>/<picture>_<annotation>.png
-    VPO/VPO-MS/vpo_ms_data_stereo.csv, data/<picture>.jpg, mask/<picture>.png
-    VPO/VPO-MSMI                     likewise; its rows with multi_instance 0 use MS's files
-    VGGSound/audios/<vgg_file>.wav   16 kHz, mono, the middle 10 s at most
-    VGGSound/recordings.csv          which recording each of them was
+Writes what the loaders of VPO's authors read (reading/layouts/vpo.py draws it), with one mask per
+picture that shows all of its sources, recordings of 16 kHz, mono, the middle 10 s at most, and
+VGGSound/recordings.csv, which says which recording each of them was.
 
 compose.py says who sounds. COCO's pictures for training are `train`, those for validation `val`,
 which is the split that papers report as test; where a folder has only one of the two, --val-share

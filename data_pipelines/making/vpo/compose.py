@@ -96,9 +96,7 @@ def possible(
 def settings_of(objects: Sequence[Object], audible: Sequence[Object]) -> set[str]:
     """The settings that a picture may be good for, judged without its masks.
 
-    Args:
-        objects: all of VPO's classes in the picture.
-        audible: what `possible` left of them.
+    `objects` are all of VPO's classes in the picture, `audible` what `possible` left of them.
     """
     counts = [len(group) for group in _by_class(audible).values()]
     clear = not several(objects)

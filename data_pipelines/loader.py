@@ -168,7 +168,7 @@ def train_loader(
         task,
         image_size,
         label_size,
-        prior_dir=_path(prior_dir),
+        prior_dir=prior_dir,
         front_end=front_end,
         embeddings=embeddings,
         cache=cache,
@@ -251,7 +251,7 @@ def eval_loader(
         task,
         image_size,
         label_size,
-        prior_dir=_path(prior_dir),
+        prior_dir=prior_dir,
         front_end=front_end,
         embeddings=embeddings,
         nearest=nearest,
@@ -279,7 +279,3 @@ def eval_loader(
         batch_fn = functools.partial(stack, names=EVAL_ENTRIES)
         buckets.append(own.batch(clips_per_batch // process_count, batch_fn=batch_fn))
     return EvalLoader(grain.MapDataset.concatenate(buckets), len(source), num_workers)
-
-
-def _path(folder: str | os.PathLike[str] | None) -> str | None:
-    return None if folder is None else os.fspath(folder)

@@ -19,6 +19,7 @@ from data_pipelines.benchmark import measuring, public_loader
 from data_pipelines.benchmark.measuring import IMAGE_SIZE, LABEL_SIZE, Seconds
 from data_pipelines.errors import DataError, tidy_path
 from data_pipelines.preparing import jobs
+from data_pipelines.preparing.asked import cores
 from data_pipelines.preparing.read import ReadOptions
 from data_pipelines.reading.raw import RawClip, RawTable
 from data_pipelines.reading.recognise import read_table
@@ -101,7 +102,8 @@ def prepare_clips(
     to_train_on = tuple(dataclasses.replace(clip, split="train") for clip in clips)
     table = dataclasses.replace(table, clips=to_train_on, findings=())
     options = ReadOptions(size, table.stereo)
-    jobs.store(jobs.Job(table.roots[0], table, options, progress=False), data_dir)
+    job = jobs.Job(table.roots[0], table, options, workers=cores(), progress=False)
+    jobs.store(job, data_dir)
 
 
 def medians(measured: Sequence[Seconds]) -> Seconds:
@@ -141,7 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--workers",
         type=int,
         nargs="+",
-        default=sorted({1, measuring.cores()}),
+        default=sorted({1, cores()}),
         metavar="W",
         help="worker processes, each on a core of its own (default: 1, and one for each core)",
     )
@@ -168,11 +170,11 @@ def check_numbers(clips: int, rounds: int, workers: Sequence[int]) -> None:
     for name, number in (("clips", clips), ("rounds", rounds)):
         if number < 1:
             raise DataError(f"--{name} is {number}: give at least 1")
-    cores = measuring.cores()
+    most = cores()
     for count in workers:
-        if not 1 <= count <= cores:
+        if not 1 <= count <= most:
             raise DataError(
-                f"--workers {count}: give 1 to {cores}, as there are so many cores for them"
+                f"--workers {count}: give 1 to {most}, as there are so many cores for them"
             )
 
 

@@ -80,11 +80,6 @@ def training_batches(data_dir: Path, *, num_workers: int = 0) -> Iterator[dict[s
     )
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _processor_seconds() -> float:
     """Processor time, so far, of this process and of those under it."""
     this = psutil.Process()

@@ -31,16 +31,12 @@ class ResizedCrop(grain.transforms.Map):
 
     Frames and prior masks are interpolated bilinearly, labels never. A side that would be longer
     than the picture's is as long as it.
-
-    Attributes:
-        probability: of a crop.
-        scale: least and greatest area, shares of the picture's.
-        ratio: least and greatest width : height, relative to the picture's own; the logarithm of
-            the ratio is uniform.
     """
 
-    probability: float
-    scale: tuple[float, float]
+    probability: float  # of a crop
+    scale: tuple[float, float]  # least and greatest area, shares of the picture's
+    # Least and greatest width : height, relative to the picture's own; the logarithm of the ratio
+    # is uniform.
     ratio: tuple[float, float]
 
     def __post_init__(self):

@@ -1,6 +1,7 @@
 """From a request to the arrays of one clip."""
 
 import dataclasses
+import os
 from typing import Any
 
 import grain
@@ -45,7 +46,7 @@ class ReadClip(grain.transforms.Map):
     task: str
     image_size: int | None
     label_size: int
-    prior_dir: str | None = None
+    prior_dir: str | os.PathLike[str] | None = None
     front_end: FrontEnd = LOG_MEL
     embeddings: Any = None
     nearest: bool = False

@@ -260,11 +260,6 @@ def colours_to_ids(colours: np.ndarray) -> np.ndarray:
     return np.where(stray, np.uint8(0), ids)
 
 
-def _id_of_high_bits() -> np.ndarray:
-    high = (avsbench.palette(256) >> 5).astype(np.uint16)
-    table = np.zeros(512, np.uint8)
-    table[(high[:, 0] << 6) | (high[:, 1] << 3) | high[:, 2]] = np.arange(256)
-    return table
-
-
-_ID_OF_HIGH_BITS = _id_of_high_bits()
+_HIGH = (avsbench.palette(256) >> 5).astype(np.uint16)
+_ID_OF_HIGH_BITS = np.zeros(512, np.uint8)
+_ID_OF_HIGH_BITS[(_HIGH[:, 0] << 6) | (_HIGH[:, 1] << 3) | _HIGH[:, 2]] = np.arange(256)

@@ -9,7 +9,6 @@
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,6 @@ from tqdm import tqdm
 from data_pipelines.errors import DataError
 from data_pipelines.prepared.avs_clips.avs_clips_dataset_builder import (
     Builder,
-    Content,
     build,
     clear,
     is_complete,
@@ -55,23 +53,14 @@ class NothingUsable(DataError):
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What is to be prepared, and how.
+    """What is to be prepared, and how."""
 
-    Attributes:
-        folder: where it came from, for messages.
-        table: its clips.
-        options: how they are stored.
-        strict: whether the first clip at fault ends it.
-        workers: processes that read.
-        progress: whether to show progress bars.
-    """
-
-    folder: Path
-    table: RawTable
-    options: ReadOptions = ReadOptions()
-    strict: bool = True
-    workers: int = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)
-    progress: bool = True
+    folder: Path  # where it came from, for messages
+    table: RawTable  # its clips
+    options: ReadOptions = ReadOptions()  # how they are stored
+    strict: bool = True  # whether the first clip at fault ends it
+    workers: int = 1  # processes that read
+    progress: bool = True  # whether to show progress bars
 
     @property
     def fingerprint(self) -> str:
@@ -140,13 +129,6 @@ def stored_report(job: Job, out: Path) -> dict[str, Any] | None:
         return None
 
 
-def write_json(path: Path, report: dict[str, Any]) -> None:
-    """Writes a report, replacing the file in one go."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json_text(report), encoding="utf-8")
-    partial.replace(path)
-
-
 def json_text(report: dict[str, Any]) -> str:
     return json.dumps(report, indent=1) + "\n"
 
@@ -165,9 +147,11 @@ def _store(job: Job, builder: Builder, out: Path, work: Path) -> dict[str, Any]:
         shutil.rmtree(work)
         raise
     if not is_complete(builder):
-        build(builder, _content(job, records, work), progress=job.progress)
+        _build(builder, job, records, work)
     report = _report(job, records, _written(Path(builder.data_path)))
-    write_json(out / REPORT_NAME, report)
+    partial = out / f".{REPORT_NAME}.partial"
+    partial.write_text(json_text(report), encoding="utf-8")
+    partial.replace(out / REPORT_NAME)
     shutil.rmtree(work)
     return report
 
@@ -197,7 +181,7 @@ def _file(work: Path, number: int) -> Path:
     return work / f"{number:06}.npz"
 
 
-def _content(job: Job, records: Sequence[Record], work: Path) -> Content:
+def _build(builder: Builder, job: Job, records: Sequence[Record], work: Path) -> None:
     kept = list(zip(job.table.clips, records, strict=True))
     clips = {
         split: rows
@@ -215,7 +199,8 @@ def _content(job: Job, records: Sequence[Record], work: Path) -> Content:
         "pictures": _digest(records, "frame_digests", "label_digests"),
         "clips": clips,
     }
-    return Content(metadata, {split: _examples(job, records, work, split) for split in clips})
+    examples = {split: _examples(job, records, work, split) for split in clips}
+    build(builder, metadata, examples, progress=job.progress)
 
 
 def _digest(records: Sequence[Record], *facts: str) -> str:

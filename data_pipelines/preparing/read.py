@@ -22,17 +22,11 @@ from data_pipelines.reading.raw import Finding, RawClip
 
 @dataclasses.dataclass(frozen=True)
 class ReadOptions:
-    """How clips are stored.
+    """How clips are stored."""
 
-    Attributes:
-        size: frames are resized to size x size pixels (JPEG); None: they stay as they are.
-        stereo: whether left and right are kept, where they differ.
-        follow_links: whether links may lead out of the data folder.
-    """
-
-    size: int | None = None
-    stereo: bool = False
-    follow_links: bool = False
+    size: int | None = None  # frames become size x size pixels (JPEG); None: they stay as they are
+    stereo: bool = False  # whether left and right are kept, where they differ
+    follow_links: bool = False  # whether links may lead out of the data folder
 
 
 @dataclasses.dataclass(frozen=True)

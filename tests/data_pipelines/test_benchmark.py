@@ -95,7 +95,7 @@ def test_a_second_round_gives_the_same_batches(chosen, prepared):
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_command(raw_shapes, capsys, workers):
-    if workers > measuring.cores():
+    if workers > benchmark.cores():
         pytest.skip("needs two cores")
     flags = [str(raw_shapes), "--clips", "2", "--rounds", "1", "--workers", str(workers)]
     assert benchmark.main(flags) == 0

@@ -25,41 +25,26 @@ MAX_ID = 10**12 - 1  # file names have twelve digits
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Object:
-    """One annotation of a VPO class.
+    """One annotation of a VPO class."""
 
-    Attributes:
-        annotation: COCO's number of it.
-        class_name: of VPO; None: a person of whom nobody said which kind.
-        crowd: whether it is a region with several of them.
-        outline: polygons (float32 [2n] each: x, y, x, y, ... in pixels), a run-length dict, or
-            None where the file holds something else.
-    """
-
-    annotation: int
-    class_name: str | None
-    crowd: bool
+    annotation: int  # COCO's number of it
+    class_name: str | None  # of VPO; None: a person of whom nobody said which kind
+    crowd: bool  # whether it is a region with several of them
+    # Polygons (float32 [2n] each: x, y, x, y, ... in pixels), a run-length dict, or None where the
+    # file holds something else.
     outline: Any
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Picture:
-    """One picture with at least one object of a VPO class.
+    """One picture with at least one object of a VPO class."""
 
-    Attributes:
-        number: COCO's number of it.
-        name: its file's name in one of `folders`, not yet checked.
-        size: height and width that the annotations are made for; None: not said.
-        folders: where to look for it.
-        split: train or val; None: the annotation file's name does not tell.
-        objects: those of VPO's classes.
-    """
-
-    number: int
-    name: str
-    size: tuple[int, int] | None
-    folders: tuple[Path, ...]
-    split: str | None
-    objects: tuple[Object, ...]
+    number: int  # COCO's number of it
+    name: str  # its file's name in one of `folders`, not yet checked
+    size: tuple[int, int] | None  # height and width that the annotations are for; None: not said
+    folders: tuple[Path, ...]  # where to look for it
+    split: str | None  # train or val; None: the annotation file's name does not tell
+    objects: tuple[Object, ...]  # those of VPO's classes
 
 
 def read_people(path: Path) -> dict[int, str]:

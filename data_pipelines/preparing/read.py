@@ -70,10 +70,8 @@ class _Reading:
     def check_inside(self, path: Path) -> None:
         """Raises MediaError if a link leads the file out of the roots."""
         if not self.options.follow_links and leads_outside(path, self.roots):
-            raise MediaError(
-                "link leads outside",
-                f"link leads out of the data folder: {path} is {os.path.realpath(path)}",
-            )
+            message = f"link leads out of the data folder: {path} is {os.path.realpath(path)}"
+            raise MediaError("link leads outside", message)
 
     def keep(self, encoded: bytes) -> bytes:
         """Counts what is kept of a clip against the limit."""
@@ -202,12 +200,11 @@ def _read_video(reading: _Reading) -> tuple[list[bytes], list[tuple[int, int]]]:
         sizes.append(image.size)
         if not reached:
             reading.repaired.add(clip.seconds - 1)
-            reading.find(
-                "repaired",
-                "video short",
-                f"video short: {clip.video} ends before second {clip.start + clip.seconds}, its "
-                "last frame was taken for the last second",
+            end = f"ends before second {clip.start + clip.seconds}"
+            message = (
+                f"video short: {clip.video} {end}, its last frame was taken for the last second"
             )
+            reading.find("repaired", "video short", message)
     if len(frames) < clip.seconds:
         raise media.fault(
             "video too short",

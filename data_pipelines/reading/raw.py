@@ -85,26 +85,17 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class RawTable:
-    """What a folder holds.
+    """What a folder holds."""
 
-    Attributes:
-        layout: its name, for people ("AVSBench, unified release").
-        roots: folders within which all files must lie.
-        class_names: by class id, background first.
-        clips: in a fixed order.
-        binary_only: subsets whose labels tell foreground from background, but no classes.
-        stereo: whether left and right mean something and are kept.
-        expected: (subset, split) -> clips of a complete published copy; empty where none is known.
-        findings: what was wrong with tables and names; clips left out so are not in `clips`.
-        fingerprint: hex digest that changes with whatever the table was read from.
-    """
-
-    layout: str
-    roots: tuple[Path, ...]
-    class_names: tuple[str, ...]
-    clips: tuple[RawClip, ...]
-    fingerprint: str
+    layout: str  # its name, for people ("AVSBench, unified release")
+    roots: tuple[Path, ...]  # folders within which all files must lie
+    class_names: tuple[str, ...]  # by class id, background first
+    clips: tuple[RawClip, ...]  # in a fixed order
+    fingerprint: str  # hex digest that changes with whatever the table was read from
+    # Subsets whose labels tell foreground from background, but no classes.
     binary_only: tuple[str, ...] = ()
-    stereo: bool = False
+    stereo: bool = False  # whether left and right mean something and are kept
+    # (subset, split) -> clips of a complete published copy; empty where none is known.
     expected: dict[tuple[str, str], int] = dataclasses.field(default_factory=dict)
+    # What was wrong with tables and names; clips left out so are not in `clips`.
     findings: tuple[Finding, ...] = ()

@@ -142,16 +142,12 @@ def _clip(home, name, key, rows, sounds, recordings) -> RawClip:
     for column in ("split", "multi_instance"):
         for row in rows:
             if row[column] != first[column]:
-                raise _Fault(
-                    "rows disagree",
-                    f"{row['where']}: {column} is {shown(row[column])}, but "
-                    f"{shown(first[column])} in an earlier row of picture {key}",
-                )
+                other = f"{shown(first[column])} in an earlier row of picture {key}"
+                message = f"{row['where']}: {column} is {shown(row[column])}, but {other}"
+                raise _Fault("rows disagree", message)
     if first["split"] not in SPLITS:
-        raise _Fault(
-            "unknown split",
-            f"{first['where']}: split {shown(first['split'])} is none of {', '.join(SPLITS)}",
-        )
+        message = f"split {shown(first['split'])} is none of {', '.join(SPLITS)}"
+        raise _Fault("unknown split", f"{first['where']}: {message}")
     # Pictures that show no class twice are those of MS.
     of_ms = name == "msmi" and first["multi_instance"] in ("0", "0.0", "False")
     classes = tuple(sorted({index for row in rows for index in _classes(row)}))

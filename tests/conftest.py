@@ -16,6 +16,7 @@ REPOSITORY = Path(__file__).parents[1]
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items):
     """Of the processes that share the tests one runs a file, and one all that needs `tiny_run`."""
     for item in items:

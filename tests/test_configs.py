@@ -155,7 +155,7 @@ def test_the_papers_recipe_that_all_share(name, stage_name):
     }
     data = stage["data"]
     assert (data["batch_size"], data["sampling"]) == (1, "clip")
-    assert augmentations(data["augment"], ()) == Augmentations(0.0, (), ())
+    assert augmentations(data["augment"], ()) == Augmentations(0.0, False, (), ())
     assert stage["model"]["audio"]["channels"] == 1
     assert (data["image_size"], data["label_size"]) == (384, 224)
     assert stage["model"]["num_queries"] == (30 if stage["task"] == "binary" else 100)

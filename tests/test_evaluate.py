@@ -556,7 +556,7 @@ def test_data_without_a_test_split(tiny_run, config, passes, tmp_path, monkeypat
     def opened(data_dir, split, stage):
         raise DataError(f"no clip of the data set is in split {split!r}: it only has train")
 
-    monkeypatch.setattr("aavs_jax.evaluate.open_split", opened)
+    monkeypatch.setattr("aavs_jax.inputs.batches.open_split", opened)
     run = tiny_run[0]
     with pytest.raises(DataError, match="in split 'test': it only has train"):
         evaluate.evaluate_weights(config, run.parent / tmp_path.name, "avss", str(run))

@@ -203,3 +203,16 @@ def test_what_the_readmes_commands_write_is_ignored_by_git():
     assert {"weights", "stamps", "runs"} <= set(written)
     for folder in {*written, "prepared"}:
         assert f"/{folder}/" in ignored or (folder == "runs" and "runs/" in ignored)
+
+
+def test_no_function_asks_for_many_things():
+    """More than seven parameters only where the others are options of a public function."""
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            arguments = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
+            count = len([a for a in arguments if a.arg not in ("self", "cls")])
+            options = len(node.args.defaults) + sum(d is not None for d in node.args.kw_defaults)
+            assert count - options <= 7, f"{path}: {node.name}"
+            assert count <= 7 or not node.name.startswith("_") or options, f"{path}: {node.name}"

@@ -105,7 +105,6 @@ def test_killed_again_and_again(command, tiny_run, tmp_path):
 
 # Where Ctrl-C comes, what is said then, and what the next command begins with.
 CTRL_C = (
-    ("a clip is drawn", "the same command makes the data set again", "making the built-in"),
     (
         "localise writes its second checkpoint",
         r"the same command resumes localise/all from step (\d+)",
@@ -160,7 +159,7 @@ def test_killed_from_outside(start, command, tiny_run, tmp_path):
     assert_undisturbed(folder, undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_at(moment, command, tiny_run, tmp_path):
     undisturbed, flags, _ = tiny_run

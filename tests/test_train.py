@@ -221,7 +221,7 @@ def test_without_validation_the_last_is_the_best(straight, tmp_path):
     np.testing.assert_array_equal(parameters["head/kernel"], last)
 
 
-@pytest.mark.parametrize("step", [7, STEPS])
+@pytest.mark.parametrize("step", [pytest.param(7, marks=pytest.mark.slow), STEPS])
 def test_ctrl_c_ends_the_step_saves_it_and_stops(step, straight, tmp_path, monkeypatch):
     """Also in the last step: what would come after it takes minutes."""
     asked = iter(range(1, STEPS + 1))
@@ -294,7 +294,10 @@ def test_batches_of_several_lengths(tmp_path, capsys):
 
 
 # Before the first checkpoint; on one; after a validation; before the last step.
-@pytest.mark.parametrize("stop", [2, 5, 6, 12])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("stop", [6, *(pytest.param(n, marks=SLOW) for n in (2, 5, 12))])
 def test_stopped_and_continued_it_is_the_same_to_the_last_bit(straight, tmp_path, stop):
     with pytest.raises(Interruption):
         train(tmp_path, Batches(stop=stop))
@@ -387,7 +390,9 @@ def clips_by_step() -> dict[int, list[str]]:
     return {step: [str(clip) for clip in next(batches)["ids"]] for step in range(1, 7)}
 
 
-@pytest.mark.parametrize(("poison", "word"), [(np.nan, "nan"), (np.inf, "inf")])
+@pytest.mark.parametrize(
+    ("poison", "word"), [(np.nan, "nan"), pytest.param(np.inf, "inf", marks=pytest.mark.slow)]
+)
 def test_a_loss_that_is_not_finite_stops_with_step_and_clips(tmp_path, poison, word):
     clips = clips_by_step()
     victim = int(clips[4][2].removeprefix("v1s/clip"))

@@ -119,7 +119,7 @@ class Method:
       loss: (parameters, batch, key, progress) -> (total, Aux); key for drop-path and the like,
         progress float32 scalar, the share of the phase that is done, from 0 up to 1. To be jitted
         by the caller.
-      predict: (parameters, batch) -> Prediction; jitted, compiled once for each shape.
+      predict: (parameters, batch) -> Prediction; compiled once for each shape, or number of frames.
       entries: names of the batch's arrays that these two read, see `data_pipelines.loader`.
       front_end: what it hears of a waveform, the entry `audio`.
       mutable: paths of running statistics, which the loss gives anew and no gradient changes.

@@ -121,7 +121,8 @@ def score(
                 task,
                 num_classes,
                 protocols,
-                *((name, arrays[name].shape) for name in sorted(arrays)),
+                batch["valid"].size,
+                *((name, arrays[name].shape[2:]) for name in sorted(arrays)),
             )
             # What is compiled is compiled by the first call, and that is waited for.
             new = shapes not in compiled

@@ -20,12 +20,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from aavs_jax.errors import UserError
-from aavs_jax.state.parameter_folders import (
-    load_on_host,
-    load_parameters,
-    orbax_writes,
-    save_parameters,
-)
+from aavs_jax.state import parameter_folders as folders
 from aavs_jax.state.sharding import everyone_is_here
 from aavs_jax.state.train_state import TrainState
 
@@ -79,9 +74,10 @@ class PhaseCheckpoints:
           UserError: it cannot be written.
         """
         self._directory = Path(directory).absolute()
+        self._root = self._directory / "checkpoints"
         self._reading = reading
         policies = ocp.training.preservation_policies
-        with orbax_writes(self._directory):
+        with folders.orbax_writes(self._directory):
             if not reading:
                 self._root.mkdir(parents=True, exist_ok=True)
             self._put_aside_what_cannot_be_listed()
@@ -94,15 +90,11 @@ class PhaseCheckpoints:
                 cleanup_tmp_directories=not reading,
             )
 
-    @property
-    def _root(self) -> Path:
-        return self._directory / "checkpoints"
-
     def __enter__(self) -> "PhaseCheckpoints":
         return self
 
     def __exit__(self, *exception) -> None:
-        with orbax_writes(self._directory):
+        with folders.orbax_writes(self._directory):
             self._orbax.close()
 
     @property
@@ -119,7 +111,7 @@ class PhaseCheckpoints:
           scores: of the validation at this step, SCORE among them, if there was one. Where a
             phase has no validation, its last checkpoint comes with the SCORE NaN.
         """
-        with orbax_writes(self._directory):
+        with folders.orbax_writes(self._directory):
             self._orbax.wait()
             self._orbax.save_checkpointables_async(
                 int(state.step),
@@ -130,7 +122,7 @@ class PhaseCheckpoints:
 
     def wait(self) -> None:
         """Until everything is on the disk."""
-        with orbax_writes(self._directory):
+        with folders.orbax_writes(self._directory):
             self._orbax.wait()
 
     def restore_latest(self, state: TrainState, data: Any) -> TrainState | None:
@@ -205,7 +197,7 @@ class PhaseCheckpoints:
             checkpoint is damaged.
         """
         try:
-            loaded = load_on_host(self._root / str(best.step), "state")
+            loaded = folders.load_on_host(self._root / str(best.step), "state")
         except Exception as error:  # as in restore_latest
             self._put_aside(best.step, error)
             self._orbax.reload()
@@ -233,7 +225,7 @@ class PhaseCheckpoints:
     def save_frozen(self, parameters: Mapping[str, jax.Array]) -> None:
         """Writes what the phase never changes, before its first checkpoint."""
         if parameters:  # Orbax refuses to write nothing
-            save_parameters(self._directory / "frozen", parameters)
+            folders.save_parameters(self._directory / "frozen", parameters)
 
     def load_frozen(self) -> dict[str, np.ndarray]:
         """What `save_frozen` wrote, as host arrays by path.
@@ -243,7 +235,7 @@ class PhaseCheckpoints:
         """
         folder = self._directory / "frozen"
         try:
-            return load_parameters(folder) if folder.exists() else {}
+            return folders.load_parameters(folder) if folder.exists() else {}
         except UserError as error:
             raise UserError(f"{folder} holds no readable parameters: {self._anew}") from error
 
@@ -284,7 +276,7 @@ class PhaseCheckpoints:
             _reason(error),
             aside,
         )
-        with orbax_writes(self._directory):
+        with folders.orbax_writes(self._directory):
             shutil.rmtree(aside, ignore_errors=True)
             aside.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(self._root / str(step), aside)

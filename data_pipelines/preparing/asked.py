@@ -20,14 +20,14 @@ def job_of(
     data_dir: str | os.PathLike[str] | None,
     *,
     progress: bool,
-    strict: bool,
-    size: int | None,
-    subsets: Sequence[str] | None,
-    single_plus: bool,
-    sounds: str | os.PathLike[str] | None,
-    stereo: bool | None,
-    follow_links: bool,
-    workers: int | None,
+    strict: bool = True,
+    size: int | None = None,
+    subsets: Sequence[str] | None = None,
+    single_plus: bool = False,
+    sounds: str | os.PathLike[str] | None = None,
+    stereo: bool | None = None,
+    follow_links: bool = False,
+    workers: int | None = None,
 ) -> Job:
     """What is asked for, checked; the arguments are those of `data_pipelines.prepare.prepare`.
 

@@ -386,7 +386,7 @@ def test_evaluation_is_the_same_each_time(test, masks_dir):
 
 @pytest.mark.parametrize(
     ("wanted", "processes", "devices", "frames"),
-    [(15, 1, 1, 20), (1, 1, 1, 10), (20, 3, 1, 30), (10, 1, 8, 40), (41, 1, 8, 80), (10, 2, 4, 20)],
+    [(15, 1, 1, 20), (1, 1, 1, 10), (20, 3, 1, 30), (10, 1, 8, 80), (41, 1, 8, 80), (10, 2, 4, 40)],
 )
 def test_batches_are_rounded_up_to_what_can_be_shared(test, wanted, processes, devices, frames):
     """With clips of 5 and 10 seconds all batches have equally many frames."""

@@ -90,7 +90,7 @@ def test_a_field_that_is_not_there(field):
 
 
 WRONG = {
-    "kind": [None, 5, "foo", [], {}],
+    "kind": [None, 5, "foo bar", [], {}],
     "network": [None, 5, [], "abc"],
     "classes": [None, 5, "abc", [1, 2], {"0": "a"}, [["a"]]],
     "origin": [

@@ -83,12 +83,11 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
     label_size = (data["label_size"],) * 2
     aavs = functional(lambda: AAVS(config))
 
-    def forward(parameters, batch, rngs=None):
+    seen = ("frames", "audio", *(("prior_mask",) if has_prior else ()))
+
+    def forward(parameters, flat, rngs=None):
         return aavs.network(parameters)(
-            _frames(batch["frames"]),
-            _frames(batch["audio"]),
-            _frames(batch["prior_mask"]) if has_prior else None,
-            rngs=rngs,
+            flat["frames"], flat["audio"], flat["prior_mask"] if has_prior else None, rngs=rngs
         )
 
     def weights(batch):
@@ -98,7 +97,8 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
 
     def loss(parameters, batch, key, progress):
         drop_path, points = jax.random.split(key)
-        outputs = forward(parameters, batch, nnx.Rngs(dropout=drop_path))
+        flat = {name: _frames(batch[name]) for name in seen}
+        outputs = forward(parameters, flat, nnx.Rngs(dropout=drop_path))
         weight = weights(batch)
         targets = make_targets(
             _frames(batch["labels"]), loss_config.max_targets, num_classes, frame_size
@@ -113,13 +113,18 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         )
         return total, Aux({f"loss/{name}": term.sum() for name, term in terms.items()})
 
-    @jax.jit
     def predict(parameters, batch):
-        outputs = forward(parameters, batch)
+        # Frames do not see each other, so that clips of all lengths share what is compiled.
+        found = predict_frames(parameters, {name: _frames(batch[name]) for name in seen})
+        clips = batch["frames"].shape[:2]
+        return jax.tree.map(lambda array: array.reshape(*clips, *array.shape[1:]), found)
+
+    @jax.jit
+    def predict_frames(parameters, flat):
+        outputs = forward(parameters, flat)
         scores = mask_classification.class_scores(
             outputs["class_logits"][-1], outputs["mask_logits"][-1], frame_size, label_size
         )
-        scores = scores.reshape(*batch["frames"].shape[:2], *scores.shape[1:])
         if task == "binary":
             mask, foreground = mask_classification.binary_prediction(scores)
             softmax = mask_classification.softmax_map(scores)
@@ -134,8 +139,7 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         initial=aavs.initial,
         loss=loss,
         predict=predict,
-        entries=("frames", "audio", "labels", "labelled", "valid")
-        + (("prior_mask",) if has_prior else ()),
+        entries=(*seen, "labels", "labelled", "valid"),
         front_end=LogMel(config.audio.channels),
         counts=(lambda batch: weights(batch).any()) if data["drop_empty_clips"] else None,
         # Left and right are not one row of the front end but two.

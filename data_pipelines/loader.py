@@ -20,13 +20,7 @@ import grain
 from data_pipelines.errors import DataError
 from data_pipelines.facts import avsbench
 from data_pipelines.loading.augment import augmentations
-from data_pipelines.loading.batches import (
-    EVAL_ENTRIES,
-    TRAIN_ENTRIES,
-    EvalLoader,
-    iterate,
-    stack,
-)
+from data_pipelines.loading.batches import EVAL_ENTRIES, TRAIN_ENTRIES, EvalLoader, iterate, stack
 from data_pipelines.loading.checks import (
     PRIORS,
     SOUNDS,
@@ -174,7 +168,7 @@ def train_loader(
         task,
         image_size,
         label_size,
-        prior_dir=_path(prior_dir),
+        prior_dir=prior_dir,
         front_end=front_end,
         embeddings=embeddings,
         cache=cache,
@@ -257,7 +251,7 @@ def eval_loader(
         task,
         image_size,
         label_size,
-        prior_dir=_path(prior_dir),
+        prior_dir=prior_dir,
         front_end=front_end,
         embeddings=embeddings,
         nearest=nearest,
@@ -285,7 +279,3 @@ def eval_loader(
         batch_fn = functools.partial(stack, names=EVAL_ENTRIES)
         buckets.append(own.batch(clips_per_batch // process_count, batch_fn=batch_fn))
     return EvalLoader(grain.MapDataset.concatenate(buckets), len(source), num_workers)
-
-
-def _path(folder: str | os.PathLike[str] | None) -> str | None:
-    return None if folder is None else os.fspath(folder)

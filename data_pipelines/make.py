@@ -9,9 +9,7 @@ import sys
 from pathlib import Path
 
 from data_pipelines.errors import DataError
-from data_pipelines.making.audible_shapes import sheet as shapes_sheet
 from data_pipelines.making.audible_shapes import write as shapes
-from data_pipelines.making.audible_stamps import sheet as stamps_sheet
 from data_pipelines.making.audible_stamps import write as stamps
 from data_pipelines.making.vpo import build as vpo
 from data_pipelines.media import printable
@@ -58,9 +56,10 @@ def _add_shapes(parser: argparse.ArgumentParser) -> None:
 
 
 def _make_shapes(options: argparse.Namespace) -> int:
-    what = {"clips": options.clips, "size": options.size, "seed": options.seed}
-    shapes.make(options.out, **what)
-    return _made(options, shapes_sheet.save, what)
+    shapes.make(
+        options.out, clips=options.clips, size=options.size, seed=options.seed, show=options.show
+    )
+    return _made(options)
 
 
 def _add_stamps(parser: argparse.ArgumentParser) -> None:
@@ -84,21 +83,22 @@ def _add_stamps(parser: argparse.ArgumentParser) -> None:
 
 
 def _make_stamps(options: argparse.Namespace) -> int:
-    what = {
-        "packages": options.packages,
-        "clips": options.clips,
-        "size": options.size,
-        "seed": options.seed,
-        "held_out": options.held_out_stamps,
-    }
-    stamps.make(options.out, **what, workers=options.workers)
-    return _made(options, stamps_sheet.save, what)
+    stamps.make(
+        options.out,
+        packages=options.packages,
+        clips=options.clips,
+        size=options.size,
+        seed=options.seed,
+        held_out=options.held_out_stamps,
+        workers=options.workers,
+        show=options.show,
+    )
+    return _made(options)
 
 
-def _made(options: argparse.Namespace, save_sheet, what: dict) -> int:
+def _made(options: argparse.Namespace) -> int:
     print(f"{options.clips} clips written to {options.out}")
     if options.show:
-        save_sheet(options.show, **what)
         print(f"Contact sheet drawn to {options.show}")
     return 0
 

@@ -20,18 +20,8 @@ from data_pipelines.prepared.avs_clips.avs_clips_dataset_builder import (
 from data_pipelines.preparing import folder_page, jobs, report_text
 from data_pipelines.preparing.asked import check_apart, job_of
 from data_pipelines.preparing.jobs import ClipFault, Job
-from data_pipelines.preparing.read import ReadOptions
-from data_pipelines.reading.raw import RawTable
 
-__all__ = [
-    "Builder",
-    "ClipFault",
-    "check_form",
-    "is_complete",
-    "main",
-    "prepare",
-    "prepare_table",
-]
+__all__ = ["Builder", "ClipFault", "check_form", "is_complete", "main", "prepare"]
 
 
 def prepare(
@@ -100,27 +90,6 @@ def prepare(
     if report is not None and strict:
         _check_strictly(report)
     return Path(Builder(data_dir=out).data_path)
-
-
-def prepare_table(
-    table: RawTable, data_dir: str | os.PathLike[str], *, size: int | None = None
-) -> Path:
-    """Like `prepare`, strictly and silently, from a table that was read already.
-
-    Args:
-        table: what to prepare; its fingerprint has to fit its clips.
-        data_dir: where to write.
-        size: of the frames stored, pixels; None: as they come.
-
-    Returns:
-        The path of the prepared data set.
-
-    Raises:
-        DataError: as in `prepare`.
-    """
-    job = Job(table.roots[0], table, ReadOptions(size, table.stereo), progress=False)
-    jobs.store(job, Path(data_dir))
-    return Path(Builder(data_dir=data_dir).data_path)
 
 
 def _check_strictly(report: dict[str, Any]) -> None:

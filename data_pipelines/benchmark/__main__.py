@@ -1,15 +1,12 @@
 """Command line: python -m data_pipelines.benchmark DIR
 
-How many clips a second this pipeline reads, beside the way public repositories load theirs, and
-whether its memory stays flat. All ways read the same seconds and labels of the same clips, in
-turns.
+How many clips a second this pipeline reads, beside the way public repositories load theirs. All
+ways read the same seconds and labels of the same clips, in turns.
 """
 
 import argparse
 import dataclasses
 import itertools
-import math
-import os
 import statistics
 import sys
 import tempfile
@@ -19,13 +16,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data_pipelines.benchmark import measuring, public_loader
-from data_pipelines.benchmark.measuring import IMAGE_SIZE, LABEL_SIZE, Seconds, Way
+from data_pipelines.benchmark.measuring import IMAGE_SIZE, LABEL_SIZE, Seconds
 from data_pipelines.errors import DataError, tidy_path
-from data_pipelines.prepare import prepare_table
+from data_pipelines.preparing import jobs
+from data_pipelines.preparing.asked import cores
+from data_pipelines.preparing.read import ReadOptions
 from data_pipelines.reading.raw import RawClip, RawTable
 from data_pipelines.reading.recognise import read_table
 
-NEEDED = 1000  # frames a second that AAVS takes at 384 x 384 on one H200
 PUBLIC = "the public way"
 
 
@@ -37,12 +35,12 @@ def compare(
     Args:
         raw_dir: a data folder in any layout.
         clips: how many are read, at most.
-        rounds: how often each way is measured; figures are medians.
+        rounds: how often each way is measured; what is told are medians.
         workers: numbers of worker processes, each on as many cores.
         alone: leave the public way out.
 
     Returns:
-        Tables, for people.
+        A table for people.
 
     Raises:
         DataError: no data set there, none of its clips fit, or PyTorch is missing.
@@ -53,39 +51,29 @@ def compare(
     raw_dir = tidy_path(raw_dir)
     table = read_table(raw_dir)
     chosen = choose(table, clips)
-    files = [files_of(clip) for clip in chosen]
-    frames = sum(len(each.frames) for each in files)
+    frames = sum(len(public_loader.shown(clip)) for clip in chosen)
     passes: dict[tuple[str, int], list[Seconds]] = {}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        ways = []
+        ways = {}
         for name, size in (("as they came", None), (f"--size {IMAGE_SIZE}", IMAGE_SIZE)):
-            data_dir = Path(folder) / str(size)
+            data_dir = ways[f"this pipeline, frames {name}"] = Path(folder) / str(size)
             prepare_clips(table, chosen, data_dir, size)
-            stored = tuple(path for path in data_dir.rglob("*") if path.is_file())
-            ways.append(Way(f"this pipeline, frames {name}", stored, data_dir))
         if not alone:
-            read = tuple(path for each in files for path in each.all)
-            ways.append(Way(PUBLIC, read, clips=tuple(files)))
+            ways[PUBLIC] = None
         turns = [*itertools.product(range(rounds), workers, ways)]
-        for _, count, way in tqdm(turns, "measuring", unit="pass"):
-            seconds = measuring.in_a_process(measuring.speed, way, len(chosen), count)
-            passes.setdefault((way.name, count), []).append(seconds)
-        memory = {
-            cache: measuring.in_a_process(measuring.memory, ways[0].data_dir, cache=cache)
-            for cache in (False, True)
-        }
+        for _, count, name in tqdm(turns, "measuring", unit="pass"):
+            seconds = measuring.in_a_process(ways[name], chosen, count)
+            passes.setdefault((name, count), []).append(seconds)
     head = (
         f"{raw_dir}: {table.layout}; {len(chosen)} clips, {frames} frames shown at "
         f"{IMAGE_SIZE} x {IMAGE_SIZE}, labels at {LABEL_SIZE} x {LABEL_SIZE}, binary; medians of "
         f"{rounds} round(s)"
     )
     speeds = {key: medians(measured) for key, measured in passes.items()}
-    return "\n\n".join(
-        (head, speed_table(speeds, len(chosen), frames), need(speeds, frames), in_words(memory))
-    )
+    return f"{head}\n\n{speed_table(speeds, len(chosen), frames)}"
 
 
-def choose(table: RawTable, count: int) -> list[RawClip]:
+def choose(table: RawTable, count: int) -> tuple[RawClip, ...]:
     """Clips to measure with, spread evenly over the table.
 
     Of those whose frames are pictures and whose every second has a label, if there are any, so
@@ -96,52 +84,32 @@ def choose(table: RawTable, count: int) -> list[RawClip]:
     """
     fit = [clip for clip in table.clips if clip.frames and clip.sounds and clip.labels]
     whole = [clip for clip in fit if len(clip.labels) == len(clip.frames)] or fit
-    there = [clip for clip in whole if all(map(os.path.isfile, files_of(clip).all))]
+    there = [clip for clip in whole if all(path.is_file() for path in clip.files)]
     if not there:
         raise DataError(
             "no clip of this folder has its frames as pictures, a sound and labels, which the "
             "public way needs to read: choose another folder"
         )
     count = min(count, len(there))
-    return [there[i * len(there) // count] for i in range(count)]
-
-
-def files_of(clip: RawClip) -> public_loader.Files:
-    """What the public way reads of a clip: what training shows of it."""
-    # Where only the first second has a label its frame is shown all the time.
-    first_only = [second for second, _ in clip.labels] == [0]
-    return public_loader.Files(
-        frames=clip.frames[:1] if first_only else clip.frames,
-        labels=tuple(path for _, path in clip.labels),
-        sounds=tuple(sound.path for sound in clip.sounds),
-        seconds=clip.seconds,
-    )
+    return tuple(there[i * len(there) // count] for i in range(count))
 
 
 def prepare_clips(
     table: RawTable, clips: Sequence[RawClip], data_dir: Path, size: int | None
 ) -> None:
-    """Prepares some clips of a table, all of them to train on.
-
-    Args:
-        table: what the folder holds.
-        clips: of it.
-        data_dir: where to write.
-        size: of the frames stored, pixels; None: as they came.
-
-    Raises:
-        DataError: a clip that cannot be read.
-    """
+    """Prepares some clips of a table, all of them to train on, frames `size` pixels (None: as they
+    came). Raises DataError where one cannot be read."""
     to_train_on = tuple(dataclasses.replace(clip, split="train") for clip in clips)
-    prepare_table(dataclasses.replace(table, clips=to_train_on, findings=()), data_dir, size=size)
+    table = dataclasses.replace(table, clips=to_train_on, findings=())
+    options = ReadOptions(size, table.stereo)
+    job = jobs.Job(table.roots[0], table, options, workers=cores(), progress=False)
+    jobs.store(job, data_dir)
 
 
 def medians(measured: Sequence[Seconds]) -> Seconds:
     """Of several rounds."""
-    cold = [seconds.cold for seconds in measured if seconds.cold is not None]
     return Seconds(
-        statistics.median(cold) if cold else None,
-        statistics.median(seconds.warm for seconds in measured),
+        statistics.median(seconds.passed for seconds in measured),
         statistics.median(seconds.processor for seconds in measured),
     )
 
@@ -149,54 +117,17 @@ def medians(measured: Sequence[Seconds]) -> Seconds:
 def speed_table(speeds: dict[tuple[str, int], Seconds], clips: int, frames: int) -> str:
     """A line for each way and number of workers, with how often it is as fast as the public way."""
     lines = [
-        f"{'':<34}{'workers':>8}{'clips/s':>16}{'frames/s':>10}{'public way x':>21}",
-        f"{'':<34}{'= cores':>8}{'cold':>8}{'warm':>8}{'per core':>10}"
-        f"{'cold':>7}{'warm':>7}{'core':>7}",
+        f"{'':<34}{'workers':>8}{'clips/s':>9}{'frames/s':>10}{'public way x':>15}",
+        f"{'':<34}{'= cores':>8}{'':>9}{'per core':>10}{'clips/s':>8}{'core':>7}",
     ]
     for (name, workers), seconds in sorted(speeds.items(), key=lambda item: item[0][1]):
-        line = f"{name:<34}{workers:>8}{_over(clips, seconds.cold):>8}"
-        line += f"{_over(clips, seconds.warm):>8}{_over(frames, seconds.processor):>10}"
+        line = f"{name:<34}{workers:>8}{clips / seconds.passed:>9.1f}"
+        line += f"{frames / seconds.processor:>10.1f}"
         if public := speeds.get((PUBLIC, workers)):
-            line += f"{_over(public.cold, seconds.cold):>7}{_over(public.warm, seconds.warm):>7}"
-            line += f"{_over(public.processor, seconds.processor):>7}"
+            line += f"{public.passed / seconds.passed:>8.1f}"
+            line += f"{public.processor / seconds.processor:>7.1f}"
         lines.append(line)
-    lines.append("Per core: by processor time, in which other programs have no part.")
-    if any(seconds.cold is None for seconds in speeds.values()):
-        lines.append("Cold: not measured, as this system lets nobody empty its page cache.")
-    if not measuring.can_bind():
-        lines.append("This system binds no process to a core: a worker may use several.")
-    return "\n".join(lines)
-
-
-def _over(amount: float | None, seconds: float | None) -> str:
-    return "-" if amount is None or seconds is None else f"{amount / seconds:.1f}"
-
-
-def need(speeds: dict[tuple[str, int], Seconds], frames: int) -> str:
-    """What the network asks for, and how much of it these cores give."""
-    most = max(workers for _, workers in speeds)
-    cores = len(measuring.cores())
-    lines = [
-        f"AAVS at {IMAGE_SIZE} x {IMAGE_SIZE} on one H200 takes about {NEEDED} frames a second."
-    ]
-    for (name, workers), seconds in speeds.items():
-        if workers == most:
-            per_core = frames / seconds.processor
-            share = per_core * cores / NEEDED
-            lines.append(
-                f"  {name}: {per_core * cores:.0f} from the {cores} core(s) here, "
-                f"{share:.0%} of that; {math.ceil(NEEDED / per_core)} core(s) would feed it"
-            )
-    return "\n".join(lines)
-
-
-def in_words(memory: dict[bool, list[float]]) -> str:
-    """Memory over the epochs, with and without a cache."""
-    lines = [f"Memory of training, MB, before and after each of {measuring.EPOCHS} epochs:"]
-    for cache, taken in memory.items():
-        figures = " ".join(f"{megabytes:>8.0f}" for megabytes in taken)
-        lines.append(f"  {'decoded clips kept (cache)' if cache else 'nothing kept':<28}{figures}")
-    return "\n".join(lines)
+    return "\n".join([*lines, "Per core: by processor time, in which other programs have no part."])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -212,7 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--workers",
         type=int,
         nargs="+",
-        default=sorted({1, len(measuring.cores())}),
+        default=sorted({1, cores()}),
         metavar="W",
         help="worker processes, each on a core of its own (default: 1, and one for each core)",
     )
@@ -221,18 +152,10 @@ def main(arguments: list[str] | None = None) -> int:
         action="store_true",
         help="measure this pipeline only: the public way needs PyTorch, this one does not",
     )
-    options = parser.parse_args(arguments)
+    options = vars(parser.parse_args(arguments))
     try:
-        check_numbers(options.clips, options.rounds, options.workers)
-        print(
-            compare(
-                options.folder,
-                clips=options.clips,
-                rounds=options.rounds,
-                workers=options.workers,
-                alone=options.alone,
-            )
-        )
+        check_numbers(options["clips"], options["rounds"], options["workers"])
+        print(compare(options.pop("folder"), **options))
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -247,11 +170,11 @@ def check_numbers(clips: int, rounds: int, workers: Sequence[int]) -> None:
     for name, number in (("clips", clips), ("rounds", rounds)):
         if number < 1:
             raise DataError(f"--{name} is {number}: give at least 1")
-    cores = len(measuring.cores())
+    most = cores()
     for count in workers:
-        if not 1 <= count <= cores:
+        if not 1 <= count <= most:
             raise DataError(
-                f"--workers {count}: give 1 to {cores}, as there are so many cores for them"
+                f"--workers {count}: give 1 to {most}, as there are so many cores for them"
             )
 
 

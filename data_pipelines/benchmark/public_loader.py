@@ -5,7 +5,6 @@ turned into a float tensor and normalised; every mask opened and resized; the so
 log-mel examples computed and passed through VGGish, at every access.
 """
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from PIL import Image
 from data_pipelines.errors import DataError
 from data_pipelines.loading.front_ends import log_mel_examples
 from data_pipelines.media.waveforms import SAMPLE_RATE, load_waveform
+from data_pipelines.reading.raw import RawClip
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet's red, green and blue
 STD = (0.229, 0.224, 0.225)
@@ -22,29 +22,8 @@ CONVOLUTIONS = ((64,), (128,), (256, 256), (512, 512))  # VGGish, each tuple end
 LINEAR = (4096, 4096, 128)
 
 
-@dataclasses.dataclass(frozen=True)
-class Files:
-    """The files of one clip.
-
-    Attributes:
-        frames: pictures of the seconds that are shown.
-        labels: masks of the labelled seconds.
-        sounds: what is heard, summed.
-        seconds: T.
-    """
-
-    frames: tuple[Path, ...]
-    labels: tuple[Path, ...]
-    sounds: tuple[Path, ...]
-    seconds: int
-
-    @property
-    def all(self) -> tuple[Path, ...]:
-        return (*self.frames, *self.labels, *self.sounds)
-
-
 def batches(
-    clips: Sequence[Files], *, image_size: int, label_size: int, num_workers: int
+    clips: Sequence[RawClip], *, image_size: int, label_size: int, num_workers: int
 ) -> Iterator[dict]:
     """Endless batches of one clip each, in order, then from the first one again.
 
@@ -76,13 +55,14 @@ def batches(
         image = image.resize((label_size, label_size), Image.Resampling.NEAREST)
         return torch.from_numpy((np.array(image) > 0).astype(np.float32))[None]
 
-    def embeddings(paths: tuple[Path, ...], seconds: int):
-        waveforms = [load_waveform(path)[: seconds * SAMPLE_RATE] for path in paths]
+    def embeddings(clip: RawClip):
+        samples = clip.seconds * SAMPLE_RATE
+        waveforms = [load_waveform(sound.path)[:samples] for sound in clip.sounds]
         longest = max(map(len, waveforms))
         mixture = sum(np.pad(waveform, (0, longest - len(waveform))) for waveform in waveforms)
         # Not by `LogMel`, which has a matrix product use one thread: public loaders do not.
         examples = log_mel_examples(mixture)
-        examples = examples[np.minimum(np.arange(seconds), len(examples) - 1)]
+        examples = examples[np.minimum(np.arange(clip.seconds), len(examples) - 1)]
         with torch.no_grad():
             return vggish(torch.from_numpy(examples)[:, None])
 
@@ -91,11 +71,11 @@ def batches(
             return len(clips)
 
         def __getitem__(self, index: int):
-            files = clips[index]
+            clip = clips[index]
             return {
-                "frames": torch.stack([frame(path) for path in files.frames]),
-                "labels": torch.stack([mask(path) for path in files.labels]),
-                "audio": embeddings(files.sounds, files.seconds),
+                "frames": torch.stack([frame(path) for path in shown(clip)]),
+                "labels": torch.stack([mask(path) for _, path in clip.labels]),
+                "audio": embeddings(clip),
             }
 
     class Endless(torch.utils.data.Sampler):
@@ -112,6 +92,11 @@ def batches(
         multiprocessing_context="fork" if num_workers else None,
     )
     return iter(loader)
+
+
+def shown(clip: RawClip) -> tuple[Path, ...]:
+    """The pictures of a clip that training shows: with a label in the first second alone, one."""
+    return clip.frames[:1] if [second for second, _ in clip.labels] == [0] else clip.frames
 
 
 def import_torch():

@@ -120,11 +120,6 @@ def published_clips(rows: Mapping[tuple[str, str], int]) -> dict[tuple[str, str]
     }
 
 
-def class_ids(label2idx: dict[str, int]) -> dict[str, int]:
-    """Class name -> class id (background 0) from the content of `label2idx.json`."""
-    return {name: int(index) - 1 for name, index in label2idx.items()}
-
-
 def labelled_seconds(subset: str, split: str) -> int:
     """How many seconds from the start of a clip have labels (v1s trains on its first only)."""
     return 1 if subset == "v1s" and split == "train" else SUBSET_SECONDS[subset]

@@ -6,31 +6,6 @@ the COCO objects that VGGSound has recordings of; COCO's `person` is split into 
 
 from types import MappingProxyType
 
-CLASS_NAMES = (
-    "background",
-    "airplane",
-    "baby",
-    "bird",
-    "bus",
-    "car",
-    "cat",
-    "cell phone",
-    "cow",
-    "dog",
-    "elephant",
-    "female",
-    "horse",
-    "keyboard",
-    "male",
-    "motorcycle",
-    "mouse",
-    "sheep",
-    "skateboard",
-    "sports ball",
-    "tennis racket",
-    "zebra",
-)
-
 # The numbers that the mask files and the column cateId hold: COCO's own category numbers, and three
 # numbers above COCO's 90 for the three kinds of person.
 COCO_IDS = MappingProxyType(
@@ -58,6 +33,9 @@ COCO_IDS = MappingProxyType(
         "zebra": 24,
     }
 )
+
+# By class id.
+CLASS_NAMES = ("background", *COCO_IDS)
 
 BACKGROUND_ID = 0  # in the mask files
 IGNORED_ID = 255  # in the mask files: a pixel that counts for nothing

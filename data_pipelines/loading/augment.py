@@ -146,19 +146,12 @@ def amplitude(decibels: float) -> np.float32:
 
 @dataclasses.dataclass(frozen=True)
 class Augmentations:
-    """What a config's `data.augment` asks for.
+    """What a config's `data.augment` asks for."""
 
-    Attributes:
-        flip: share of requests that are flipped; `Draw` has the coin.
-        changes_sounds: whether waveforms are changed.
-        requests: transforms of requests.
-        elements: transforms of arrays.
-    """
-
-    flip: float
-    changes_sounds: bool
-    requests: tuple[grain.transforms.Map, ...]
-    elements: tuple[grain.transforms.Map, ...]
+    flip: float  # share of requests that are flipped; `Draw` has the coin
+    changes_sounds: bool  # whether waveforms are changed
+    requests: tuple[grain.transforms.Map, ...]  # transforms of requests
+    elements: tuple[grain.transforms.Map, ...]  # transforms of arrays
 
 
 def augmentations(

@@ -31,16 +31,12 @@ class ResizedCrop(grain.transforms.Map):
 
     Frames and prior masks are interpolated bilinearly, labels never. A side that would be longer
     than the picture's is as long as it.
-
-    Attributes:
-        probability: of a crop.
-        scale: least and greatest area, shares of the picture's.
-        ratio: least and greatest width : height, relative to the picture's own; the logarithm of
-            the ratio is uniform.
     """
 
-    probability: float
-    scale: tuple[float, float]
+    probability: float  # of a crop
+    scale: tuple[float, float]  # least and greatest area, shares of the picture's
+    # Least and greatest width : height, relative to the picture's own; the logarithm of the ratio
+    # is uniform.
     ratio: tuple[float, float]
 
     def __post_init__(self):
@@ -80,10 +76,7 @@ def crop_pictures(pictures: np.ndarray, box: Box) -> np.ndarray:
     rows, columns = pictures.shape[1:3]
     # Pixel centres lie at halves; what is asked for beyond the outermost centre is the edge's.
     inverse = np.array(
-        [
-            [width, 0, left * columns + width / 2 - 0.5],
-            [0, height, top * rows + height / 2 - 0.5],
-        ]
+        [[width, 0, left * columns + width / 2 - 0.5], [0, height, top * rows + height / 2 - 0.5]]
     )
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return np.stack(
@@ -116,21 +109,13 @@ def crop_labels(labels: np.ndarray, box: Box) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class ColourJitter(grain.transforms.Map):
-    """Brightness, contrast, saturation and hue, in this order.
+    """Brightness, contrast, saturation and hue, in this order."""
 
-    Attributes:
-        probability: of a change.
-        brightness: least and greatest factor of all colours.
-        contrast: of the distance from the clip's mean grey.
-        saturation: of the distance from each pixel's grey.
-        hue: least and greatest turn of the colour circle, in whole turns.
-    """
-
-    probability: float
-    brightness: tuple[float, float]
-    contrast: tuple[float, float]
-    saturation: tuple[float, float]
-    hue: tuple[float, float]
+    probability: float  # of a change
+    brightness: tuple[float, float]  # least and greatest factor of all colours
+    contrast: tuple[float, float]  # of the distance from the clip's mean grey
+    saturation: tuple[float, float]  # of the distance from each pixel's grey
+    hue: tuple[float, float]  # least and greatest turn of the colour circle, in whole turns
 
     def __post_init__(self):
         for name in ("brightness", "contrast", "saturation"):

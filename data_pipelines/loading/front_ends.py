@@ -1,4 +1,4 @@
-"""What a network hears of a waveform: VGGish's log-mel examples, or the samples themselves.
+"""What a network hears of a waveform: VGGish's log-mel examples.
 
 A front end is computed when clips are loaded, so that prepared data serve every method. Log-mel is
 the front end of "CNN architectures for large-scale audio classification": 25 ms windows every
@@ -70,20 +70,6 @@ class LogMel:
 
 
 LOG_MEL = LogMel()  # the usual one
-
-
-@dataclasses.dataclass(frozen=True)
-class Waveform:
-    """The samples of each second, for methods that bring encoders of raw sound."""
-
-    channels: int = 1
-
-    def __call__(self, waveform: np.ndarray, seconds: int) -> np.ndarray:
-        """float32 [T, 16000, channels], zeros where the sound has ended."""
-        rows = np.zeros((seconds * SAMPLE_RATE, self.channels), np.float32)
-        heard = waveform[: len(rows)]
-        rows[: len(heard)] = heard
-        return rows.reshape(seconds, SAMPLE_RATE, self.channels)
 
 
 def log_mel_examples(waveform: np.ndarray, count: int | None = None) -> np.ndarray:

@@ -27,15 +27,11 @@ def batch_lengths(lengths: Collection[int]) -> dict[int, int]:
 
 @dataclasses.dataclass(frozen=True)
 class _Epoch:
-    """One walk over all clips.
+    """One walk over all clips."""
 
-    Attributes:
-        places: for each length, the places in the walk of its clips.
-        complete: (length, how many batches of it there were before) of the batches that become
-            complete within the walk, in order.
-    """
-
-    places: dict[int, list[int]]
+    places: dict[int, list[int]]  # for each length, the places in the walk of its clips
+    # (length, how many batches of it there were before) of the batches that become complete within
+    # the walk, in order.
     complete: list[tuple[int, int]]
 
 

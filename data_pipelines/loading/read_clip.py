@@ -1,6 +1,7 @@
 """From a request to the arrays of one clip."""
 
 import dataclasses
+import os
 from typing import Any
 
 import grain
@@ -25,31 +26,19 @@ from data_pipelines.prepared.source import heard
 
 @dataclasses.dataclass(frozen=True)
 class ReadClip(grain.transforms.Map):
-    """`Request` -> the arrays of one clip.
+    """`Request` -> the arrays of one clip."""
 
-    Attributes:
-        source: random access to clips (`source.ClipSource`).
-        task: "binary" or "semantic".
-        image_size: S; None where only labels are wanted: neither frames nor sounds are read.
-        label_size: G.
-        prior_dir: the folder of stage one's masks.
-        front_end: what is heard of a waveform.
-        embeddings: `embeddings.Embeddings` of the clips' sounds, read in its place.
-        nearest: binary task: whether the labels are read a second time, resized by nearest.
-        cache: keep what was decoded in memory.
-        changes_sounds: whether requests ask for changed waveforms: these are kept then, and not
-            what the front end made of them.
-    """
-
-    source: Any
-    task: str
-    image_size: int | None
-    label_size: int
-    prior_dir: str | None = None
-    front_end: FrontEnd = LOG_MEL
-    embeddings: Any = None
-    nearest: bool = False
-    cache: bool = False
+    source: Any  # random access to clips (`source.ClipSource`)
+    task: str  # "binary" or "semantic"
+    image_size: int | None  # S; None: only labels are wanted, neither frames nor sounds are read
+    label_size: int  # G
+    prior_dir: str | os.PathLike[str] | None = None  # the folder of stage one's masks
+    front_end: FrontEnd = LOG_MEL  # what is heard of a waveform
+    embeddings: Any = None  # `embeddings.Embeddings` of the clips' sounds, read in its place
+    nearest: bool = False  # binary task: whether labels are read a second time, resized by nearest
+    cache: bool = False  # keep what was decoded in memory
+    # Whether requests ask for changed waveforms: these are kept then, and not what the front end
+    # made of them.
     changes_sounds: bool = False
     _kept: dict = dataclasses.field(default_factory=dict, repr=False, compare=False)
 

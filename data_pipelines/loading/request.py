@@ -17,60 +17,34 @@ FIRST_ONLY = (0,)  # labelled seconds of a clip that shows this frame with the s
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """One clip of a batch, said in numbers.
+    """One clip of a batch, said in numbers."""
 
-    Attributes:
-        index: which clip of the source.
-        frames: T seconds whose frames and labels are shown.
-        sounds: T seconds whose sound is heard.
-        valid: T flags; False is padding.
-        sound_index: the clip whose sound is heard, or SILENCE.
-        prior: "none", "true" or "predicted".
-        flip: whether left and right are swapped.
-        seed: of this example's augmentations.
-        empty: whether nothing that is shown sounds, so that the labels are background.
-        mixed_index: a second clip that is heard, too, or NOTHING.
-        mixed_level: by how much the second clip is made louder, decibels.
-        shift: how much later the sound is taken, windows of 10 ms.
-        gain: by how much all that is heard is made louder, decibels.
-    """
-
-    index: int
-    frames: tuple[int, ...]
-    sounds: tuple[int, ...]
-    valid: tuple[bool, ...]
-    sound_index: int
-    prior: str = "none"
-    flip: bool = False
-    seed: int = 0
-    empty: bool = False
-    mixed_index: int = NOTHING
-    mixed_level: float = 0.0
-    shift: int = 0
-    gain: float = 0.0
+    index: int  # which clip of the source
+    frames: tuple[int, ...]  # T seconds whose frames and labels are shown
+    sounds: tuple[int, ...]  # T seconds whose sound is heard
+    valid: tuple[bool, ...]  # T flags; False is padding
+    sound_index: int  # the clip whose sound is heard, or SILENCE
+    prior: str = "none"  # "none", "true" or "predicted"
+    flip: bool = False  # whether left and right are swapped
+    seed: int = 0  # of this example's augmentations
+    empty: bool = False  # whether nothing that is shown sounds, so that the labels are background
+    mixed_index: int = NOTHING  # a second clip that is heard, too, or NOTHING
+    mixed_level: float = 0.0  # by how much the second clip is made louder, decibels
+    shift: int = 0  # how much later the sound is taken, windows of 10 ms
+    gain: float = 0.0  # by how much all that is heard is made louder, decibels
 
 
 @dataclasses.dataclass(frozen=True)
 class Draw(grain.transforms.RandomMap):
-    """The index of a clip -> a `Request`, everything random in it drawn.
+    """The index of a clip -> a `Request`, everything random in it drawn."""
 
-    Attributes:
-        labelled: for each clip of the source, its labelled seconds.
-        lengths: for each clip, its length in seconds.
-        sampling: "clip" (all seconds in order) or "frame" (one random labelled second).
-        seconds: for each clip, T of its requests; what it lacks is padding.
-        prior: as in `Request`, or "mixture".
-        mixture: share of requests with predicted masks where prior is "mixture".
-        flip: share of requests that are flipped.
-    """
-
-    labelled: tuple[tuple[int, ...], ...]
-    lengths: tuple[int, ...]
-    sampling: str
-    seconds: tuple[int, ...]
-    prior: str
-    mixture: float
-    flip: float
+    labelled: tuple[tuple[int, ...], ...]  # for each clip of the source, its labelled seconds
+    lengths: tuple[int, ...]  # for each clip, its length in seconds
+    sampling: str  # "clip" (all seconds in order) or "frame" (one random labelled second)
+    seconds: tuple[int, ...]  # for each clip, T of its requests; what it lacks is padding
+    prior: str  # as in `Request`, or "mixture"
+    mixture: float  # share of requests with predicted masks where prior is "mixture"
+    flip: float  # share of requests that are flipped
 
     def random_map(self, index: int, rng: np.random.Generator) -> Request:
         # Always the same draws in the same order, so that no option shifts what the others get.

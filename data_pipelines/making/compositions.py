@@ -6,7 +6,6 @@ NumPy does not change, unlike some of its distributions.
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -16,16 +15,14 @@ _ALWAYS_ON = 0.35
 _STARTS_ON = 0.7
 
 
-class Source(Protocol):
-    """An object, or a sound without one. `active` bool [T]: whether it sounds in each second."""
+@dataclass(frozen=True)
+class Source:
+    """An object, or a sound without one."""
 
-    active: np.ndarray
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def class_id(self) -> int: ...
+    index: int  # which of those that the data set is made of
+    name: str  # of its class
+    class_id: int
+    active: np.ndarray  # bool [T]: whether it sounds in each second
 
 
 @dataclass(frozen=True)
@@ -93,24 +90,16 @@ class Clip:
 
 @dataclass(frozen=True)
 class Chances:
-    """How a data set is composed.
+    """How a data set is composed."""
 
-    Attributes:
-        subsets: shares of the clips.
-        splits: shares of each subset.
-        rivals_v1s: chances of 0, 1, 2 ... objects that could sound but are silent all through a
-            clip of v1s, which has one source.
-        sources: chances of 1, 2, 3 ... sources in v1m and v2.
-        rivals: beside so many sources, chances of 0, 1, 2 ... rivals.
-        off_screen: chance of a sound without an object in v1m and v2.
-    """
-
-    subsets: Mapping[str, float]
-    splits: Mapping[str, float]
+    subsets: Mapping[str, float]  # shares of the clips
+    splits: Mapping[str, float]  # shares of each subset
+    # Chances of 0, 1, 2 ... objects that could sound but are silent all through a clip of v1s,
+    # which has one source.
     rivals_v1s: Sequence[float]
-    sources: Sequence[float]
-    rivals: Sequence[Sequence[float]]
-    off_screen: float
+    sources: Sequence[float]  # chances of 1, 2, 3 ... sources in v1m and v2
+    rivals: Sequence[Sequence[float]]  # beside so many sources, chances of 0, 1, 2 ... rivals
+    off_screen: float  # chance of a sound without an object in v1m and v2
 
 
 ROLES = ("source", "rival", "off-screen")

@@ -45,15 +45,9 @@ def save(
     colours: Colours,
     classes: Sequence[tuple[str, Colour]] = (),
 ) -> None:
-    """Draws some clips of a data set into the PNG `path`.
+    """Draws some of the clips of a data set into the PNG `path`.
 
-    Args:
-      path: of the picture.
-      title: of the data set.
-      plans: of all its clips.
-      draw: one of them.
-      colours: of each class.
-      classes: names and colours to explain.
+    `classes` are names and colours to explain.
 
     Raises:
       DataError: the picture cannot be written.

@@ -6,13 +6,13 @@ import json
 import multiprocessing
 import os
 import shutil
-import wave
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import soundfile
 from PIL import Image
 from tqdm import tqdm
 
@@ -30,11 +30,7 @@ JPEG_QUALITY = 95
 def check_numbers(clips: int, size: int, seed: int, *, least: int) -> None:
     """Raises DataError where a number of the command is out of its range.
 
-    Args:
-      clips: how many clips, from `least` (every subset in every split) to MAX_CLIPS.
-      size: side of the frames in pixels, from MIN_SIZE to MAX_SIZE.
-      seed: not negative.
-      least: clips that are needed.
+    So many clips as `least` are needed for every subset to have every split.
     """
     if not least <= clips <= MAX_CLIPS:
         raise DataError(
@@ -164,34 +160,36 @@ def _write(root: Path, draw, num_classes: int, plan: Composition) -> None:
 
 def _write_tables(root: Path, class_names: Sequence[str], plans: Sequence[Composition]) -> None:
     """Writes label2idx.json and metadata.csv."""
-    with open(root / avsbench.METADATA_NAME, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, avsbench.METADATA_COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        for plan in plans:
-            writer.writerow(
-                {
-                    "vid": plan.vid,
-                    "uid": plan.uid,
-                    "s_min": plan.start // 60,
-                    "s_sec": plan.start % 60,
-                    "a_obj": plan.a_obj,
-                    "split": plan.split,
-                    "label": plan.subset,
-                }
-            )
+    rows = (
+        {
+            "vid": plan.vid,
+            "uid": plan.uid,
+            "s_min": plan.start // 60,
+            "s_sec": plan.start % 60,
+            "a_obj": plan.a_obj,
+            "split": plan.split,
+            "label": plan.subset,
+        }
+        for plan in plans
+    )
+    write_table(root / avsbench.METADATA_NAME, avsbench.METADATA_COLUMNS, rows)
     indices = {name: i for i, name in enumerate((avsbench.BACKGROUND, *class_names), start=1)}
     text = json.dumps(indices, indent=1) + "\n"
     (root / avsbench.LABEL2IDX_NAME).write_text(text, encoding="utf-8")
 
 
-def write_clip(root: Path, clip: Clip, num_classes: int) -> None:
-    """Writes the files of one clip; of its labels only those of the labelled seconds.
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """A CSV file with a header."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
-    Args:
-      root: the data folder; the clip must not be there yet.
-      clip: what to write.
-      num_classes: K, background counted.
-    """
+
+def write_clip(root: Path, clip: Clip, num_classes: int) -> None:
+    """Writes the files of one clip, of its labels only those of the labelled seconds, into the data
+    folder `root`, where it must not be yet."""
     plan = clip.plan
     where = (root, plan.subset, plan.uid)
     for path in (avsbench.frame_path, avsbench.rgb_label_path, avsbench.semantic_label_path):
@@ -203,8 +201,4 @@ def write_clip(root: Path, clip: Clip, num_classes: int) -> None:
     for t in range(avsbench.labelled_seconds(plan.subset, plan.split)):
         Image.fromarray(colours[clip.labels[t]]).save(avsbench.rgb_label_path(*where, t))
         Image.fromarray(clip.labels[t]).save(avsbench.semantic_label_path(*where, t))
-    with wave.open(str(avsbench.audio_path(*where)), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(avsbench.SAMPLE_RATE)
-        file.writeframes(np.asarray(clip.waveform, "<i2").tobytes())
+    soundfile.write(avsbench.audio_path(*where), clip.waveform, avsbench.SAMPLE_RATE, "PCM_16")

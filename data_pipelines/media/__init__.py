@@ -64,6 +64,11 @@ class MediaError(DataError):
         return MediaError, (self.code, str(self))
 
 
+def fault(code: str, detail: str) -> MediaError:
+    """The usual kind, whose message begins with its code."""
+    return MediaError(code, f"{code}: {detail}")
+
+
 def printable(text: object) -> str:
     """A name or message as one line that any terminal can show: the rest becomes escapes."""
     return "".join(
@@ -88,17 +93,14 @@ def open_file(path: str | os.PathLike[str], what: str) -> Iterator[BinaryIO]:
     try:
         # Opening a device can already do something, so its kind is asked for first.
         mode = os.stat(path).st_mode
-        if stat.S_ISREG(mode):
-            flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-            file = os.fdopen(os.open(path, flags), "rb", buffering=0)
-    except (FileNotFoundError, NotADirectoryError) as fault:
-        raise MediaError(f"{what} missing", f"{what} missing: {path}") from fault
-    except (OSError, ValueError) as fault:  # ValueError: NUL in the name
-        reason = getattr(fault, "strerror", None) or fault
-        raise MediaError(f"{what} unreadable", f"{what} unreadable: {path} ({reason})") from fault
-    if not stat.S_ISREG(mode):
+        file = open(path, "rb", buffering=0) if stat.S_ISREG(mode) else None
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise fault(f"{what} missing", str(path)) from error
+    except (OSError, ValueError) as error:  # ValueError: NUL in the name
+        raise _unreadable(path, what, error) from error
+    if file is None:
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
-        raise MediaError(f"{what} unreadable", f"{what} unreadable: {path} is {kind}, no file")
+        raise fault(f"{what} unreadable", f"{path} is {kind}, no file")
     with file:
         yield file
 
@@ -121,16 +123,11 @@ def read_picture(path: str | os.PathLike[str], what: str) -> tuple[bytes, Image.
         try:
             if os.fstat(file.fileno()).st_size > MAX_PICTURE_BYTES:
                 raise _too_large(path, what, f"more than {MAX_PICTURE_BYTES >> 20} MiB")
-            buffered = io.BufferedReader(file)  # reads on where the system gives less than asked
-            encoded = buffered.read(MAX_PICTURE_BYTES)
-            buffered.detach()
-        except OSError as fault:
-            reason = fault.strerror or fault
-            raise MediaError(
-                f"{what} unreadable", f"{what} unreadable: {path} ({reason})"
-            ) from fault
+            encoded = file.readall()
+        except OSError as error:
+            raise _unreadable(path, what, error) from error
     if not encoded:
-        raise MediaError(f"corrupt {what}", f"corrupt {what}: {path} (the file is empty)")
+        raise fault(f"corrupt {what}", f"{path} (the file is empty)")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow: large pictures, odd metadata
@@ -139,12 +136,10 @@ def read_picture(path: str | os.PathLike[str], what: str) -> tuple[bytes, Image.
             if width * height > MAX_PICTURE_PIXELS:
                 raise _too_large(path, what, f"{width}x{height} pixels, {_PIXEL_LIMIT}")
             image.load()
-    except Image.DecompressionBombError as fault:
-        raise _too_large(path, what, f"{_PIXEL_LIMIT} by far") from fault
-    except _PICTURE_ERRORS as fault:
-        raise MediaError(
-            f"corrupt {what}", f"corrupt {what}: {path} (no whole JPEG or PNG image)"
-        ) from fault
+    except Image.DecompressionBombError as error:
+        raise _too_large(path, what, f"{_PIXEL_LIMIT} by far") from error
+    except _PICTURE_ERRORS as error:
+        raise fault(f"corrupt {what}", f"{path} (no whole JPEG or PNG image)") from error
     return encoded, image
 
 
@@ -191,4 +186,8 @@ _PIXEL_LIMIT = f"more than {MAX_PICTURE_PIXELS // 10**6} megapixels"
 
 
 def _too_large(path, what: str, reason: str) -> MediaError:
-    return MediaError(f"{what} too large", f"{what} too large: {path} ({reason})")
+    return fault(f"{what} too large", f"{path} ({reason})")
+
+
+def _unreadable(path, what: str, error: Exception) -> MediaError:
+    return fault(f"{what} unreadable", f"{path} ({getattr(error, 'strerror', None) or error})")

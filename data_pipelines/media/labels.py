@@ -113,17 +113,12 @@ def check_size(
     (width, height), (frame_width, frame_height) = size, frame_size
     skew = abs(width * frame_height - height * frame_width)
     if size != SQUARE_LABEL and skew > 2 * max(frame_size):
-        raise MediaError(
-            "label of wrong size",
-            f"label of wrong size: {path} is {width}x{height}, its frame "
-            f"{frame_width}x{frame_height}",
-        )
-    if size != first_size:
-        raise MediaError(
-            "label of wrong size",
-            f"label of wrong size: {path} is {width}x{height}, those before it in the clip "
-            f"{first_size[0]}x{first_size[1]}",
-        )
+        other = f"its frame {frame_width}x{frame_height}"
+    elif size != first_size:
+        other = f"those before it in the clip {first_size[0]}x{first_size[1]}"
+    else:
+        return
+    raise media.fault("label of wrong size", f"{path} is {width}x{height}, {other}")
 
 
 def _colours(path, encoded: bytes, image: Image.Image, class_count: int) -> Label:
@@ -146,19 +141,15 @@ def _colours(path, encoded: bytes, image: Image.Image, class_count: int) -> Labe
         if grey and brightest < class_count:
             return _ids(path, encoded, image, class_count, None)
         if stray > MOST_STRAY * whole.size:
-            raise MediaError(
+            raise media.fault(
                 "label of no class",
-                f"label of no class: {path} holds {stray} pixels that are not black, and none has "
-                "the colour of a class",
+                f"{path} holds {stray} pixels that are not black, and none has the colour of a "
+                "class",
             )
     highest = int(np.flatnonzero(pixels).max())
     if highest >= class_count:
         colour = tuple(int(v) for v in colour_of_id[highest])
-        raise MediaError(
-            f"label above {class_count - 1}",
-            f"label value out of range: {path} holds colour {colour} of class id {highest}, but "
-            f"the classes have only ids 0 to {class_count - 1}",
-        )
+        raise _above(f"{path} holds colour {colour} of class id {highest}", class_count)
     if not stray:
         encoded = _encode_ids(whole)
     return Label(encoded, image.size, pixels, foreground, stray)
@@ -166,7 +157,7 @@ def _colours(path, encoded: bytes, image: Image.Image, class_count: int) -> Labe
 
 def _foreground(path, image: Image.Image, class_count: int, class_id: int | None) -> Label:
     if class_id is not None and class_id >= class_count:
-        raise _above(path, f"its foreground is class id {class_id}", class_count)
+        raise _above(f"{path}: its foreground is class id {class_id}", class_count)
     mask = np.empty((image.height, image.width), np.uint8)
     for top, strip in _strips(image):
         # Not by way of RGB where it is grey: of 16 bits the lower ones count, too.
@@ -201,15 +192,13 @@ def _ids(path, encoded: bytes, image: Image.Image, class_count: int, label_ids) 
         mapped = known[values]
         if (mapped < 0).any():
             value = int(values[mapped < 0].max())
-            raise MediaError(
-                "label value unknown",
-                f"label value unknown: {path} holds the value {value}, which stands for no class",
-            )
+            what = f"{path} holds the value {value}, which stands for no class"
+            raise media.fault("label value unknown", what)
         # Only a table can say that a value is ignored: in masks of one's own 255 may mean "object".
         shown = mapped if label_ids is None else np.where(mapped == IGNORED, 0, mapped)
         if (highest := int(shown.max())) >= class_count:
             value = int(values[shown == highest][0])
-            raise _above(path, f"it holds the value {value} of class id {highest}", class_count)
+            raise _above(f"{path}: it holds the value {value} of class id {highest}", class_count)
         ids[top : top + strip.height] = mapped
     pixels = np.bincount(ids.ravel(), minlength=256).astype(np.int64)
     return Label(_encode_ids(ids), image.size, pixels, int(pixels[1:IGNORED].sum()))
@@ -226,17 +215,14 @@ def _values(path, strip: Image.Image, bits: int) -> np.ndarray:
         bands = np.asarray(strip)
         if mode == "LA" or (bands[..., :3] == bands[..., :1]).all():
             return bands[..., 0]
-    raise MediaError(
-        "label of colours",
-        f"label of colours: {path} should hold class ids (a grey PNG, or one with a palette)",
-    )
+    what = f"{path} should hold class ids (a grey PNG, or one with a palette)"
+    raise media.fault("label of colours", what)
 
 
-def _above(path, what: str, class_count: int) -> MediaError:
+def _above(what: str, class_count: int) -> MediaError:
     return MediaError(
         f"label above {class_count - 1}",
-        f"label value out of range: {path}: {what}, but the classes have only ids 0 to "
-        f"{class_count - 1}",
+        f"label value out of range: {what}, but the classes have only ids 0 to {class_count - 1}",
     )
 
 
@@ -274,11 +260,6 @@ def colours_to_ids(colours: np.ndarray) -> np.ndarray:
     return np.where(stray, np.uint8(0), ids)
 
 
-def _id_of_high_bits() -> np.ndarray:
-    high = (avsbench.palette(256) >> 5).astype(np.uint16)
-    table = np.zeros(512, np.uint8)
-    table[(high[:, 0] << 6) | (high[:, 1] << 3) | high[:, 2]] = np.arange(256)
-    return table
-
-
-_ID_OF_HIGH_BITS = _id_of_high_bits()
+_HIGH = (avsbench.palette(256) >> 5).astype(np.uint16)
+_ID_OF_HIGH_BITS = np.zeros(512, np.uint8)
+_ID_OF_HIGH_BITS[(_HIGH[:, 0] << 6) | (_HIGH[:, 1] << 3) | _HIGH[:, 2]] = np.arange(256)

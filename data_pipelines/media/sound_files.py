@@ -26,15 +26,10 @@ _SOUNDFILE_ERRORS = (soundfile.SoundFileError, RuntimeError, OSError, ValueError
 
 @dataclasses.dataclass(frozen=True)
 class Excerpt:
-    """Part of a recording at its own sampling rate.
+    """Part of a recording at its own sampling rate."""
 
-    Attributes:
-        samples: float32 [S, 1] (mono: the mean of all channels), or [S, 2]: left and right.
-        rate: Hz.
-    """
-
-    samples: np.ndarray
-    rate: int
+    samples: np.ndarray  # float32 [S, 1] (mono: the mean of all channels), or [S, 2]: left, right
+    rate: int  # Hz
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +73,9 @@ def read_sound(
         try:
             track = _open_with_soundfile(file, stack) or _open_with_av(file, stack)
             if not media.RATES[0] <= track.rate <= media.RATES[1]:
-                raise _odd_sound(path, f"its sampling rate is {track.rate} Hz")
+                raise _beyond(path, "cannot be used", f"its sampling rate is {track.rate} Hz")
             if not 1 <= track.channels <= media.MAX_CHANNELS:
-                raise _odd_sound(path, f"it has {track.channels} channels")
+                raise _beyond(path, "cannot be used", f"it has {track.channels} channels")
             with np.errstate(all="ignore"):  # numbers beyond all bounds are looked for below
                 samples = _cut(path, track, start, seconds, middle, sides and track.channels > 1)
         except (streams.StreamFault, *_SOUNDFILE_ERRORS, *streams.ERRORS) as fault:
@@ -107,11 +102,13 @@ def _cut(path, track: _Track, start, seconds, middle: bool, sides: bool) -> np.n
     most = media.MAX_SOUND_VALUES // (2 if sides else 1)
     want = most + 1 if seconds is None else round(seconds * track.rate)
     if seconds is not None and want > most:
-        raise _too_long(path, f"{seconds:g} s at {track.rate} Hz")
+        raise _beyond(path, "is too long", f"{seconds:g} s at {track.rate} Hz")
     if not middle:
         samples = _fill(track, round(start * track.rate), want, sides)
         if len(samples) > most:
-            raise _too_long(path, f"more than {most / track.rate:.0f} s at {track.rate} Hz")
+            raise _beyond(
+                path, "is too long", f"more than {most / track.rate:.0f} s at {track.rate} Hz"
+            )
         return samples
     if track.length is not None:
         samples = _fill(track, max(0, (track.length - want) // 2), want, sides)
@@ -213,9 +210,5 @@ def _to_float(frame: av.AudioFrame) -> np.ndarray:
     return samples.astype(np.float32)
 
 
-def _odd_sound(path, reason: str) -> MediaError:
-    return MediaError("sound out of limits", f"sound file cannot be used: {path} ({reason})")
-
-
-def _too_long(path, reason: str) -> MediaError:
-    return MediaError("sound out of limits", f"sound file is too long: {path} ({reason})")
+def _beyond(path, what: str, reason: str) -> MediaError:
+    return MediaError("sound out of limits", f"sound file {what}: {path} ({reason})")

@@ -175,18 +175,10 @@ def _write_all(folder: Path, data_dir, front_end, encode: Encode, progress) -> N
         source = open_source(data_dir, split)
         lengths = [clip.seconds for clip in source.clips]
         offsets[split] = [0, *itertools.accumulate(lengths)]
-        # Not through a memory map: there a full disk is a bus error, which nobody can report.
-        with open(folder / f"{split}.npy", "wb") as file:
-            header = {
-                "descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)),
-                "fortran_order": False,
-                "shape": (offsets[split][-1], len(silence)),
-            }
-            np.lib.format.write_array_header_1_0(file, header)
-            for rows in _batches(source, front_end, progress):
-                file.write(np.ascontiguousarray(encode(rows), np.float32).data)
-            file.flush()
-            os.fsync(file.fileno())
+        rows = [
+            np.asarray(encode(some), np.float32) for some in _batches(source, front_end, progress)
+        ]
+        np.save(folder / f"{split}.npy", np.concatenate(rows))
     index = {
         "front_end": repr(front_end),
         "fingerprint": source.fingerprint,

@@ -84,8 +84,7 @@ class ClipSource:
         self.ignores = any(clip.ignored for clip in self.clips)
         try:
             self._records = builder.as_data_source(
-                split,
-                decoders={"frames": _Encoded(), "labels": _Encoded()},
+                split, decoders={"frames": _Encoded(), "labels": _Encoded()}
             )
         except (OSError, RuntimeError, ValueError) as fault:
             raise damaged(builder.data_path, "its records cannot be opened") from fault

@@ -55,13 +55,13 @@ def job_of(
         table=table,
         options=ReadOptions(size, table.stereo if stereo is None else stereo, follow_links),
         strict=strict,
-        workers=workers or _cores(),
+        workers=workers or cores(),
         progress=progress,
     )
 
 
-def _cores() -> int:
-    """Those that this process may use."""
+def cores() -> int:
+    """How many this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

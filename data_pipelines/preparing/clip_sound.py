@@ -24,17 +24,11 @@ from data_pipelines.reading.raw import RawClip, Sound
 
 @dataclasses.dataclass(frozen=True)
 class Repair:
-    """Something that was mended.
+    """Something that was mended."""
 
-    Attributes:
-        code: two or three words, the same for all repairs alike.
-        message: one sentence.
-        seconds: of the clip, whose sound is a repetition.
-    """
-
-    code: str
-    message: str
-    seconds: frozenset[int]
+    code: str  # two or three words, the same for all repairs alike
+    message: str  # one sentence
+    seconds: frozenset[int]  # of the clip, whose sound is a repetition
 
 
 def is_placed(clip: RawClip, *, stereo: bool) -> bool:
@@ -71,14 +65,7 @@ def read_waveform(clip: RawClip, *, stereo: bool) -> tuple[np.ndarray, list[Repa
 
 
 def check_length(clip: RawClip, samples: int) -> list[Repair]:
-    """Whether a sound lasts as long as its clip, judged by its log-mel examples.
-
-    Args:
-        clip: whose sound it is.
-        samples: of the sound, at 16 kHz.
-
-    Returns:
-        What is to be repeated.
+    """What has to be repeated of a sound of so many samples (16 kHz) to last as long as its clip.
 
     Raises:
         MediaError: it is too short for one example, or for half of a clip of one's own.

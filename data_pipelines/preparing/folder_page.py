@@ -29,19 +29,12 @@ LISTED = 2000  # findings
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """A clip to be shown.
+    """A clip to be shown."""
 
-    Attributes:
-        title: its name, split and classes.
-        subset: it belongs to.
-        frames: uint8 [H,W,3], labels laid over them.
-        loudness: float [T * BARS], 0 (silence) to 1.
-    """
-
-    title: str
-    subset: str
-    frames: tuple[np.ndarray, ...]
-    loudness: np.ndarray
+    title: str  # its name, split and classes
+    subset: str  # it belongs to
+    frames: tuple[np.ndarray, ...]  # uint8 [H,W,3], labels laid over them
+    loudness: np.ndarray  # float [T * BARS], 0 (silence) to 1
 
 
 def samples(table: RawTable, options: ReadOptions) -> list[Sample]:

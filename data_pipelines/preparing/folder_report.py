@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.media import printable
-from data_pipelines.preparing.chunks import Record
+from data_pipelines.preparing.clip_files import Record
 from data_pipelines.reading.raw import Finding, RawClip, RawTable
 
 SPLITS = ("train", "val", "test")

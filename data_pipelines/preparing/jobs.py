@@ -1,6 +1,6 @@
 """The work behind `prepare`: a table of clips becomes a data set and a report, or nothing.
 
-<out>/.work-<fingerprint>/<number>.npz   chunks of clips, while they are read
+<out>/.work-<fingerprint>/<number>.npz   the clips, while they are read
 <out>/avs_clips/<version>/               the data set; has this name when it is complete
 <out>/report.json                        what was found
 <out>/avs_clips.lock                     held by the process that works here
@@ -9,7 +9,6 @@
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,15 +19,14 @@ from tqdm import tqdm
 from data_pipelines.errors import DataError
 from data_pipelines.prepared.avs_clips.avs_clips_dataset_builder import (
     Builder,
-    Content,
     build,
     clear,
     is_complete,
 )
-from data_pipelines.preparing.chunks import CLIPS, Chunk, Record, examples
+from data_pipelines.preparing.clip_files import Record, Task, example
 from data_pipelines.preparing.folder_report import gather
 from data_pipelines.preparing.read import ReadOptions
-from data_pipelines.preparing.workers import read_chunks
+from data_pipelines.preparing.workers import read_clips
 from data_pipelines.preparing.writing import faults_of_writing, only_one
 from data_pipelines.reading.raw import RawClip, RawTable
 
@@ -55,23 +53,14 @@ class NothingUsable(DataError):
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What is to be prepared, and how.
+    """What is to be prepared, and how."""
 
-    Attributes:
-        folder: where it came from, for messages.
-        table: its clips.
-        options: how they are stored.
-        strict: whether the first clip at fault ends it.
-        workers: processes that read.
-        progress: whether to show progress bars.
-    """
-
-    folder: Path
-    table: RawTable
-    options: ReadOptions = ReadOptions()
-    strict: bool = True
-    workers: int = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)
-    progress: bool = True
+    folder: Path  # where it came from, for messages
+    table: RawTable  # its clips
+    options: ReadOptions = ReadOptions()  # how they are stored
+    strict: bool = True  # whether the first clip at fault ends it
+    workers: int = 1  # processes that read
+    progress: bool = True  # whether to show progress bars
 
     @property
     def fingerprint(self) -> str:
@@ -80,12 +69,6 @@ class Job:
         form = str(Builder.VERSION)  # what a run of another version left cannot be resumed
         told = [form, self.table.fingerprint, chosen, *dataclasses.astuple(self.options)]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
-
-    @property
-    def groups(self) -> list[tuple[RawClip, ...]]:
-        """The clips, in chunks."""
-        clips = self.table.clips
-        return [clips[i : i + CLIPS] for i in range(0, len(clips), CLIPS)]
 
 
 def store(job: Job, out: Path) -> dict[str, Any] | None:
@@ -146,13 +129,6 @@ def stored_report(job: Job, out: Path) -> dict[str, Any] | None:
         return None
 
 
-def write_json(path: Path, report: dict[str, Any]) -> None:
-    """Writes a report, replacing the file in one go."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json_text(report), encoding="utf-8")
-    partial.replace(path)
-
-
 def json_text(report: dict[str, Any]) -> str:
     return json.dumps(report, indent=1) + "\n"
 
@@ -171,9 +147,11 @@ def _store(job: Job, builder: Builder, out: Path, work: Path) -> dict[str, Any]:
         shutil.rmtree(work)
         raise
     if not is_complete(builder):
-        build(builder, _content(job, records, work), progress=job.progress)
+        _build(builder, job, records, work)
     report = _report(job, records, _written(Path(builder.data_path)))
-    write_json(out / REPORT_NAME, report)
+    partial = out / f".{REPORT_NAME}.partial"
+    partial.write_text(json_text(report), encoding="utf-8")
+    partial.replace(out / REPORT_NAME)
     shutil.rmtree(work)
     return report
 
@@ -184,30 +162,26 @@ def _read(job: Job, work: Path | None) -> Iterator[Record]:
         for finding in job.table.findings:
             if finding.kind == "left out":
                 raise ClipFault(finding.message)
-    table = job.table
-    chunks = [
-        Chunk(
-            clips=clips,
-            options=job.options,
-            class_count=len(table.class_names),
-            roots=table.roots,
-            path=None if work is None else work / f"{number:06}.npz",
-        )
-        for number, clips in enumerate(job.groups)
+    table, total = job.table, len(job.table.clips)
+    tasks = [
+        Task(clip, job.options, len(table.class_names), table.roots, work and _file(work, number))
+        for number, clip in enumerate(table.clips)
     ]
-    workers = 1 if len(table.clips) < FEW else min(job.workers, len(chunks))
-    total = len(table.clips)
+    workers = 1 if total < FEW else job.workers
     with tqdm(total=total, desc="reading", unit="clip", disable=not job.progress) as bar:
-        for _, records in read_chunks(chunks, workers):
-            bar.update(len(records))
-            for record in records:
-                if job.strict and record.left_out:
-                    reasons = [f.message for f in record.findings if f.kind == "left out"]
-                    raise ClipFault(reasons[0])
-                yield record
+        for record in read_clips(tasks, workers):
+            bar.update()
+            if job.strict and record.left_out:
+                raise ClipFault(next(f.message for f in record.findings if f.kind == "left out"))
+            yield record
 
 
-def _content(job: Job, records: Sequence[Record], work: Path) -> Content:
+def _file(work: Path, number: int) -> Path:
+    """Where a clip is kept."""
+    return work / f"{number:06}.npz"
+
+
+def _build(builder: Builder, job: Job, records: Sequence[Record], work: Path) -> None:
     kept = list(zip(job.table.clips, records, strict=True))
     clips = {
         split: rows
@@ -225,7 +199,8 @@ def _content(job: Job, records: Sequence[Record], work: Path) -> Content:
         "pictures": _digest(records, "frame_digests", "label_digests"),
         "clips": clips,
     }
-    return Content(metadata, {split: _examples(job, records, work, split) for split in clips})
+    examples = {split: _examples(job, records, work, split) for split in clips}
+    build(builder, metadata, examples, progress=job.progress)
 
 
 def _digest(records: Sequence[Record], *facts: str) -> str:
@@ -244,14 +219,10 @@ def _row(clip: RawClip, record: Record) -> list[Any]:
 
 
 def _examples(job: Job, records: Sequence[Record], work: Path, split: str) -> Iterator[Any]:
-    """Of one split, in the order of the table; chunks without a clip of it are not opened."""
-    for number, clips in enumerate(job.groups):
-        own = list(records[number * CLIPS : number * CLIPS + len(clips)])
-        if any(clip.split == split for clip in clips):
-            found = examples(work / f"{number:06}.npz", own, clips)
-            for clip, example in zip(clips, found, strict=True):
-                if clip.split == split and example is not None:
-                    yield example
+    """Of one split, in the order of the table."""
+    for number, (clip, record) in enumerate(zip(job.table.clips, records, strict=True)):
+        if clip.split == split and not record.left_out:
+            yield example(_file(work, number), clip, record)
 
 
 def _report(job: Job, records: Sequence[Record], written) -> dict[str, Any]:

@@ -22,17 +22,11 @@ from data_pipelines.reading.raw import Finding, RawClip
 
 @dataclasses.dataclass(frozen=True)
 class ReadOptions:
-    """How clips are stored.
+    """How clips are stored."""
 
-    Attributes:
-        size: frames are resized to size x size pixels (JPEG); None: they stay as they are.
-        stereo: whether left and right are kept, where they differ.
-        follow_links: whether links may lead out of the data folder.
-    """
-
-    size: int | None = None
-    stereo: bool = False
-    follow_links: bool = False
+    size: int | None = None  # frames become size x size pixels (JPEG); None: they stay as they are
+    stereo: bool = False  # whether left and right are kept, where they differ
+    follow_links: bool = False  # whether links may lead out of the data folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +40,12 @@ class ReadResult:
             [S, 2], left and right; 16 kHz, S up to 16000 T).
         findings: what was not as it should be.
         facts: what reports count, fit for JSON: pixels (class id -> pixels in label maps),
-            foreground_pixels (neither black nor ignored), ignored_pixels, label_pixels (all),
-            empty_masks (label maps without foreground), classes (the most that one label map
-            shows, background counted; 0 without labels), silent_seconds, seconds,
-            repaired_seconds (whose frame or sound was repeated), mono_is_sum (see `clip_sound`),
-            sound_digest (of the waveform; that of silent clips says nothing), frame_digests and
-            label_digests (of the stored pictures), objects. Empty for a clip that is left out.
+            ignored_pixels, label_pixels (all), empty_masks (label maps without foreground),
+            classes (the most that one label map shows, background counted; 0 without labels),
+            silent_seconds, repaired_seconds (whose frame or sound was repeated), mono_is_sum (see
+            `clip_sound`), sound_digest (of the waveform; that of silent clips says nothing),
+            frame_digests and label_digests (of the stored pictures), objects. Empty for a clip
+            that is left out.
     """
 
     example: dict[str, Any] | None
@@ -76,20 +70,16 @@ class _Reading:
     def check_inside(self, path: Path) -> None:
         """Raises MediaError if a link leads the file out of the roots."""
         if not self.options.follow_links and leads_outside(path, self.roots):
-            raise MediaError(
-                "link leads outside",
-                f"link leads out of the data folder: {path} is {os.path.realpath(path)}",
-            )
+            message = f"link leads out of the data folder: {path} is {os.path.realpath(path)}"
+            raise MediaError("link leads outside", message)
 
     def keep(self, encoded: bytes) -> bytes:
         """Counts what is kept of a clip against the limit."""
         self.bytes += len(encoded)
         if self.bytes > media.MAX_CLIP_BYTES:
-            raise MediaError(
-                "clip too large",
-                f"clip too large: the pictures of {self.clip.name} need more than "
-                f"{media.MAX_CLIP_BYTES >> 20} MiB",
-            )
+            limit = f"{media.MAX_CLIP_BYTES >> 20} MiB"
+            what = f"the pictures of {self.clip.name} need more than {limit}"
+            raise media.fault("clip too large", what)
         return encoded
 
 
@@ -132,13 +122,11 @@ def read_clip(
     }
     facts = {
         "pixels": {int(i): int(pixels[i]) for i in counted},
-        "foreground_pixels": sum(label.foreground for label in stored),
         "ignored_pixels": sum(label.ignored for label in stored),
         "label_pixels": sum(label.size[0] * label.size[1] for label in stored),
         "empty_masks": sum(not label.foreground for label in stored),
         "classes": max((label.classes for label in stored), default=0),
         "silent_seconds": clip_sound.silent_seconds(waveform, clip.seconds),
-        "seconds": clip.seconds,
         "repaired_seconds": len(reading.repaired),
         "mono_is_sum": mono_is_sum,
         "sound_digest": _digest(waveform.tobytes()),
@@ -212,17 +200,16 @@ def _read_video(reading: _Reading) -> tuple[list[bytes], list[tuple[int, int]]]:
         sizes.append(image.size)
         if not reached:
             reading.repaired.add(clip.seconds - 1)
-            reading.find(
-                "repaired",
-                "video short",
-                f"video short: {clip.video} ends before second {clip.start + clip.seconds}, its "
-                "last frame was taken for the last second",
+            end = f"ends before second {clip.start + clip.seconds}"
+            message = (
+                f"video short: {clip.video} {end}, its last frame was taken for the last second"
             )
+            reading.find("repaired", "video short", message)
     if len(frames) < clip.seconds:
-        raise MediaError(
+        raise media.fault(
             "video too short",
-            f"video too short: {clip.video} shows {len(frames)} of the {clip.seconds} seconds "
-            f"from second {clip.start} on",
+            f"{clip.video} shows {len(frames)} of the {clip.seconds} seconds from second "
+            f"{clip.start} on",
         )
     return frames, sizes
 

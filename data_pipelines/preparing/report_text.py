@@ -121,10 +121,9 @@ def _more(count: int, details: str) -> list[str]:
 
 def in_bytes(count: int) -> str:
     """1234567 -> '1.2 MB'."""
-    value, units = float(count), iter(("bytes", "kB", "MB", "GB"))
-    unit = next(units)
-    for larger in units:
+    value = float(count)
+    for unit in ("bytes", "kB", "MB"):
         if value < 1000:
-            break
-        value, unit = value / 1000, larger
-    return f"{value:.1f} {unit}" if unit != "bytes" else f"{count} bytes"
+            return f"{count} bytes" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} GB"

@@ -1,7 +1,6 @@
-"""Chunks read by several processes, of which any may die."""
+"""Clips read by several processes, of which any may die."""
 
 import contextlib
-import dataclasses
 import multiprocessing
 import os
 import signal
@@ -13,114 +12,109 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import resource_tracker
 
+from threadpoolctl import threadpool_limits
+
 from data_pipelines.errors import DataError
-from data_pipelines.preparing.chunks import Chunk, Record, read_chunk
+from data_pipelines.preparing import clip_files
+from data_pipelines.preparing.clip_files import Record, Task
 
 _CONTEXT = multiprocessing.get_context("spawn")  # forked children of threads may hang
+_Numbered = tuple[int, Task]
 
 
-def read_chunks(chunks: Sequence[Chunk], workers: int) -> Iterator[tuple[int, list[Record]]]:
-    """Reads chunks and says of each what became of its clips.
+def read_clips(tasks: Sequence[Task], workers: int) -> Iterator[Record]:
+    """Reads clips and says of each what became of it.
 
-    A process may be killed for memory, or crash in a decoder. The chunks that were under way then
-    are read again, each by a process of its own; a clip that ends that one, too, is left out.
+    A process may be killed for memory, or crash in a decoder. The clips that were under way then
+    are read again, each by a process of its own; one that ends that, too, is left out.
 
     Args:
-        chunks: what to read.
+        tasks: what to read.
         workers: processes; with 1 it is done in this one.
 
     Yields:
-        (number, records) of each chunk, in order.
+        A record of each clip, in order.
 
     Raises:
-        OSError: a chunk's file cannot be written.
+        OSError: what is kept of a clip cannot be written.
         DataError: no process can be started.
     """
     if workers == 1:
-        yield from enumerate(map(read_chunk, chunks))
+        with threadpool_limits(1, user_api="blas"):
+            yield from map(clip_files.read, tasks)
         return
-    done: dict[int, list[Record]] = {}
-    pending = list(range(len(chunks)))
+    done: dict[int, Record] = {}
     following = 0
-    while following < len(chunks):
-        suspects: list[int] = []
-        for number, records in _until_one_dies(chunks, pending, workers, suspects):
-            done[number] = records
-            while following in done:
-                yield following, done.pop(following)
-                following += 1
-        blameless = True
-        for number in suspects:
-            done[number], died = _alone(chunks[number])
-            blameless &= not died
-        if suspects and blameless:  # there was not enough memory for so many
-            workers = max(2, workers // 2)
+    for number, record in _in_any_order(list(enumerate(tasks)), workers):
+        done[number] = record
         while following in done:
-            yield following, done.pop(following)
+            yield done.pop(following)
             following += 1
 
 
+def _in_any_order(pending: list[_Numbered], workers: int) -> Iterator[tuple[int, Record]]:
+    while pending:
+        suspects: list[_Numbered] = []
+        yield from _until_one_dies(pending, workers, suspects)
+        blameless = bool(suspects)
+        for number, task in suspects:
+            record, died = _alone(task)
+            blameless &= not died
+            yield number, record
+        if blameless:  # there was not enough memory for so many
+            workers = max(2, workers // 2)
+
+
 def _until_one_dies(
-    chunks: Sequence[Chunk], pending: list[int], workers: int, suspects: list[int]
-) -> Iterator[tuple[int, list[Record]]]:
-    """Takes chunks off `pending`; those under way when a process dies are added to `suspects`."""
+    pending: list[_Numbered], workers: int, suspects: list[_Numbered]
+) -> Iterator[tuple[int, Record]]:
+    """Takes clips off `pending`; those under way when a process dies are added to `suspects`."""
     pool = ProcessPoolExecutor(workers, _CONTEXT, initializer=_begin)
-    running: dict[Future, int] = {}
+    running: dict[Future, _Numbered] = {}
     try:
         while pending or running:
             # Few ahead: all that are under way are suspected when a process dies.
-            while pending and len(running) < workers + 1:
+            while pending and len(running) < 2 * workers:
                 with starting_processes():
-                    future = pool.submit(read_chunk, chunks[pending[0]])
+                    future = pool.submit(clip_files.read, pending[0][1])
                 running[future] = pending.pop(0)
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
-                records = future.result()
-                yield running.pop(future), records
+                record = future.result()
+                yield running.pop(future)[0], record
     except BrokenProcessPool:
         wait(running)
-        for future, number in running.items():
+        for future, numbered in running.items():
             if future.exception() is None:
-                yield number, future.result()
+                yield numbered[0], future.result()
             elif isinstance(future.exception(), BrokenProcessPool):
-                suspects.append(number)
+                suspects.append(numbered)
             else:
                 raise future.exception() from None
-        suspects.sort()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _alone(chunk: Chunk) -> tuple[list[Record], bool]:
-    """Reads a chunk in fresh processes until one survives.
-
-    Returns:
-        Its records, and whether a clip had to be left out.
-    """
-    deadly = dict(chunk.deadly)
-    while True:
-        told = dataclasses.replace(chunk, deadly=tuple(sorted(deadly.items())))
-        receiver, sender = _CONTEXT.Pipe(duplex=False)
-        process = _CONTEXT.Process(target=_read_and_tell, args=(told, sender), daemon=True)
-        with starting_processes():
-            process.start()
-        sender.close()
-        position = None
-        with receiver, contextlib.suppress(EOFError):
-            while True:
-                message = receiver.recv()
-                if isinstance(message, Exception):
-                    process.join()
-                    raise message
-                if isinstance(message, list):
-                    process.join()
-                    return message, bool(deadly)
-                position = message
-        process.join()
-        how = _how_it_ended(process.exitcode)
-        if position is None or position in deadly:
-            raise DataError(f"processes that read clips {how} as they start: try --workers=1")
-        deadly[position] = f"the process that read it {how}"
+def _alone(task: Task) -> tuple[Record, bool]:
+    """Reads a clip in a fresh process; says whether that died, so that the clip is left out."""
+    receiver, sender = _CONTEXT.Pipe(duplex=False)
+    process = _CONTEXT.Process(target=_read_and_tell, args=(task, sender), daemon=True)
+    with starting_processes():
+        process.start()
+    sender.close()
+    started, answer = False, None
+    with receiver, contextlib.suppress(EOFError):
+        started = bool(receiver.recv())
+        answer = receiver.recv()
+    process.join()
+    if isinstance(answer, Exception):
+        raise answer
+    if answer is not None:
+        return answer, False
+    how = _how_it_ended(process.exitcode)
+    if not started:
+        raise DataError(f"processes that read clips {how} as they start: try --workers=1")
+    return clip_files.left_out(task.clip, "process died", f"the process that read it {how}"), True
 
 
 def _how_it_ended(code: int) -> str:
@@ -129,17 +123,20 @@ def _how_it_ended(code: int) -> str:
     return f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
 
 
-def _read_and_tell(chunk: Chunk, sender) -> None:
-    """In a process of its own: sends the position of each clip, then the records."""
+def _read_and_tell(task: Task, sender) -> None:
+    """In a process of its own: says that it has started, then sends the record."""
+    sender.send("started")
     _begin()
     try:
-        sender.send(read_chunk(chunk, sender.send))
+        sender.send(clip_files.read(task))
     except Exception as fault:
         sender.send(fault)
 
 
 def _begin() -> None:
     """In each new process."""
+    # More threads would only hinder each other, and may sum in another order.
+    threadpool_limits(1, user_api="blas")
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from data_pipelines.errors import lies_in
+from data_pipelines.errors import DataError, lies_in
 
 LONGEST_NAME = 255  # bytes: what file systems take
 SHOWN = 80  # characters of a strange name that a message repeats
@@ -50,6 +50,12 @@ def outside_message(path: str | os.PathLike[str]) -> str:
         f"{os.fspath(path)} is a link that leads out of the data folder: copy what it points to, "
         "or allow it with --follow-links"
     )
+
+
+def check_inside(path: Path, roots: Iterable[Path], follow_links: bool) -> None:
+    """Raises DataError where a link leads a table out of the data folder, unless it may."""
+    if not follow_links and leads_outside(path, roots):
+        raise DataError(outside_message(path))
 
 
 def natural_key(name: str) -> tuple:

@@ -6,8 +6,6 @@ A layout's reader only looks at names and tables; nothing here has been decoded 
 import dataclasses
 from pathlib import Path
 
-LABEL_ENCODINGS = ("colours", "ids", "foreground")
-
 
 @dataclasses.dataclass(frozen=True)
 class Sound:
@@ -68,46 +66,36 @@ class RawClip:
     def name(self) -> str:
         return f"{self.subset}/{self.uid}"
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that is read of it: frames, labels, sounds, the video."""
+        labels, sounds = (path for _, path in self.labels), (s.path for s in self.sounds)
+        return (*self.frames, *labels, *sounds, *((self.video,) if self.video else ()))
+
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """Something that is not as it should be.
+    """Something that is not as it should be."""
 
-    Attributes:
-        kind: "left out" (the clip is not prepared), "repaired" (it is, mended), or "noticed".
-        clip: "subset/uid", or as much of a name as there is; "" for the folder as a whole.
-        code: two or three words, the same for all findings alike, which are counted by it.
-        message: one sentence: what and in which file.
-    """
-
-    kind: str
-    clip: str
-    code: str
-    message: str
+    kind: str  # "left out" (the clip is not prepared), "repaired" (it is, mended), or "noticed"
+    clip: str  # "subset/uid", or as much of a name as there is; "" for the folder as a whole
+    code: str  # two or three words, the same for all findings alike, which are counted by it
+    message: str  # one sentence: what and in which file
 
 
 @dataclasses.dataclass(frozen=True)
 class RawTable:
-    """What a folder holds.
+    """What a folder holds."""
 
-    Attributes:
-        layout: its name, for people ("AVSBench, unified release").
-        roots: folders within which all files must lie.
-        class_names: by class id, background first.
-        clips: in a fixed order.
-        binary_only: subsets whose labels tell foreground from background, but no classes.
-        stereo: whether left and right mean something and are kept.
-        expected: (subset, split) -> clips of a complete published copy; empty where none is known.
-        findings: what was wrong with tables and names; clips left out so are not in `clips`.
-        fingerprint: hex digest that changes with whatever the table was read from.
-    """
-
-    layout: str
-    roots: tuple[Path, ...]
-    class_names: tuple[str, ...]
-    clips: tuple[RawClip, ...]
-    fingerprint: str
+    layout: str  # its name, for people ("AVSBench, unified release")
+    roots: tuple[Path, ...]  # folders within which all files must lie
+    class_names: tuple[str, ...]  # by class id, background first
+    clips: tuple[RawClip, ...]  # in a fixed order
+    fingerprint: str  # hex digest that changes with whatever the table was read from
+    # Subsets whose labels tell foreground from background, but no classes.
     binary_only: tuple[str, ...] = ()
-    stereo: bool = False
+    stereo: bool = False  # whether left and right mean something and are kept
+    # (subset, split) -> clips of a complete published copy; empty where none is known.
     expected: dict[tuple[str, str], int] = dataclasses.field(default_factory=dict)
+    # What was wrong with tables and names; clips left out so are not in `clips`.
     findings: tuple[Finding, ...] = ()

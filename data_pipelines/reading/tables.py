@@ -8,17 +8,16 @@ import csv
 import dataclasses
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.errors import DataError
-from data_pipelines.reading.names import SHOWN
-from data_pipelines.reading.raw import RawClip
+from data_pipelines.reading.names import SHOWN, shown
+from data_pipelines.reading.raw import Finding, RawClip
 
 MAX_BYTES = 256 * 2**20  # of a table
 MAX_LINE = 2**20  # bytes
-MAX_COLUMNS = 1000
 MAX_ROWS = 250_000  # twenty times AVSBench: all that is said about bad rows is kept in memory
 MAX_JSON = 4 * 2**20  # bytes
 MAX_CLASSES = 255  # ids of uint8 label maps, of which 255 says that a pixel is ignored
@@ -26,17 +25,11 @@ MAX_CLASSES = 255  # ids of uint8 label maps, of which 255 says that a pixel is 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One row of a table.
+    """One row of a table."""
 
-    Attributes:
-        line: its number in the file, from 1.
-        cells: by column asked for; "" where the row is too short.
-        fault: why the row cannot be read ("" if it can; then `cells` is empty).
-    """
-
-    line: int
-    cells: dict[str, str]
-    fault: str = ""
+    line: int  # its number in the file, from 1
+    cells: dict[str, str]  # by column asked for; "" where the row is too short
+    fault: str = ""  # why the row cannot be read ("" if it can; then `cells` is empty)
 
 
 def read_rows(
@@ -85,6 +78,59 @@ def read_rows(
         raise DataError(f"{path} is empty: its first line should name the columns")
 
 
+Name = tuple[str, str]  # subset and uid of a clip
+Fault = tuple[str, str]  # code and sentence of a finding
+
+
+def usable_rows(
+    path: Path,
+    columns: Mapping[str, tuple[str, ...]] | tuple[str, ...],
+    judge: Callable[[dict[str, str]], tuple[Name, Fault | None]],
+    findings: list[Finding],
+) -> Iterator[tuple[Name, dict[str, str]]]:
+    """The rows of a table with one row for each clip, as far as they can be used.
+
+    Args:
+        path: of the table.
+        columns: see `read_rows`.
+        judge: the cells of a row -> which clip it is of, and what is wrong with it.
+        findings: what is wrong with the rows that are left out is added to it.
+
+    Yields:
+        Clip and cells of every row that can be used; of two of the same clip the first.
+
+    Raises:
+        DataError: see `read_rows`.
+    """
+    seen = set()
+    for row in read_rows(path, columns):
+        if row.fault:
+            name, fault = "", ("unreadable row", f"the row {row.fault}")
+        else:
+            clip, fault = judge(row.cells)
+            name = "/".join(shown(part)[1:-1] for part in clip)
+            if not fault and clip in seen:
+                fault = "listed twice", f"clip {name} stands in the table twice: the first is kept"
+        if fault:
+            code, message = fault
+            findings.append(Finding("left out", name, code, f"{path}, line {row.line}: {message}"))
+        else:
+            seen.add(clip)
+            yield clip, row.cells
+
+
+def absent(subset: str, clips: int, folder: Path) -> Finding:
+    """Says that the files of a subset are not there."""
+    message = f"no folder for: {subset} ({clips} clips) in {folder}"
+    return Finding("noticed", subset, "subset absent", message)
+
+
+def no_clips(root: Path, findings: Sequence[Finding], otherwise: str) -> DataError:
+    """What to say of a folder without clips: the first reason why one was left out."""
+    why = next((finding.message for finding in findings if finding.kind == "left out"), otherwise)
+    return DataError(f"no clips in {root}: {why}")
+
+
 def _places(path: Path, header: list[str], columns) -> dict[str, int | None]:
     """Which column holds what."""
     if isinstance(columns, tuple):
@@ -118,9 +164,7 @@ def _parsed(path: Path) -> Iterator[tuple[int, list[str], str]]:
             except csv.Error as fault:
                 yield number, [], f"cannot be parsed ({str(fault)[:SHOWN]})"
                 continue
-            if len(cells) > MAX_COLUMNS:
-                yield number, [], f"has more than {MAX_COLUMNS} columns"
-            elif any(cell.strip() for cell in cells):
+            if any(cell.strip() for cell in cells):
                 yield number, cells, ""
 
 
@@ -189,10 +233,9 @@ def fingerprint(layout: str, tables: Iterable[Path], clips: Iterable[RawClip]) -
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     for clip in clips:
-        files = [*clip.frames, *(label for _, label in clip.labels), *(s.path for s in clip.sounds)]
         told = [clip.name, clip.split, clip.seconds, clip.start, clip.label_encoding]
         told += [clip.foreground, clip.label_ids, clip.objects, *(s.position for s in clip.sounds)]
         told += [second for second, _ in clip.labels]
-        told += [path.name for path in (*files, *((clip.video,) if clip.video else ()))]
+        told += [path.name for path in clip.files]
         digest.update("\0".join(map(str, told)).encode("utf-8", "surrogateescape") + b"\n")
     return digest.hexdigest()

@@ -5,7 +5,7 @@ and a timbre; in most clips something that could sound is silent, so eyes alone 
 
     plan.py    who is in a clip, what sounds when     shapes.py  how a class looks
     scene.py   a plan -> frames, labels, waveform     sounds.py  how a class sounds
-    write.py   clips -> files (`make`)                sheet.py   the contact sheet
+    write.py   clips -> files (`make`)
 
 The same seed gives the same arrays on every machine: all chance is PCG64 doubles (a stream NumPy
 does not change, unlike some of its distributions), all arithmetic float64 and rounded once, last.

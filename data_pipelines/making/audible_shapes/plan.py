@@ -1,7 +1,6 @@
 """Who is in a clip: its subset and split, the classes in it, and what sounds in which second."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -12,6 +11,7 @@ from data_pipelines.making.compositions import (
     Chances,
     Composition,
     Deck,
+    Source,
     compose,
     generator,
 )
@@ -30,22 +30,6 @@ CHANCES = Chances(
 _DECKS, _PLAN, _DRAW = range(3)
 
 
-@dataclass(frozen=True)
-class Source:
-    """A shape, or its sound alone. `active` bool [T]: whether it sounds in each second."""
-
-    shape: int  # index into shapes.SHAPES
-    active: np.ndarray
-
-    @property
-    def name(self) -> str:
-        return CLASS_NAMES[self.shape]
-
-    @property
-    def class_id(self) -> int:
-        return self.shape + 1
-
-
 def drawing_generator(seed: int, index: int) -> np.random.Generator:
     """What the pixels and samples of clip `index` are drawn from."""
     return generator(seed, _DRAW, index)
@@ -62,6 +46,6 @@ def plans(seed: int, clips: int) -> Iterator[Composition]:
 
     def draw(split, role, taken):
         shape = decks[split, role].draw(taken)
-        return shape, partial(Source, shape)
+        return shape, partial(Source, shape, CLASS_NAMES[shape], shape + 1)
 
     return compose("shapes", clips, CHANCES, partial(generator, seed, _PLAN), draw)

@@ -18,13 +18,13 @@ def draw(seed: int, plan: Composition, size: int) -> Clip:
     rng = drawing_generator(seed, plan.index)
     seconds = plan.seconds
     # Sound first: it is then the same at every frame size.
-    sources = [(s.shape, s.active) for s in plan.sources if s.active.any()]
+    sources = [(s.index, s.active) for s in plan.sources if s.active.any()]
     waveform = mix(sources, seconds, rng, sounds.synthesise)
 
     frames = _backgrounds(rng, seconds, size)
     paths, radii = _paths(rng, len(plan.objects), seconds)
     # A look is drawn just before the object is.
-    looks = (_Look(rng, s.shape, radius) for s, radius in zip(plan.objects, radii, strict=True))
+    looks = (_Look(rng, s.index, radius) for s, radius in zip(plan.objects, radii, strict=True))
     objects = zip(paths, looks, strict=True)
     return paint(rng, plan, frames, objects, (0.35, 0.6, 0.12), waveform)
 

@@ -7,7 +7,7 @@ classes keep their AVSBench ids; in most clips something that could sound is sil
     stamps.py  which stamp is which class        sounds.py  a recording -> a source of T seconds
     media.py   the packages -> arrays            scene.py   a plan -> frames, labels, waveform
     plan.py    who is in a clip                  write.py   clips -> files (`make`)
-    notes.py   licence and list of what is in    sheet.py   the contact sheet
+    notes.py   licence and list of what is in
 
 The same seed, packages and versions of the libraries give the same files, whatever the number of
 clips or worker processes.

@@ -25,23 +25,14 @@ _LONGEST_PAUSE = 0.2  # s; longer ones within a recording are cut to this
 
 @dataclass(frozen=True)
 class Media:
-    """What clips are made of.
+    """What clips are made of."""
 
-    Attributes:
-        stamps: rows of the table of which both files are there.
-        cutouts: uint8 [h, w, 4] each, RGBA cut to its solid part, of `stamps`.
-        recordings: float32 [n] each, 16 kHz, root mean square 1, of `stamps`.
-        backgrounds: uint8 [h, w, 3] each.
-        background_names: their files.
-        missing: rows of the table without a file; these packages are of another version.
-    """
-
-    stamps: tuple[Stamp, ...]
-    cutouts: tuple[np.ndarray, ...]
-    recordings: tuple[np.ndarray, ...]
-    backgrounds: tuple[np.ndarray, ...]
-    background_names: tuple[str, ...]
-    missing: tuple[Stamp, ...]
+    stamps: tuple[Stamp, ...]  # rows of the table of which both files are there
+    cutouts: tuple[np.ndarray, ...]  # uint8 [h, w, 4], RGBA cut to its solid part, of `stamps`
+    recordings: tuple[np.ndarray, ...]  # float32 [n], 16 kHz, root mean square 1, of `stamps`
+    backgrounds: tuple[np.ndarray, ...]  # uint8 [h, w, 3]
+    background_names: tuple[str, ...]  # their files
+    missing: tuple[Stamp, ...]  # rows without a file; these packages are of another version
 
 
 def find(packages: str | os.PathLike | None) -> tuple[Path, ...]:

@@ -24,17 +24,7 @@ def write(
     seed: int,
     held_out: bool,
 ) -> None:
-    """Writes LICENCE_NAME and STAMPS_NAME into the folder `root`.
-
-    Args:
-      root: the data folder.
-      places: folders that stand for /usr/share.
-      media: what the clips were made of.
-      clips: how many there are.
-      size: side of the frames.
-      seed: of all chance.
-      held_out: whether some stamps were kept for the test split.
-    """
+    """Writes LICENCE_NAME and STAMPS_NAME into the folder `root`; `places` as by `media.find`."""
     versions = {package: version(places, package) for package in PACKAGES}
     allowed = {split: in_split(media.stamps, split, held_out) for split in CHANCES.splits}
     stamps = [

@@ -1,7 +1,6 @@
 """Who is in a clip: its subset and split, the stamps in it, and what sounds in which second."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -13,6 +12,7 @@ from data_pipelines.making.compositions import (
     Chances,
     Composition,
     Deck,
+    Source,
     compose,
     generator,
 )
@@ -30,23 +30,6 @@ CHANCES = Chances(
 
 # Streams of chance below the seed; a clip's own are (seed, stream, clip index).
 _CLASS_DECKS, _STAMP_DECKS, _PLAN, _DRAW, _SOUND = range(5)
-
-
-@dataclass(frozen=True)
-class Source:
-    """A stamp, or the recording of one. `active` bool [T]: whether it sounds in each second."""
-
-    index: int  # into Media.stamps
-    stamp: Stamp
-    active: np.ndarray
-
-    @property
-    def name(self) -> str:
-        return self.stamp.name
-
-    @property
-    def class_id(self) -> int:
-        return avsbench.CLASS_NAMES.index(self.stamp.name)
 
 
 def picture_generator(seed: int, index: int) -> np.random.Generator:
@@ -85,11 +68,7 @@ def plans(
 ) -> Iterator[Composition]:
     """Plans of clips 0..clips-1; plan i is the same however many clips are asked for.
 
-    Args:
-      seed: of all chance.
-      clips: how many.
-      stamps: those that there are (`Media.stamps`).
-      held_out: whether some are kept for the test split (`stamps.in_split`).
+    `stamps` are those that there are (`Media.stamps`); `held_out` is for `stamps.in_split`.
     """
     hands = {
         (split, role): _Hand(seed, stamps, in_split(tuple(stamps), split, held_out), i, j)
@@ -99,6 +78,7 @@ def plans(
 
     def draw(split, role, taken):
         kind, index = hands[split, role].draw(taken)
-        return kind, partial(Source, index, stamps[index])
+        name = stamps[index].name
+        return kind, partial(Source, index, name, avsbench.CLASS_NAMES.index(name))
 
     return compose("stamps", clips, CHANCES, partial(generator, seed, _PLAN), draw)

@@ -1,16 +1,8 @@
 """Makes VPO-SS, VPO-MS and VPO-MSMI from a COCO folder and recordings sorted by class.
 
-Command line: python -m data_pipelines.make vpo --coco DIR --sounds DIR --out DIR.
-
-Writes what the loaders of VPO's authors read, with one mask per picture that shows all of its
-sources, and one row of the table for each source:
-
-    VPO/VPO-SS/vpo_ss_data_stereo.csv, data/<class>/<picture>.jpg,
-               mask/<class>/<picture>_<annotation>.png
-    VPO/VPO-MS/vpo_ms_data_stereo.csv, data/<picture>.jpg, mask/<picture>.png
-    VPO/VPO-MSMI                     likewise; its rows with multi_instance 0 use MS's files
-    VGGSound/audios/<vgg_file>.wav   16 kHz, mono, the middle 10 s at most
-    VGGSound/recordings.csv          which recording each of them was
+Writes what the loaders of VPO's authors read (reading/layouts/vpo.py draws it), with one mask per
+picture that shows all of its sources, recordings of 16 kHz, mono, the middle 10 s at most, and
+VGGSound/recordings.csv, which says which recording each of them was.
 
 compose.py says who sounds. COCO's pictures for training are `train`, those for validation `val`,
 which is the split that papers report as test; where a folder has only one of the two, --val-share
@@ -29,7 +21,8 @@ from data_pipelines.errors import DataError, lies_in
 from data_pipelines.facts.vpo import SUBSETS
 from data_pipelines.making.vpo import coco, write
 from data_pipelines.making.vpo.recordings import SPLITS, Recordings
-from data_pipelines.making.writer import whole_folder
+from data_pipelines.making.writer import whole_folder, write_table
+from data_pipelines.reading.layouts.vpo_published import table_of
 from data_pipelines.reading.raw import Finding
 
 DEFAULT_VAL_SHARE = 0.1
@@ -37,19 +30,12 @@ DEFAULT_VAL_SHARE = 0.1
 
 @dataclasses.dataclass
 class Report:
-    """What was made and what was not.
+    """What was made and what was not."""
 
-    Attributes:
-        rows: setting -> rows of its table.
-        silent: why a class or a picture was passed over -> how often.
-        recordings: how many are used.
-        findings: what was left out or noticed.
-    """
-
-    rows: dict[str, list[dict]]
-    silent: collections.Counter
-    recordings: int
-    findings: list[Finding]
+    rows: dict[str, list[dict]]  # setting -> rows of its table
+    silent: collections.Counter  # why a class or a picture was passed over -> how often
+    recordings: int  # how many are used
+    findings: list[Finding]  # what was left out or noticed
 
     @property
     def complete(self) -> bool:
@@ -139,9 +125,9 @@ def build(
         if not any(rows.values()):
             raise DataError(_why_nothing(coco_dir, sounds, maker.silent, findings))
         for setting, table in rows.items():
-            write.write_table(write.table_of(partial / "VPO", setting), write.COLUMNS, table)
+            write_table(table_of(partial / "VPO", setting), write.COLUMNS, table)
         used = recordings.drop_unused()
-        write.write_table(
+        write_table(
             partial / "VGGSound" / "recordings.csv",
             ("vgg_file", "recording"),
             [{"vgg_file": name, "recording": source} for name, source in used.items()],

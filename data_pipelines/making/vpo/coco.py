@@ -1,10 +1,11 @@
 """A COCO folder: which pictures there are and which objects of VPO's classes they show.
 
-What a file says of itself is not believed: names may not lead out of the picture folders, sizes
-are checked against the picture, and an object whose outline is broken stays in the list without
-one, since it is still seen in the picture.
+An annotation file is believed as a whole or not at all. But names may not lead out of the picture
+folders, sizes are checked against the picture, and an object whose outline is broken stays in the
+list without one, since it is still seen in the picture.
 """
 
+import collections
 import dataclasses
 import json
 import os
@@ -24,41 +25,26 @@ MAX_ID = 10**12 - 1  # file names have twelve digits
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Object:
-    """One annotation of a VPO class.
+    """One annotation of a VPO class."""
 
-    Attributes:
-        annotation: COCO's number of it.
-        class_name: of VPO; None: a person of whom nobody said which kind.
-        crowd: whether it is a region with several of them.
-        outline: polygons (float32 [2n] each: x, y, x, y, ... in pixels), a run-length dict, or
-            None where the file holds something else.
-    """
-
-    annotation: int
-    class_name: str | None
-    crowd: bool
+    annotation: int  # COCO's number of it
+    class_name: str | None  # of VPO; None: a person of whom nobody said which kind
+    crowd: bool  # whether it is a region with several of them
+    # Polygons (float32 [2n] each: x, y, x, y, ... in pixels), a run-length dict, or None where the
+    # file holds something else.
     outline: Any
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Picture:
-    """One picture with at least one object of a VPO class.
+    """One picture with at least one object of a VPO class."""
 
-    Attributes:
-        number: COCO's number of it.
-        name: its file's name in one of `folders`, not yet checked.
-        size: height and width that the annotations are made for; None: not said.
-        folders: where to look for it.
-        split: train or val; None: the annotation file's name does not tell.
-        objects: those of VPO's classes.
-    """
-
-    number: int
-    name: str
-    size: tuple[int, int] | None
-    folders: tuple[Path, ...]
-    split: str | None
-    objects: tuple[Object, ...]
+    number: int  # COCO's number of it
+    name: str  # its file's name in one of `folders`, not yet checked
+    size: tuple[int, int] | None  # height and width that the annotations are for; None: not said
+    folders: tuple[Path, ...]  # where to look for it
+    split: str | None  # train or val; None: the annotation file's name does not tell
+    objects: tuple[Object, ...]  # those of VPO's classes
 
 
 def read_people(path: Path) -> dict[int, str]:
@@ -111,16 +97,14 @@ def read_folder(
     findings: list[Finding] = []
     for file in tqdm(files, desc="annotations", unit="file", disable=not progress):
         try:
-            table = _load_json(file)
+            found = _read_file(file, root, people)
         except DataError as error:
             findings.append(left_out(file.name, "annotation file unreadable", str(error)))
             continue
-        for picture in _read_table(table, file, root, people, findings):
-            if picture.number in pictures:
-                message = f"picture {picture.number} of {file} is in another annotation file, too."
-                findings.append(left_out(picture.number, "picture number twice", message))
-            else:
-                pictures[picture.number] = picture
+        for number in pictures.keys() & found.keys():
+            message = f"picture {number} of {file} is in another annotation file, too."
+            findings.append(left_out(number, "picture number twice", message))
+        pictures = found | pictures
     return [pictures[number] for number in sorted(pictures)], findings
 
 
@@ -170,83 +154,59 @@ def _compact(entry: dict[str, Any]) -> dict[str, Any]:
     return entry
 
 
-def _read_table(table, file, root, people, findings) -> list[Picture]:
-    lists = {}
-    for key in ("images", "annotations", "categories"):
-        lists[key] = table.get(key) if isinstance(table, dict) else None
-        if not isinstance(lists[key], list):
-            message = f"{file} has no list of {key}."
-            findings.append(left_out(file.name, "annotation file unreadable", message))
-            return []
-    categories = {
-        entry["id"]: entry["name"]
-        for entry in lists["categories"]
-        if isinstance(entry, dict)
-        and _is_number(entry.get("id"))
-        and isinstance(entry.get("name"), str)
-        and entry["name"] in COCO_NAME_TO_IDS
-    }
-    names: dict[int, tuple[str, tuple[int, int] | None]] = {}
-    for entry in lists["images"]:
-        number = entry.get("id") if isinstance(entry, dict) else None
-        name = entry.get("file_name") if isinstance(entry, dict) else None
-        if not _is_number(number) or not isinstance(name, str):
-            message = f"A picture in {file} has no number of at most 12 digits or no file name."
-            findings.append(left_out(file.name, "picture without number or name", message))
-        elif number in names:
-            message = f"{file} has picture {number} twice."
-            findings.append(left_out(number, "picture number twice", message))
-        else:
-            size = (entry.get("height"), entry.get("width"))
-            names[number] = name, size if all(map(_is_number, size)) else None
-    objects = _read_objects(lists["annotations"], file, categories, names, people, findings)
+def _read_file(file: Path, root: Path, people: dict[int, str]) -> dict[int, Picture]:
+    """The pictures of an annotation file by their numbers.
+
+    Raises:
+        DataError: it is none, or has no folder of pictures.
+    """
     kind = file.stem.removeprefix("instances_")
     places = (root / kind, root / "images" / kind, root / "images")
     folders = tuple(place for place in places if place.is_dir())
-    if objects and not folders:
-        message = f"None of the picture folders {', '.join(map(str, places))} is there."
-        findings.append(left_out(file.name, "picture folder missing", message))
-        return []
     split = "train" if "train" in kind else "val" if "val" in kind or "test" in kind else None
-    return [
-        Picture(number, *names[number], folders, split, tuple(found))
-        for number, found in objects.items()
-    ]
+    table = _load_json(file)
+    try:
+        objects = _objects(table, people)
+        pictures = {
+            entry["id"]: Picture(
+                number=_number(entry["id"]),
+                name=str(entry["file_name"]),
+                size=(entry["height"], entry["width"]) if "height" in entry else None,
+                folders=folders,
+                split=split,
+                objects=tuple(objects[entry["id"]]),
+            )
+            for entry in table["images"]
+            if entry["id"] in objects
+        }
+    except (TypeError, KeyError, ValueError) as fault:
+        raise DataError(
+            f"{file} holds no instance annotations as COCO writes them "
+            f"({type(fault).__name__}: {str(fault)[:80]})."
+        ) from fault
+    if pictures and not folders:
+        raise DataError(f"None of the picture folders {', '.join(map(str, places))} is there.")
+    return pictures
 
 
-def _read_objects(entries, file, categories, names, people, findings) -> dict[int, list[Object]]:
+def _objects(table: dict[str, Any], people: dict[int, str]) -> dict[int, list[Object]]:
     """The objects of VPO's classes by picture number."""
-    objects: dict[int, list[Object]] = {}
-    seen = set()
-    for entry in entries:
-        if not isinstance(entry, dict):
-            message = f"An annotation in {file} is no JSON object."
-            findings.append(left_out(file.name, "annotation broken", message))
-            continue
-        category, picture = entry.get("category_id"), entry.get("image_id")
-        if not _is_number(category) or category not in categories:
-            continue  # of another class
-        number = entry.get("id")
-        if not _is_number(picture) or picture not in names:
-            message = f"Annotation {str(number)[:40]} of {file} is of a picture that is not listed."
-            findings.append(left_out(file.name, "annotation of no picture", message))
-            continue
-        outline = entry.get("segmentation")
-        if not _is_number(number) or number in seen:
-            message = f"picture {picture} of {file} has an annotation without a number of its own."
-            findings.append(left_out(picture, "annotation without number", message))
-            number, outline = 0, None  # still an object that is seen in the picture
-        else:
-            seen.add(number)
-        name = categories[category]
-        kind = people.get(number) if name == PERSON else name
-        crowd = bool(entry.get("iscrowd"))
-        objects.setdefault(picture, []).append(Object(number, kind, crowd, outline))
+    names = {entry["id"]: entry["name"] for entry in table["categories"]}
+    objects = collections.defaultdict(list)
+    for entry in table["annotations"]:
+        name, number = names.get(entry["category_id"]), entry["id"]
+        if name in COCO_NAME_TO_IDS:
+            name = people.get(number) if name == PERSON else name
+            crowd = bool(entry.get("iscrowd"))
+            thing = Object(_number(number), name, crowd, entry.get("segmentation"))
+            objects[entry["image_id"]].append(thing)
     return objects
 
 
-def _is_number(value: object) -> bool:
-    return type(value) is int and 0 <= value <= MAX_ID
+def _number(value: object) -> int:
+    if type(value) is not int or not 0 <= value <= MAX_ID:
+        raise ValueError(f"{str(value)[:40]} is no number of at most 12 digits")
+    return value
 
 
 def _find(picture: Picture, follow_links: bool) -> Path:

@@ -42,21 +42,13 @@ MIN_DISTANCE = 0.1
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-    """An object that may sound.
+    """An object that may sound."""
 
-    Attributes:
-        annotation: COCO's number of it.
-        class_name: of VPO.
-        mask: bool [H, W].
-        area: pixels of the mask.
-        position: of the mask's centre, from left (0) to right (1).
-    """
-
-    annotation: int
-    class_name: str
-    mask: np.ndarray
-    area: int
-    position: float
+    annotation: int  # COCO's number of it
+    class_name: str  # of VPO
+    mask: np.ndarray  # bool [H, W]
+    area: int  # pixels of the mask
+    position: float  # of the mask's centre, from left (0) to right (1)
 
     @classmethod
     def of(cls, thing: Object, mask: np.ndarray) -> "Source":
@@ -104,9 +96,7 @@ def possible(
 def settings_of(objects: Sequence[Object], audible: Sequence[Object]) -> set[str]:
     """The settings that a picture may be good for, judged without its masks.
 
-    Args:
-        objects: all of VPO's classes in the picture.
-        audible: what `possible` left of them.
+    `objects` are all of VPO's classes in the picture, `audible` what `possible` left of them.
     """
     counts = [len(group) for group in _by_class(audible).values()]
     clear = not several(objects)

@@ -1,10 +1,10 @@
 """Recordings sorted by class: who hears which, and their copies in the data set."""
 
 import dataclasses
-import wave
 from pathlib import Path
 
 import numpy as np
+import soundfile
 
 from data_pipelines import media
 from data_pipelines.errors import DataError, lies_in
@@ -13,7 +13,7 @@ from data_pipelines.facts.vpo import CLASS_NAMES, COCO_IDS, SECONDS
 from data_pipelines.making.vpo.coco import left_out
 from data_pipelines.making.vpo.compose import MAX_SOURCES
 from data_pipelines.media.sound_files import read_sound
-from data_pipelines.media.waveforms import resample
+from data_pipelines.media.waveforms import resample, to_int16
 from data_pipelines.reading.raw import Finding
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp4", ".webm", ".mkv")
@@ -142,11 +142,7 @@ class Recordings:
         if not self._follow_links and not lies_in(path, self._root):
             raise DataError(f"the recording {path} is a link that leads out of {self._root}.")
         samples = read_middle(path)
-        with wave.open(str(self._copies / f"{name}.wav"), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(SAMPLE_RATE)
-            file.writeframes(samples.astype("<i2").tobytes())
+        soundfile.write(self._copies / f"{name}.wav", samples, SAMPLE_RATE, "PCM_16")
         self.sources[name] = media.printable(path.relative_to(self._root).as_posix())
 
 
@@ -167,7 +163,7 @@ def read_middle(path: Path) -> np.ndarray:
     start = max(0, (len(waveform) - SECONDS * SAMPLE_RATE) // 2)
     if np.abs(waveform[start : start + SECONDS * SAMPLE_RATE]).max() < SILENCE:
         raise DataError(f"the recording {path} is silent in its middle {SECONDS} s.")
-    return np.clip(np.round(waveform * 32768), -32768, 32767).astype(np.int16)
+    return to_int16(waveform)
 
 
 def _listed(root: Path) -> dict[str, list[Path]]:

@@ -1,10 +1,8 @@
 """Pictures, masks and rows of VPO's settings on disk."""
 
 import collections
-import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,7 +12,7 @@ from data_pipelines.facts.vpo import COCO_IDS, SUBSETS
 from data_pipelines.making.vpo import coco, compose
 from data_pipelines.making.vpo.outlines import OutlineError, rasterise
 from data_pipelines.making.vpo.recordings import SPLITS, Recordings
-from data_pipelines.reading.layouts.vpo_published import files_of
+from data_pipelines.reading.layouts.vpo_published import files_of, folder_of
 from data_pipelines.reading.raw import Finding
 
 COLUMNS = (
@@ -121,22 +119,3 @@ class Maker:
                     "multi_instance": int(setting == "msmi"),
                 }
             )
-
-
-def folder_of(root: Path, setting: str) -> Path:
-    """Where a setting lies in the folder VPO."""
-    return root / f"VPO-{setting.upper()}"
-
-
-def table_of(root: Path, setting: str) -> Path:
-    """A setting's table."""
-    return folder_of(root, setting) / f"vpo_{setting}_data_stereo.csv"
-
-
-def write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """A CSV file with a header."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)

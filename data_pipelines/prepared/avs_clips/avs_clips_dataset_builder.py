@@ -5,7 +5,6 @@ pictures are stored without a second compression.
 """
 
 import contextlib
-import dataclasses
 import io
 import json
 import os
@@ -24,19 +23,6 @@ from tqdm import tqdm
 from data_pipelines.errors import DataError
 
 KEY_SPACE = 2**128  # TFDS spreads examples over temporary files by where in it their key lies
-
-
-@dataclasses.dataclass(frozen=True)
-class Content:
-    """What goes into a data set.
-
-    Attributes:
-        metadata: see `Builder`; `clips` says how many examples a split has.
-        examples: split -> its examples, in the order of `clips`.
-    """
-
-    metadata: dict[str, Any]
-    examples: Mapping[str, Iterator[dict[str, Any]]]
 
 
 class _InOrder(example_serializer.ExampleSerializer):
@@ -79,7 +65,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.3.0")
     RELEASE_NOTES = {"1.3.0": "Waveforms in place of log-mel examples."}
 
-    content: Content | None = None  # what `build` stores
+    stored: Mapping[str, Any] | None = None  # the metadata of what `build` stores
+    examples: Mapping[str, Iterator[dict[str, Any]]]
     progress = False  # whether examples are counted on a progress bar while they are stored
 
     def __init__(self, *, data_dir: str | os.PathLike[str] | None = None, **options: Any):
@@ -117,19 +104,19 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager):
-        if self.content is None:
+        if self.stored is None:
             raise DataError(
                 "avs_clips is made from a folder on disk: "
                 "python -m data_pipelines.prepare FOLDER --out DIR"
             )
-        self.info.metadata.update(self.content.metadata)
-        return {split: self._generate_examples(split) for split in self.content.examples}
+        self.info.metadata.update(self.stored)
+        return {split: self._generate_examples(split) for split in self.examples}
 
     def _generate_examples(self, split):
         # Keys rise with the order of the clips and are spread over the whole key space: TFDS
         # sorts each of its temporary files in memory, and small keys would all share one.
-        count = len(self.content.metadata["clips"][split])
-        examples = self.content.examples[split]
+        count = len(self.stored["clips"][split])
+        examples = self.examples[split]
         bar = tqdm(examples, f"writing {split}", count, unit="clip", disable=not self.progress)
         for position, example in enumerate(bar):
             yield position * (KEY_SPACE // count), example
@@ -179,19 +166,26 @@ def damaged(folder: str | os.PathLike[str], why: str) -> DataError:
     )
 
 
-def build(builder: Builder, content: Content, *, progress: bool) -> None:
+def build(
+    builder: Builder,
+    metadata: Mapping[str, Any],
+    examples: Mapping[str, Iterator[dict[str, Any]]],
+    *,
+    progress: bool,
+) -> None:
     """Stores a data set; what is not complete keeps another name and is cleared away next time.
 
     Args:
         builder: of a data set that is not prepared; no other process may build it meanwhile.
-        content: what goes into it.
+        metadata: see `Builder`; `clips` says how many examples a split has.
+        examples: split -> its examples, in the order of `clips`.
         progress: whether to show progress bars.
 
     Raises:
         OSError, RuntimeError: it cannot be written.
     """
     clear(builder)
-    builder.content, builder.progress = content, progress
+    builder.stored, builder.examples, builder.progress = metadata, examples, progress
     # TFDS reports to stdout and draws bars for its internals; ours counts clips, on stderr.
     tfds.disable_progress_bar()
     with (

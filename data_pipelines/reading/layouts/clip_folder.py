@@ -44,11 +44,11 @@ class Whole:
     label_encoding: str = "ids"
 
 
-def read_video(path: Path, roots: tuple[Path, ...]) -> tuple[Whole, list[tuple[str, str]]]:
-    """A video file that is a clip by itself.
+def read_folder(folder: Path, roots: tuple[Path, ...]) -> tuple[Whole, list[tuple[str, str]]]:
+    """A folder that is a clip.
 
     Args:
-        path: the file.
+        folder: the folder.
         roots: where links may lead; empty: anywhere.
 
     Returns:
@@ -57,12 +57,6 @@ def read_video(path: Path, roots: tuple[Path, ...]) -> tuple[Whole, list[tuple[s
     Raises:
         Skipped: it cannot be one.
     """
-    seconds = video_seconds(path)
-    return Whole(seconds, Sound(path), video=path), []
-
-
-def read_folder(folder: Path, roots: tuple[Path, ...]) -> tuple[Whole, list[tuple[str, str]]]:
-    """A folder that is a clip; otherwise as `read_video`."""
     names = _names(folder)
     frames_folder, labels_folder = folder / "frames", folder / "labels"
     if roots:

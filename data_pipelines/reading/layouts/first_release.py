@@ -16,12 +16,13 @@ anything. S4 becomes the subset v1s of the unified release and MS3 its v1m, with
 import dataclasses
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from data_pipelines.errors import DataError
 from data_pipelines.facts import avsbench
 from data_pipelines.reading import tables
-from data_pipelines.reading.names import fault_of_name, leads_outside, outside_message, shown
+from data_pipelines.reading.names import check_inside, fault_of_name, shown
 from data_pipelines.reading.raw import Finding, RawClip, RawTable, Sound
 
 NAME = "AVSBench, first release"
@@ -71,24 +72,19 @@ def read(root: Path, *, follow_links: bool = False) -> RawTable:
         path = home / part.table
         if not path.exists():
             raise DataError(f"{part.table} missing in {home}: it says which clip is of which split")
-        if not follow_links and leads_outside(path, (root,)):
-            raise DataError(outside_message(path))
+        check_inside(path, (root,), follow_links)
         data = home / part.data
         # Some unpack the archive into a folder of its own name.
         data = data / part.data if (data / part.data).is_dir() else data
-        rows, faults = _read_rows(path, part)
-        make = _s4_clip if part.subset == "v1s" else _ms3_clip
+        rows = list(_rows(path, part, findings))
         if data.is_dir():
-            clips += [make(data, *row) for row in rows]
+            clips += [_clip(data, *row) for row in rows]
         else:
-            message = f"no folder for: {part.subset} ({len(rows)} clips) in {home}"
-            findings.append(Finding("noticed", part.subset, "subset absent", message))
-        findings += faults
+            findings.append(tables.absent(part.subset, len(rows), home))
         read_from.append(path)
-        named.update((part.subset, split) for _, split, _ in rows)
+        named.update((part.subset, split) for _, _, split, _ in rows)
     if not clips:
-        why = next((f.message for f in findings if f.kind == "left out"), None)
-        raise DataError(f"no clips in {root}: {why or 'its tables have no rows with data'}")
+        raise tables.no_clips(root, findings, "its tables have no rows with data")
     return RawTable(
         layout=NAME,
         roots=(Path(os.path.realpath(root)),),
@@ -110,75 +106,51 @@ def _home(root: Path, part: _Part) -> Path | None:
     return None
 
 
-def _read_rows(path: Path, part: _Part):
-    """(name, split, category) of every row that can be used, and what is wrong with the others."""
+def _rows(path: Path, part: _Part, findings: list[Finding]) -> Iterator[tuple[str, ...]]:
+    """(subset, name, split, category) of every row that can be used."""
     columns = {"name": NAME_COLUMNS, "split": ("split",)}
     if part.subset == "v1s":
         columns["category"] = ("category",)
-    rows, findings, seen = [], [], set()
-    for row in tables.read_rows(path, columns):
-        name, split = row.cells.get("name", ""), row.cells.get("split", "")
-        category = row.cells.get("category", "")
+
+    def judge(cells):
         # The videos were called so; folders and sounds are not.
-        name = name.removesuffix(".mp4")
-        if row.fault:
-            fault = ("unreadable row", f"the row {row.fault}")
-        elif reason := fault_of_name(name):
-            fault = ("bad name", f"{shown(name)} cannot be the name of a folder: it {reason}")
+        name, split = cells["name"].removesuffix(".mp4"), cells["split"]
+        category = cells.get("category")
+        fault = None
+        if reason := fault_of_name(name):
+            fault = "bad name", f"{shown(name)} cannot be the name of a folder: it {reason}"
         elif split not in avsbench.SPLITS:
             known = ", ".join(avsbench.SPLITS)
-            fault = ("unknown split", f"split {shown(split)} is none of {known}")
-        elif part.subset == "v1s" and category not in avsbench.S4_CATEGORIES:
-            fault = ("unknown class", f"category {shown(category)} is none of the 23 of S4")
-        elif name in seen:
-            fault = ("listed twice", f"{name} stands in the table twice: the first is kept")
-        else:
-            seen.add(name)
-            rows.append((name, split, category))
-            continue
-        code, message = fault
-        clip = f"{part.subset}/{shown(name)[1:-1]}" if row.cells else ""
-        findings.append(Finding("left out", clip, code, f"{path}, line {row.line}: {message}"))
-    return rows, findings
+            fault = "unknown split", f"split {shown(split)} is none of {known}"
+        elif category is not None and category not in avsbench.S4_CATEGORIES:
+            fault = "unknown class", f"category {shown(category)} is none of the 23 of S4"
+        return (part.subset, name), fault
+
+    for clip, cells in tables.usable_rows(path, columns, judge, findings):
+        yield *clip, cells["split"], cells.get("category", "")
 
 
-def _s4_clip(data: Path, name: str, split: str, category: str) -> RawClip:
-    seconds = avsbench.SUBSET_SECONDS["v1s"]
-    class_id = avsbench.CLASS_NAMES.index(avsbench.S4_CATEGORIES[category])
-    frames, masks, sounds = (
-        data / kind / split / category for kind in ("visual_frames", "gt_masks", "audio_wav")
-    )
+def _clip(data: Path, subset: str, name: str, split: str, category: str) -> RawClip:
+    seconds = avsbench.SUBSET_SECONDS[subset]
+    inner = Path(split, category)  # of MS3, which has no categories, the split alone
+    if subset == "v1s":
+        class_id = avsbench.CLASS_NAMES.index(avsbench.S4_CATEGORIES[category])
+        frames = data / "visual_frames" / inner / name / name
+    else:
+        class_id = None
+        frames = data / "visual_frames" / name / f"{name}.mp4"
     return RawClip(
-        subset="v1s",
+        subset=subset,
         uid=name,
         split=split,
         seconds=seconds,
-        frames=tuple(frames / name / f"{name}_{i}.png" for i in range(1, seconds + 1)),
+        frames=tuple(frames.with_name(f"{frames.name}_{i}.png") for i in range(1, seconds + 1)),
         labels=tuple(
-            (t, masks / name / f"{name}_{t + 1}.png")
-            for t in range(avsbench.labelled_seconds("v1s", split))
+            (t, data / "gt_masks" / inner / name / f"{name}_{t + 1}.png")
+            for t in range(avsbench.labelled_seconds(subset, split))
         ),
-        sounds=(Sound(sounds / f"{name}.wav"),),
+        sounds=(Sound(data / "audio_wav" / inner / f"{name}.wav"),),
         label_encoding="foreground",
         foreground=class_id,
-        objects=(class_id,),
-    )
-
-
-def _ms3_clip(data: Path, name: str, split: str, _: str) -> RawClip:
-    seconds = avsbench.SUBSET_SECONDS["v1m"]
-    masks = data / "gt_masks" / split / name
-    return RawClip(
-        subset="v1m",
-        uid=name,
-        split=split,
-        seconds=seconds,
-        frames=tuple(
-            data / "visual_frames" / name / f"{name}.mp4_{i}.png" for i in range(1, seconds + 1)
-        ),
-        labels=tuple((t, masks / f"{name}_{t + 1}.png") for t in range(seconds)),
-        sounds=(Sound(data / "audio_wav" / split / f"{name}.wav"),),
-        label_encoding="foreground",
-        foreground=None,
-        objects=(),
+        objects=() if class_id is None else (class_id,),
     )

@@ -25,17 +25,18 @@ from data_pipelines.reading.layouts.clip_folder import (
     Skipped,
     Whole,
     read_folder,
-    read_video,
+    video_seconds,
 )
 from data_pipelines.reading.names import (
     LONGEST_NAME,
+    check_inside,
     fault_of_name,
     leads_outside,
     natural_key,
     outside_message,
     shown,
 )
-from data_pipelines.reading.raw import Finding, RawClip, RawTable
+from data_pipelines.reading.raw import Finding, RawClip, RawTable, Sound
 
 NAME = "plain folders"
 SUBSET = "clips"
@@ -78,8 +79,8 @@ def read(root: Path, *, follow_links: bool = False) -> RawTable:
     """
     path = root / CLASSES_NAME
     described = path.exists()
-    if described and not follow_links and leads_outside(path, (root,)):
-        raise DataError(outside_message(path))
+    if described:
+        check_inside(path, (root,), follow_links)
     class_names = _read_classes(path) if described else DEFAULT_CLASSES
     wholes, findings = _wholes(root, follow_links, described)
     any_labels = any(whole.labels for whole in wholes.values())
@@ -95,8 +96,7 @@ def read(root: Path, *, follow_links: bool = False) -> RawTable:
             findings.append(Finding("noticed", f"{SUBSET}/{uid}", "no labels", message))
         clips += _pieces(uid, split or by_digest[uid], whole, described)
     if not clips:
-        why = next((f.message for f in findings if f.kind == "left out"), "it holds none")
-        raise DataError(f"no clips in {root}: {why}")
+        raise tables.no_clips(root, findings, "it holds none")
     return RawTable(
         layout=NAME,
         roots=(Path(os.path.realpath(root)),),
@@ -158,8 +158,10 @@ def _wholes(
                 raise Skipped("link leads outside", outside_message(path))
             if uid in taken:
                 raise Skipped("listed twice", f"{path}: there is another clip {uid}")
-            read_one = read_folder if os.path.isdir(path) else read_video
-            whole, noticed = read_one(path, () if follow_links else (root,))
+            if os.path.isdir(path):
+                whole, noticed = read_folder(path, () if follow_links else (root,))
+            else:
+                whole, noticed = Whole(video_seconds(path), Sound(path), video=path), []
             # Without classes.json whatever is not black is the object, in either.
             if described and whole.label_encoding == MIXED:
                 message = (

@@ -2,12 +2,19 @@
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from data_pipelines.errors import DataError
 from data_pipelines.facts import avsbench
 from data_pipelines.reading import tables
-from data_pipelines.reading.names import fault_of_name, leads_outside, outside_message, shown
+from data_pipelines.reading.names import (
+    check_inside,
+    fault_of_name,
+    leads_outside,
+    outside_message,
+    shown,
+)
 from data_pipelines.reading.raw import Finding, RawClip, RawTable, Sound
 
 NAME = "AVSBench, unified release"
@@ -47,47 +54,32 @@ def read(root: Path, *, follow_links: bool = False) -> RawTable:
         )
     read_from = [path for path in (metadata, classes) if path.exists()]
     for path in read_from:
-        if not follow_links and leads_outside(path, (root,)):
-            raise DataError(outside_message(path))
+        check_inside(path, (root,), follow_links)
     findings = []
     if classes.exists():
         class_names = tables.ordered_classes(tables.read_json(classes), classes, first=1)
     else:
         class_names = avsbench.CLASS_NAMES
-        findings.append(
-            Finding(
-                "noticed",
-                "",
-                "no class table",
-                f"{classes.name} missing in {root}: AVSBench's 71 classes are taken",
-            )
-        )
-    rows, faults = _read_rows(metadata, class_names)
-    findings += faults
+        message = f"{classes.name} missing in {root}: AVSBench's 71 classes are taken"
+        findings.append(Finding("noticed", "", "no class table", message))
+    rows = list(_rows(metadata, class_names, findings))
     roots = (Path(os.path.realpath(root)),)
     clips, absent = [], Counter()
     present = {subset for subset in avsbench.SUBSETS if (root / subset).is_dir()}
-    for row in rows:
-        subset, uid, _, _ = row
+    for subset, uid, split, objects in rows:
+        # The deepest folder that is listed; links above it lead it outside, too.
+        listed = avsbench.clip_dir(root, subset, uid) / "frames"
         if subset not in present:
             absent[subset] += 1
-            continue
-        folder = avsbench.clip_dir(root, subset, uid)
-        # The deepest folder that is listed; links above it lead it outside, too.
-        listed = folder / "frames"
-        if not follow_links and leads_outside(listed, roots):
-            findings.append(
-                Finding(
-                    "left out", f"{subset}/{uid}", "link leads outside", outside_message(listed)
-                )
-            )
+        elif not follow_links and leads_outside(listed, roots):
+            message = outside_message(listed)
+            findings.append(Finding("left out", f"{subset}/{uid}", "link leads outside", message))
         else:
-            clips.append(_clip(root, folder, *row))
-    for subset, count in sorted(absent.items()):
-        message = f"no folder for: {subset} ({count} clips) in {root}"
-        findings.append(Finding("noticed", subset, "subset absent", message))
+            clips.append(_clip(root, subset, uid, split, objects))
+    findings += [tables.absent(subset, count, root) for subset, count in sorted(absent.items())]
     if not clips:
-        raise DataError(f"no clips in {root}: {_why_none(findings, absent)}")
+        gone = f"folders missing: {', '.join(s for s in avsbench.SUBSETS if s in absent)}"
+        raise tables.no_clips(root, findings, gone if absent else "its table has no rows")
     in_table = Counter((subset, split) for subset, _, split, _ in rows)
     published = class_names == avsbench.CLASS_NAMES
     return RawTable(
@@ -101,41 +93,29 @@ def read(root: Path, *, follow_links: bool = False) -> RawTable:
     )
 
 
-def _read_rows(path: Path, class_names: tuple[str, ...]):
-    """(subset, uid, split, objects) of the rows that can be used; what is wrong with the others."""
+def _rows(path: Path, class_names: tuple[str, ...], findings: list[Finding]) -> Iterator[tuple]:
+    """(subset, uid, split, objects) of the rows that can be used."""
     ids = {name: index for index, name in enumerate(class_names)}
-    rows, findings, seen = [], [], set()
-    for row in tables.read_rows(path, COLUMNS):
-        where = f"{path}, line {row.line}"
-        subset, uid, split = (row.cells.get(key, "") for key in ("label", "uid", "split"))
-        fault = _fault_of_row(row, subset, uid, split, seen)
-        objects, stranger = _objects(row.cells.get("a_obj", ""), ids)
-        if not fault and stranger:
-            code = "unknown class"
-            fault = (code, f"a_obj names {shown(stranger)}, no class of {avsbench.LABEL2IDX_NAME}")
-        if fault:
-            code, message = fault
-            name = f"{shown(subset)[1:-1]}/{shown(uid)[1:-1]}" if row.cells else ""
-            findings.append(Finding("left out", name, code, f"{where}: {message}"))
-        else:
-            seen.add((subset, uid))
-            rows.append((subset, uid, split, objects))
-    return rows, findings
 
+    def judge(cells):
+        subset, uid, split = cells["label"], cells["uid"], cells["split"]
+        _, stranger = _objects(cells["a_obj"], ids)
+        fault = None
+        if reason := fault_of_name(uid):
+            fault = "bad name", f"uid {shown(uid)} cannot be the name of a folder: it {reason}"
+        elif subset not in avsbench.SUBSETS:
+            known = ", ".join(avsbench.SUBSETS)
+            fault = "unknown subset", f"label {shown(subset)} is no subset (they are {known})"
+        elif split not in avsbench.SPLITS:
+            known = ", ".join(avsbench.SPLITS)
+            fault = "unknown split", f"split {shown(split)} is none of {known}"
+        elif stranger:
+            message = f"a_obj names {shown(stranger)}, no class of {avsbench.LABEL2IDX_NAME}"
+            fault = "unknown class", message
+        return (subset, uid), fault
 
-def _fault_of_row(row, subset, uid, split, seen) -> tuple[str, str] | None:
-    if row.fault:
-        return "unreadable row", f"the row {row.fault}"
-    if fault := fault_of_name(uid):
-        return "bad name", f"uid {shown(uid)} cannot be the name of a folder: it {fault}"
-    if subset not in avsbench.SUBSETS:
-        known = ", ".join(avsbench.SUBSETS)
-        return "unknown subset", f"label {shown(subset)} is no subset (they are {known})"
-    if split not in avsbench.SPLITS:
-        return "unknown split", f"split {shown(split)} is none of {', '.join(avsbench.SPLITS)}"
-    if (subset, uid) in seen:
-        return "listed twice", f"clip {subset}/{uid} stands in the table twice: the first is kept"
-    return None
+    for clip, cells in tables.usable_rows(path, COLUMNS, judge, findings):
+        yield *clip, cells["split"], _objects(cells["a_obj"], ids)[0]
 
 
 def _objects(text: str, ids: dict[str, int]) -> tuple[tuple[int, ...], str | None]:
@@ -154,9 +134,9 @@ def _objects(text: str, ids: dict[str, int]) -> tuple[tuple[int, ...], str | Non
     return tuple(sorted(found)), None
 
 
-def _clip(root: Path, folder: Path, subset: str, uid: str, split: str, objects) -> RawClip:
+def _clip(root: Path, subset: str, uid: str, split: str, objects) -> RawClip:
     seconds = avsbench.SUBSET_SECONDS[subset]
-    frames_folder = folder / "frames"
+    frames_folder = avsbench.clip_dir(root, subset, uid) / "frames"
     present = _names_in(frames_folder)
     names = (
         next((name for suffix in FRAME_SUFFIXES if (name := f"{t}{suffix}") in present), f"{t}.jpg")
@@ -193,10 +173,3 @@ def _names_in(folder: Path) -> set[str]:
             return {entry.name for entry in entries}
     except OSError:
         return set()
-
-
-def _why_none(findings: list[Finding], absent: Counter) -> str:
-    left_out = next((f.message for f in findings if f.kind == "left out"), None)
-    if absent and not left_out:
-        return f"folders missing: {', '.join(s for s in avsbench.SUBSETS if s in absent)}"
-    return left_out or "its table has no rows"

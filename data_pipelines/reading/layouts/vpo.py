@@ -25,7 +25,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.facts.vpo import CLASS_NAMES
 from data_pipelines.reading import tables
 from data_pipelines.reading.layouts import vpo_published, vpo_rearranged
-from data_pipelines.reading.names import leads_outside, outside_message
+from data_pipelines.reading.names import check_inside, leads_outside, outside_message
 from data_pipelines.reading.raw import RawTable
 
 SOUND_FOLDERS = ("vggsound_bench/VGGSound/audios", "VGGSound/audios", "audios")
@@ -58,8 +58,7 @@ def read(root: Path, *, sounds: Path | None = None, follow_links: bool = False) 
     paths = [home / vpo_rearranged.TABLE] if rearranged_here else vpo_published.tables_in(home)
     roots = (Path(os.path.realpath(root)),)
     for path in paths:
-        if not follow_links and leads_outside(path, roots):
-            raise DataError(outside_message(path))
+        check_inside(path, roots, follow_links)
     if rearranged_here:
         name = "VPO, as DDESeg arranges it"
         clips, findings = vpo_rearranged.read(home)
@@ -69,12 +68,11 @@ def read(root: Path, *, sounds: Path | None = None, follow_links: bool = False) 
         roots += (Path(os.path.realpath(sounds)),)
         clips, findings = vpo_published.read(home, sounds)
     if not clips:
-        why = next((f.message for f in findings if f.kind == "left out"), None)
-        raise DataError(f"no clips in {root}: {why or 'its tables have no rows'}")
+        raise tables.no_clips(root, findings, "its tables have no rows")
     return RawTable(
         layout=name,
         roots=roots,
-        class_names=tuple(CLASS_NAMES),
+        class_names=CLASS_NAMES,
         clips=tuple(clips),
         fingerprint=tables.fingerprint(name, paths, clips),
         stereo=True,

@@ -45,7 +45,7 @@ LABEL_IDS = tuple(
 
 def tables_in(home: Path) -> list[Path]:
     """The tables that there are, in the order SS, MS, MSMI."""
-    return [path for name in SUBSETS if (path := _folder(home, name) / _table(name)).is_file()]
+    return [path for name in SUBSETS if (path := table_of(home, name)).is_file()]
 
 
 class _Fault(Exception):
@@ -66,7 +66,7 @@ def read(home: Path, sounds: Path) -> tuple[list[RawClip], list[Finding]]:
     clips, findings = [], []
     for name in SUBSETS:
         subset = f"vpo_{name}"
-        path = _folder(home, name) / _table(name)
+        path = table_of(home, name)
         if not path.is_file():
             message = f"no table for: {subset} in {home}"
             findings.append(Finding("noticed", subset, "subset absent", message))
@@ -93,12 +93,14 @@ def read(home: Path, sounds: Path) -> tuple[list[RawClip], list[Finding]]:
     return clips, findings
 
 
-def _folder(home: Path, name: str) -> Path:
+def folder_of(home: Path, name: str) -> Path:
+    """Where SS, MS or MSMI lies in the folder VPO."""
     return home / f"VPO-{name.upper()}"
 
 
-def _table(name: str) -> str:
-    return f"vpo_{name}_data_stereo.csv"
+def table_of(home: Path, name: str) -> Path:
+    """The table of SS, MS or MSMI."""
+    return folder_of(home, name) / f"vpo_{name}_data_stereo.csv"
 
 
 def _recordings(folder: Path) -> dict[str, str]:
@@ -140,21 +142,17 @@ def _clip(home, name, key, rows, sounds, recordings) -> RawClip:
     for column in ("split", "multi_instance"):
         for row in rows:
             if row[column] != first[column]:
-                raise _Fault(
-                    "rows disagree",
-                    f"{row['where']}: {column} is {shown(row[column])}, but "
-                    f"{shown(first[column])} in an earlier row of picture {key}",
-                )
+                other = f"{shown(first[column])} in an earlier row of picture {key}"
+                message = f"{row['where']}: {column} is {shown(row[column])}, but {other}"
+                raise _Fault("rows disagree", message)
     if first["split"] not in SPLITS:
-        raise _Fault(
-            "unknown split",
-            f"{first['where']}: split {shown(first['split'])} is none of {', '.join(SPLITS)}",
-        )
+        message = f"split {shown(first['split'])} is none of {', '.join(SPLITS)}"
+        raise _Fault("unknown split", f"{first['where']}: {message}")
     # Pictures that show no class twice are those of MS.
     of_ms = name == "msmi" and first["multi_instance"] in ("0", "0.0", "False")
     classes = tuple(sorted({index for row in rows for index in _classes(row)}))
     frame, mask = files_of(
-        _folder(home, "ms" if of_ms else name),
+        folder_of(home, "ms" if of_ms else name),
         first["img_Id"],
         (first["cateName"], first["ann_Ids"]) if name == "ss" else None,
     )

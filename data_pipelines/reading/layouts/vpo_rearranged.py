@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from pathlib import Path
 
 from data_pipelines.facts.vpo import CLASS_NAMES, IGNORED_ID, SECONDS, SUBSETS
@@ -26,40 +27,25 @@ def read(home: Path) -> tuple[list[RawClip], list[Finding]]:
     Raises:
         DataError: the table cannot be read.
     """
-    path = home / TABLE
-    clips, findings, seen, absent = [], [], set(), {}
-    for row in tables.read_rows(path, COLUMNS):
-        where = f"{path}, line {row.line}"
-        if row.fault:
-            fault = ("unreadable row", f"the row {row.fault}")
-            findings.append(Finding("left out", "", fault[0], f"{where}: {fault[1]}"))
-            continue
-        # Some copies write the folder of the subset before the name.
-        prefix, _, uid = row.cells["uid"].rpartition("/")
-        kind = row.cells["type"].upper()
-        subset = kind.lower().replace("-", "_")
-        fault = _fault(row.cells, prefix, uid, kind)
-        if not fault and (subset, uid) in seen:
-            fault = ("listed twice", f"{kind}/{uid} stands in the table twice: the first is kept")
-        if fault:
-            name = f"{shown(subset)[1:-1]}/{shown(uid)[1:-1]}"
-            findings.append(Finding("left out", name, fault[0], f"{where}: {fault[1]}"))
-            continue
-        seen.add((subset, uid))
-        if subset not in absent:
-            absent[subset] = 0 if (home / kind).is_dir() else 1
-        elif absent[subset]:
+    clips, findings, absent = [], [], Counter()
+    for (subset, uid), cells in tables.usable_rows(home / TABLE, COLUMNS, _judge, findings):
+        folder = home / cells["type"].upper()
+        if folder.is_dir():
+            clips.append(_clip(folder / uid, subset, cells, uid))
+        else:
             absent[subset] += 1
-        if not absent[subset]:
-            clips.append(_clip(home / kind / uid, subset, row.cells, uid))
-    for subset, count in absent.items():
-        if count:
-            message = f"no folder for: {subset} ({count} clips) in {home}"
-            findings.append(Finding("noticed", subset, "subset absent", message))
+    findings += [tables.absent(subset, count, home) for subset, count in absent.items()]
     return clips, findings
 
 
-def _fault(cells: dict[str, str], prefix: str, uid: str, kind: str) -> tuple[str, str] | None:
+def _judge(cells: dict[str, str]) -> tuple[tables.Name, tables.Fault | None]:
+    # Some copies write the folder of the subset before the name.
+    prefix, _, uid = cells["uid"].rpartition("/")
+    kind = cells["type"].upper()
+    return (kind.lower().replace("-", "_"), uid), _fault(cells, prefix, uid, kind)
+
+
+def _fault(cells: dict[str, str], prefix: str, uid: str, kind: str) -> tables.Fault | None:
     if kind not in (f"VPO-{name.upper()}" for name in SUBSETS):
         return "unknown subset", f"type {shown(cells['type'])} is no subset of VPO"
     if prefix and prefix.upper() not in (kind, f"VPO/{kind}"):

@@ -20,7 +20,7 @@ from data_pipelines.facts import avsbench
 from data_pipelines.loading.front_ends import log_mel_examples
 from data_pipelines.make import main
 from data_pipelines.making import drawing, writer
-from data_pipelines.making.audible_shapes import make, sheet, sounds, write
+from data_pipelines.making.audible_shapes import make, sounds, write
 from data_pipelines.making.audible_shapes.plan import MIN_CLIPS, plans
 from data_pipelines.making.audible_shapes.scene import draw
 from data_pipelines.making.audible_shapes.shapes import (
@@ -118,8 +118,7 @@ def test_files_are_the_unified_layout(made):
     assert set(_files(made)) == expected
     label2idx = json.loads((made / "label2idx.json").read_text())
     assert label2idx["background"] == 1
-    ids = avsbench.class_ids(label2idx)
-    assert [ids[name] for name in CLASS_NAMES] == list(range(1, NUM_SHAPES + 1))
+    assert [label2idx[name] for name in CLASS_NAMES] == list(range(2, NUM_SHAPES + 2))
     assert NUM_SHAPES >= 8
 
 
@@ -183,7 +182,7 @@ def test_arrays_are_the_same_on_every_machine():
 
 def test_labels_are_what_sounds_and_is_seen(clips):
     for clip in clips:
-        ids = np.array([0] + [item.shape + 1 for item in clip.plan.objects])
+        ids = np.array([0] + [item.index + 1 for item in clip.plan.objects])
         for t in range(clip.plan.seconds):
             sounding = np.array([False] + [bool(item.active[t]) for item in clip.plan.objects])
             owners = clip.owners[t]
@@ -318,7 +317,7 @@ def test_classes_are_even_in_every_split(default_plans):
         for plan in default_plans:
             if plan.split == split:
                 for item in plan.objects:
-                    (sounding if item.active.any() else silent)[item.shape] += 1
+                    (sounding if item.active.any() else silent)[item.index] += 1
         for counts in (sounding, silent):
             values = [counts[shape] for shape in range(NUM_SHAPES)]
             assert max(values) - min(values) <= 3
@@ -328,7 +327,7 @@ def test_eyes_alone_cannot_solve_it(default_plans):
     rival = [any(not item.active.any() for item in plan.objects) for plan in default_plans]
     assert np.mean(rival) > 0.8
     for plan in default_plans:
-        shapes = [source.shape for source in plan.objects + plan.off_screen]
+        shapes = [source.index for source in plan.objects + plan.off_screen]
         assert len(set(shapes)) == len(shapes)  # no class twice
         assert 1 <= len(plan.objects) <= 4
         assert len(plan.off_screen) == ("off-the-screen" in plan.a_obj)
@@ -366,13 +365,13 @@ def test_activity_follows_the_subset(default_plans):
 
 def test_sheet_shows_frames_and_activity(tmp_path):
     path = tmp_path / "new" / "sheet.png"
-    sheet.save(path, clips=30, size=SIZE, seed=SEED)
+    make(tmp_path / "data", clips=30, size=SIZE, seed=SEED, progress=False, show=path)
     image = np.asarray(Image.open(path).convert("RGB"))
     assert image.shape[0] > 1000 and image.shape[1] > 1000
     assert len(np.unique(image.reshape(-1, 3), axis=0)) > 1000
     # Bars in the class colours stand below the legend.
     colours = [
-        np.all(image[100:] == sheet.colours(k + 1)[0], axis=-1).sum() for k in range(NUM_SHAPES)
+        np.all(image[100:] == write.colours(k + 1)[0], axis=-1).sum() for k in range(NUM_SHAPES)
     ]
     assert min(colours) > 100
 

@@ -17,7 +17,7 @@ from PIL import Image
 from data_pipelines.errors import DataError
 from data_pipelines.facts import avsbench
 from data_pipelines.make import main
-from data_pipelines.making.audible_stamps import make, notes, sheet, sounds, write
+from data_pipelines.making.audible_stamps import make, notes, sounds, write
 from data_pipelines.making.audible_stamps import media as media_files
 from data_pipelines.making.audible_stamps.plan import MIN_CLIPS, plans
 from data_pipelines.making.audible_stamps.scene import draw
@@ -170,7 +170,7 @@ def test_files_are_the_unified_layout(made):
     label2idx = json.loads((made / "label2idx.json").read_text())
     assert len(label2idx) == 71
     assert (label2idx["background"], label2idx["accordion"], label2idx["woman"]) == (1, 2, 71)
-    assert avsbench.class_ids(label2idx)["sheep"] == 52
+    assert label2idx["sheep"] == 53
 
 
 def test_files_hold_what_was_drawn(made, media):
@@ -321,7 +321,7 @@ def test_classes_are_even_in_every_split_and_role(default_plans):
         for plan in default_plans:
             if plan.split == split:
                 for item in plan.objects:
-                    (sounding if item.active.any() else silent)[item.stamp.name] += 1
+                    (sounding if item.active.any() else silent)[item.name] += 1
         for counts in (sounding, silent):
             values = [counts[name] for name in NAMES]
             assert max(values) - min(values) <= 3
@@ -333,7 +333,7 @@ def test_eyes_alone_cannot_solve_it(default_plans):
     off_screen = [bool(plan.off_screen) for plan in default_plans if plan.subset != "v1s"]
     assert 0.06 < np.mean(off_screen) < 0.2
     for plan in default_plans:
-        names = [source.stamp.name for source in plan.objects + plan.off_screen]
+        names = [source.name for source in plan.objects + plan.off_screen]
         assert len(set(names)) == len(names)  # no class twice
         assert 1 <= len(plan.objects) <= 3
     assert len({plan.uid for plan in default_plans}) == len(default_plans)
@@ -342,8 +342,8 @@ def test_eyes_alone_cannot_solve_it(default_plans):
 def test_held_out_plans_follow_the_table():
     for plan in plans(0, 200, TABLE, held_out=True):
         allowed = in_split(TABLE, plan.split, True)
-        assert all(s.stamp in allowed for s in plan.objects + plan.off_screen)
-        assert all(TABLE[s.index] is s.stamp for s in plan.objects + plan.off_screen)
+        assert all(TABLE[s.index] in allowed for s in plan.objects + plan.off_screen)
+        assert all(TABLE[s.index].name == s.name for s in plan.objects + plan.off_screen)
 
 
 # The packages
@@ -480,5 +480,5 @@ def test_the_real_packages_hold_what_the_table_says(tmp_path):
         levels = np.sqrt(np.mean(track.reshape(10, -1) ** 2, axis=1))
         assert levels.min() > 0.1, stamp
     assert notes.version(places, "tuxpaint-stamps-default") != "version not known"
-    make(tmp_path / "data", packages=REAL, clips=20, size=64, workers=1, progress=False)
-    sheet.save(tmp_path / "s.png", packages=REAL, clips=20, size=64, seed=0, held_out=False)
+    options = dict(clips=20, size=64, workers=1, progress=False, show=tmp_path / "s.png")
+    make(tmp_path / "data", packages=REAL, **options)

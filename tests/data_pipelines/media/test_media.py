@@ -99,11 +99,11 @@ def test_names_that_no_file_can_have():
 def test_unreadable(tmp_path, monkeypatch):
     """The superuser may read everything, so the system's answer is put in its mouth."""
 
-    def refuse(*_):
+    def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
     (tmp_path / "x").write_bytes(b"x")
-    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(media, "open", refuse, raising=False)
     with pytest.raises(MediaError, match=r"label unreadable: .*x \(Permission denied\)") as caught:
         media.read_picture(tmp_path / "x", "label")
     assert caught.value.code == "label unreadable"

@@ -396,7 +396,7 @@ def test_no_room_to_write(small_raw_dir, tmp_path, moment):
     assert set(os.listdir(tmp_path / "data")) == {"avs_clips", "avs_clips.lock", "report.json"}
 
 
-@pytest.mark.parametrize("moment", ["v1s/a", "v1m/c", "build", "_written", "write_json"])
+@pytest.mark.parametrize("moment", ["v1s/a", "v1m/c", "build", "_written", "_report"])
 def test_killed_while_preparing(small_raw_dir, tmp_path, moment):
     """Killed at a clip, before the data set is written, and when it is but has no report yet: the
     next call prepares what is missing and clears away what was left."""
@@ -405,12 +405,12 @@ def test_killed_while_preparing(small_raw_dir, tmp_path, moment):
         """
         import os, signal, sys
         from data_pipelines import prepare
-        from data_pipelines.preparing import chunks, jobs
+        from data_pipelines.preparing import clip_files, jobs
         moment = sys.argv[3]
         die = lambda *given, **named: os.kill(os.getpid(), signal.SIGKILL)
         if "/" in moment:
-            read = chunks.read_clip
-            chunks.read_clip = lambda clip, *r: (die if clip.name == moment else read)(clip, *r)
+            read = clip_files.read_clip
+            clip_files.read_clip = lambda clip, *r: (die if clip.name == moment else read)(clip, *r)
         else:
             setattr(jobs, moment, die)
         prepare.prepare(sys.argv[1], sys.argv[2])
@@ -421,7 +421,7 @@ def test_killed_while_preparing(small_raw_dir, tmp_path, moment):
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert list(data.glob(".work-*"))
-    if moment not in ("_written", "write_json"):
+    if moment not in ("_written", "_report"):
         with pytest.raises(DataError, match="no prepared data set"):
             open_source(data, "train")
     prepare(small_raw_dir, data, progress=False)

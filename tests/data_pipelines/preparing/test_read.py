@@ -107,9 +107,9 @@ def test_a_whole_clip(clip):
     np.testing.assert_array_equal(example["waveform"], int16(noise(3.5)))
     facts = result.facts
     assert facts["pixels"] == {0: 3 * 375, 2: 600, 3: 75}
-    assert facts["foreground_pixels"] == 675 and facts["label_pixels"] == 1800
+    assert facts["label_pixels"] == 1800
     assert facts["empty_masks"] == facts["silent_seconds"] == facts["repaired_seconds"] == 0
-    assert facts["seconds"] == 3 and facts["objects"] == [2, 3]
+    assert facts["objects"] == [2, 3]
     assert len(set(facts["frame_digests"])) == 3
 
 
@@ -286,7 +286,7 @@ def test_ignored_pixels_are_kept_and_not_counted(clip):
     maps = len(one.labels)
     assert result.facts["pixels"] == {0: 390 * maps, 4: 200 * maps}
     assert result.facts["ignored_pixels"] == 10 * maps and result.facts["classes"] == 2
-    assert result.facts["foreground_pixels"] == 200 * maps and result.facts["objects"] == [4]
+    assert result.facts["objects"] == [4]
     write_label(clip, np.full_like(pixels, 255))
     facts = read(one).facts
     assert (facts["pixels"], facts["objects"], facts["classes"]) == ({}, [], 0)
@@ -332,7 +332,7 @@ def test_foreground(clip, make):
     result = read(change(one, foreground=None))
     colours = np.asarray(Image.open(io.BytesIO(result.example["labels"][0])))
     np.testing.assert_array_equal(colours, np.repeat(mask[..., None] * 255, 3, 2))
-    assert result.facts["pixels"] == {0: 492} and result.facts["foreground_pixels"] == 108
+    assert result.facts["pixels"] == {0: 492}
     assert result.example["objects"] == []
 
 
@@ -342,7 +342,7 @@ def test_colours_of_no_class_are_only_noticed(clip):
     one = write_label(clip, pixels)
     result = read(one)
     assert "in 3 pixels (0.50%)" in only(result, "noticed", "colours of no class")
-    assert result.facts["pixels"] == {0: 596, 1: 4} and result.facts["foreground_pixels"] == 7
+    assert result.facts["pixels"] == {0: 596, 1: 4}
     assert result.example["labels"] == [one.labels[0][1].read_bytes()]
 
 
@@ -367,7 +367,7 @@ def test_labels_without_one_colour_of_a_class(clip, colour):
     one = write_label(clip, pixels)
     assert "0.png holds 120 pixels" in only(read(one), "left out", "label of no class")
     result = read(change(one, label_encoding="foreground"))  # where classes are not asked for
-    assert result.findings == () and result.facts["foreground_pixels"] == 120
+    assert result.findings == () and result.facts["pixels"] == {0: 480}
     pixels = np.zeros((40, 60, 3), np.uint8)
     pixels[5, 7:9] = colour
     only(read(write_label(clip, pixels)), "noticed", "colours of no class")

@@ -163,8 +163,6 @@ ROWS = {
     "class": (b"d,d,0,0,yeti,train,v1s", "unknown class", "a_obj names 'yeti'"),
     "twice": (b"d,a_0_5000,0,0,dog,test,v1s", "listed twice", "stands in the table twice"),
     "short": (b"d,d", "unknown subset", "label ''"),
-    "columns": (b"," * 5000, "unreadable row", "more than 1000 columns"),
-    "million columns": (b"," * 1_000_000, "unreadable row", "more than 1000 columns"),
     "long line": (b"x" * 3_000_000, "unreadable row", "longer than 1048576 bytes"),
     "long field": (b"d," + b"x" * 500_000, "unreadable row", "cannot be parsed"),
     "open quote": (b'd,"d,0,0,cat,train,v1s', "unknown subset", "line 5"),
@@ -208,7 +206,7 @@ def test_names_in_any_alphabet(small):
         ("vid,uid,s_min,s_sec,a_obj,split,label\n".encode("utf-16"), "is not valid UTF-8"),
         (b"vid,uid,split,label\n", "lacks the columns a_obj"),
         (b"vid,uid,s_min,s_sec,a_obj,split,label\n", "its table has no rows"),
-        (b"uid," * 300_000, "longer than|more than 1000 columns"),
+        (b"uid," * 300_000, "longer than"),
         (b"vid,uid,s_min,s_sec,a_obj,split,label\nd,/,0,0,cat,train,v1s\n", "no clips .* line 2"),
     ],
 )

@@ -173,7 +173,7 @@ def test_killed_at(moment, command, tiny_run, tmp_path):
     assert_undisturbed(folder, undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 def test_killed_at_random_moments(start, command, tiny_run, tmp_path):
     undisturbed, flags, _ = tiny_run
     folder = tmp_path / "run"

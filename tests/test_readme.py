@@ -197,7 +197,7 @@ def reduced(text: str, checkout: Path, tiny_flags) -> list[str]:
     return words
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 def test_the_commands_in_their_order(checkout, tiny_flags, tmp_path):
     stamps = Path("/usr/share/tuxpaint/stamps").is_dir()
     done = []

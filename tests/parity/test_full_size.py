@@ -178,7 +178,7 @@ def row(name: str, files: list[Path], made, converted, back, ours, theirs) -> di
     }
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 @pytest.mark.parametrize("size", SIZES)
 def test_mask2former(size, room, table):
     made = room.run("make_mask2former", size)
@@ -193,7 +193,7 @@ def test_mask2former(size, room, table):
     table.append(figures | compare(room, has_prior=False))
 
 
-@pytest.mark.slow
+@pytest.mark.slower
 @pytest.mark.parametrize("task", AAVS)
 def test_aavs(task, room, table):
     made = room.run("make_aavs", task)

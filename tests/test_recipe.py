@@ -1,6 +1,6 @@
 """The paper's recipe whole, at full size: from published files to the figures of two stages.
 
-    python -m pytest -m slow -s tests/test_recipe.py     # -s shows times and memory
+    python -m pytest -m slow -n 0 -s tests/test_recipe.py     # -s shows times and memory
 
 A Mask2Former as transformers saves it and a VGGish as torch.hub has it, with random weights, are
 converted and trained from by the commands of the README, a few steps in each phase; that the

@@ -1,6 +1,6 @@
 """Published networks at their true sizes: from a file of the original to each of its outputs.
 
-    python -m pytest -m slow -s tests/parity/test_full_size.py      # -s shows the tables
+    python -m pytest -m slower -n 0 -s tests/parity/test_full_size.py      # -s shows the tables
 
 The weights are random, in the layout and by the means of the original: transformers' Mask2Former
 through `save_pretrained`, AAVS through `torch.save(state_dict)`. `python -m aavs_jax.convert`

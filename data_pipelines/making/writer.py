@@ -43,17 +43,6 @@ def check_numbers(clips: int, size: int, seed: int, *, least: int) -> None:
         raise DataError(f"--seed is {seed}; give a number that is not negative.")
 
 
-def check_free(out: Path) -> None:
-    """Raises DataError where `out` is a file or a folder with something in it."""
-    if out.is_dir():
-        if any(out.iterdir()):
-            raise DataError(
-                f"the folder {out} is not empty; name a new one with --out, or empty it first."
-            )
-    elif out.exists() or out.is_symlink():
-        raise DataError(f"{out} is not a folder; name a new one with --out.")
-
-
 @contextlib.contextmanager
 def whole_folder(out: str | os.PathLike) -> Iterator[Path]:
     """A folder to write into that becomes `out` at the end, or vanishes if the body raises.
@@ -71,7 +60,13 @@ def whole_folder(out: str | os.PathLike) -> Iterator[Path]:
     out = tidy_path(Path(out).absolute())
     partial = out.parent / f".{out.name}.partial"
     try:
-        check_free(out)
+        if out.is_dir():
+            if any(out.iterdir()):
+                raise DataError(
+                    f"the folder {out} is not empty; name a new one with --out, or empty it first."
+                )
+        elif out.exists() or out.is_symlink():
+            raise DataError(f"{out} is not a folder; name a new one with --out.")
         if partial.exists():
             shutil.rmtree(partial)
         partial.mkdir(parents=True)

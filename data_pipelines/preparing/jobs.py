@@ -9,6 +9,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -69,6 +70,11 @@ class Job:
         form = str(Builder.VERSION)  # what a run of another version left cannot be resumed
         told = [form, self.table.fingerprint, chosen, *dataclasses.astuple(self.options)]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def store(job: Job, out: Path) -> dict[str, Any] | None:
@@ -148,7 +154,8 @@ def _store(job: Job, builder: Builder, out: Path, work: Path) -> dict[str, Any]:
         raise
     if not is_complete(builder):
         _build(builder, job, records, work)
-    report = _report(job, records, _written(Path(builder.data_path)))
+    sizes = [p.stat().st_size for p in Path(builder.data_path).rglob("*") if p.is_file()]
+    report = _report(job, records, {"files": len(sizes), "bytes": sum(sizes)})
     partial = out / f".{REPORT_NAME}.partial"
     partial.write_text(json_text(report), encoding="utf-8")
     partial.replace(out / REPORT_NAME)
@@ -245,8 +252,3 @@ def _nothing_usable(job: Job, report: dict[str, Any]) -> NothingUsable:
         f"{first}",
         report,
     )
-
-
-def _written(folder: Path) -> dict[str, int]:
-    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
-    return {"files": len(sizes), "bytes": sum(sizes)}

@@ -22,7 +22,9 @@ def draw(seed: int, plan: Composition, size: int) -> Clip:
     waveform = mix(sources, seconds, rng, sounds.synthesise)
 
     frames = _backgrounds(rng, seconds, size)
-    paths, radii = _paths(rng, len(plan.objects), seconds)
+    low, high = _DIAMETERS[len(plan.objects)]  # in parts of the frame's side, as are paths
+    radii = rng.uniform(low, high, len(plan.objects)) / 2
+    paths = drifting_paths(rng, radii, seconds)
     # A look is drawn just before the object is.
     looks = (_Look(rng, s.index, radius) for s, radius in zip(plan.objects, radii, strict=True))
     objects = zip(paths, looks, strict=True)
@@ -59,13 +61,6 @@ class _Look:
         edge = np.clip((depth - 0.06) / 0.08, 0.0, 1.0)  # a darker rim
         shade = shade * (self._rim + (1 - self._rim) * edge)
         return shade[..., None] * self._rgb
-
-
-def _paths(rng, count, seconds):
-    """Centres float64 [count, T, 2] (x, y) and radii float64 [count], in parts of the side."""
-    low, high = _DIAMETERS[count]
-    radii = rng.uniform(low, high, count) / 2
-    return drifting_paths(rng, radii, seconds), radii
 
 
 def _noise(rng, cells, seconds, size, drift):

@@ -94,7 +94,9 @@ def build(
             that is read, or the folders hold nothing that can be used.
     """
     _check(settings, seed, max_images, val_share)
-    _check_apart(out, {"--coco": coco_dir, "--sounds": sounds})
+    for option, folder in (("--coco", coco_dir), ("--sounds", sounds)):
+        if lies_in(out, folder):  # nothing is written into a user's data
+            raise DataError(f"--out {out} is inside {option} {folder}; name a folder elsewhere.")
     kinds = coco.read_people(people) if people else {}
     with whole_folder(out) as partial:
         pictures, findings = coco.read_folder(coco_dir, kinds, progress=progress)
@@ -217,10 +219,3 @@ def _check(settings, seed, max_images, val_share):
         )
     if not 0 < val_share < 1:
         raise DataError(f"--val-share is {val_share}; give a number between 0 and 1.")
-
-
-def _check_apart(out, folders):
-    """Nothing is written into a user's data."""
-    for option, folder in folders.items():
-        if lies_in(out, folder):
-            raise DataError(f"--out {out} is inside {option} {folder}; name a folder elsewhere.")

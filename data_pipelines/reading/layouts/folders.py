@@ -134,7 +134,10 @@ def _wholes(
 ) -> tuple[dict[tuple[str, str], Whole], list[Finding]]:
     """(split or "", uid) -> clip before it is cut, and what is wrong with the others."""
     findings = []
-    split_folders = [s for s in SPLITS if (root / s).is_dir() and not _is_clip_folder(root / s)]
+    # A folder called like a split may be a clip of that name: trains sound, too.
+    split_folders = [
+        s for s in SPLITS if (root / s).is_dir() and not (root / s / "frames").is_dir()
+    ]
     places = [(split, root / split) for split in split_folders] or [("", root)]
     if split_folders:
         findings += _not_taken(root, split_folders)
@@ -175,11 +178,6 @@ def _wholes(
         except Skipped as skipped:
             findings.append(Finding(skipped.kind, name, *skipped.args))
     return wholes, findings
-
-
-def _is_clip_folder(path: Path) -> bool:
-    """Whether a folder called like a split is a clip of that name: trains sound, too."""
-    return (path / "frames").is_dir()
 
 
 def _not_taken(root: Path, split_folders: list[str]) -> list[Finding]:

@@ -265,7 +265,8 @@ def test_another_seed_is_another_run(tiny_run, command, tmp_path):
 # ---- other ways to run
 
 
-@pytest.mark.parametrize("name", ["s4", pytest.param("ms3", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["s4", "ms3"])
 def test_schedules_of_one_stage(name, command, tiny_flags, tmp_path):
     flags = tiny_flags(("localise",), epochs=48.0)
     sounds = "--config.eval.sounds=('right','silence')"  # the one test clip has no other

@@ -105,36 +105,39 @@ def test_killed_again_and_again(command, tiny_run, tmp_path):
 
 # Where Ctrl-C comes, what is said then, and what the next command begins with.
 CTRL_C = (
-    (
+    pytest.param(
         "localise writes its second checkpoint",
         r"the same command resumes localise/all from step (\d+)",
         "[localise/all] resumes from step {}",
+        id="training",
     ),
-    (
+    pytest.param(
         "masks are written",
         "the same command computes the scores of localise again",
         "[localise/all] is complete",
+        id="scoring",
+        marks=pytest.mark.slow,
     ),
 )
 
 
-def test_ctrl_c_saves_first_and_says_what_is_next(command, tiny_run, tmp_path):
+@pytest.mark.parametrize(("moment", "words", "next_says"), CTRL_C)
+def test_ctrl_c_saves_first_and_says_what_is_next(
+    moment, words, next_says, command, tiny_run, tmp_path
+):
     undisturbed, flags, _ = tiny_run
     folder = tmp_path / "run"
     flags = (*flags, f"--workdir={folder}")
-    says = ""
-    for moment, words, next_says in CTRL_C:
-        output = command(*flags, die_at=MOMENTS[moment], by=signal.SIGINT, code=130)
-        assert says in output and "Traceback" not in output
-        last = output.strip().splitlines()[-1]
-        found = re.match(f"stopped: {words}", last)
-        assert found, last
-        says = next_says.format(*found.groups())
-        if found.groups():
-            # Saved where it stopped, not at the checkpoint before.
-            assert (folder / "localise/all/checkpoints" / found[1]).is_dir()
-            assert int(found[1]) >= 18
-    assert says in command(*flags)
+    output = command(*flags, die_at=MOMENTS[moment], by=signal.SIGINT, code=130)
+    assert "Traceback" not in output
+    last = output.strip().splitlines()[-1]
+    found = re.match(f"stopped: {words}", last)
+    assert found, last
+    if found.groups():
+        # Saved where it stopped, not at the checkpoint before.
+        assert (folder / "localise/all/checkpoints" / found[1]).is_dir()
+        assert int(found[1]) >= 18
+    assert next_says.format(*found.groups()) in command(*flags)
     assert_undisturbed(folder, undisturbed)
 
 

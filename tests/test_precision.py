@@ -47,7 +47,8 @@ def parameters_of(method, seed: int) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize("name", [pytest.param("localise", marks=pytest.mark.slow), "understand"])
+@pytest.mark.slow  # tests/methods/aavs/test_network.py looks at a network of no size
+@pytest.mark.parametrize("name", ["localise", "understand"])
 def test_bfloat16_stays_close(name, tiny_stage):
     """No training: only what rounding does, over six draws of the parameters.
 

@@ -167,11 +167,8 @@ def _wholes(
                 whole, noticed = Whole(video_seconds(path), Sound(path), video=path), []
             # Without classes.json whatever is not black is the object, in either.
             if described and whole.label_encoding == MIXED:
-                message = (
-                    f"labels mixed: some in {path / 'labels'} are RGB, others grey or with a "
-                    "palette: save all of them alike"
-                )
-                raise Skipped("labels mixed", message)
+                what = f"some in {path / 'labels'} are RGB, others grey or with a palette"
+                raise Skipped("labels mixed", f"labels mixed: {what}: save all of them alike")
             wholes[split, uid] = whole
             taken.add(uid)
             findings += [Finding("noticed", name, *about) for about in noticed]

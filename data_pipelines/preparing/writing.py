@@ -23,18 +23,17 @@ def faults_of_writing(folder: Path, out: Path) -> Iterator[None]:
     """What the system refuses is one sentence."""
     try:
         yield
-    except OSError as fault:
-        raise DataError(
-            f"cannot prepare {folder} in {out}: {reason(fault)}"
-            + (f" ({tidy_path(os.fsdecode(fault.filename))})" if fault.filename else "")
-            + f": {remedy(fault)}, or choose another folder for prepared data"
-        ) from fault
-    except RuntimeError as fault:
+    except (OSError, RuntimeError) as fault:
         # So array_record's writer reports a full disk and the like.
         said = re.search(r"write\(\) failed: ([^;]+)", str(fault))
-        if said is None:
+        if isinstance(fault, OSError):
+            place = f" ({tidy_path(os.fsdecode(fault.filename))})" if fault.filename else ""
+            what = f"{reason(fault)}{place}"
+        elif said:
+            what = said[1]
+        else:
             raise
         raise DataError(
-            f"cannot prepare {folder} in {out}: {said[1]}: {remedy(fault)}, or choose another "
-            "folder for prepared data"
+            f"cannot prepare {folder} in {out}: {what}: {remedy(fault)}, or choose another folder "
+            "for prepared data"
         ) from fault

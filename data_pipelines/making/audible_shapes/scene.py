@@ -3,9 +3,9 @@
 import numpy as np
 
 from data_pipelines.making.audible_shapes import sounds
-from data_pipelines.making.audible_shapes.plan import drawing_generator
+from data_pipelines.making.audible_shapes.plan import DRAW
 from data_pipelines.making.audible_shapes.shapes import HUE_SPREAD, SHAPES, hsv_to_rgb, rasterise
-from data_pipelines.making.compositions import Clip, Composition
+from data_pipelines.making.compositions import Clip, Composition, generator
 from data_pipelines.making.drawing import drifting_paths, mix, paint
 
 # Diameter of an object as part of the frame's side, by how many objects share the frame.
@@ -15,7 +15,7 @@ _OCTAVES = ((3, 0.5), (6, 0.25), (12, 0.15), (24, 0.10))  # cells across the fra
 
 def draw(seed: int, plan: Composition, size: int) -> Clip:
     """Draws clip `plan.index` of the data set `seed`, frames of `size` x `size` pixels."""
-    rng = drawing_generator(seed, plan.index)
+    rng = generator(seed, DRAW, plan.index)
     seconds = plan.seconds
     # Sound first: it is then the same at every frame size.
     sources = [(s.index, s.active) for s in plan.sources if s.active.any()]

@@ -6,8 +6,6 @@ sound x is (1 - p) x on the left and p x on the right, so that mono is both adde
 without a position is in the middle there, half of each channel.
 """
 
-import dataclasses
-
 import numpy as np
 
 from data_pipelines.media import MediaError, sound_files
@@ -21,14 +19,9 @@ from data_pipelines.media.waveforms import (
 from data_pipelines.reading.layouts.folders import SUBSET as OWN_CLIPS
 from data_pipelines.reading.raw import RawClip, Sound
 
-
-@dataclasses.dataclass(frozen=True)
-class Repair:
-    """Something that was mended."""
-
-    code: str  # two or three words, the same for all repairs alike
-    message: str  # one sentence
-    seconds: frozenset[int]  # of the clip, whose sound is a repetition
+# Something that was mended: code and sentence of the finding, and the seconds of the clip whose
+# sound is a repetition.
+Repair = tuple[str, str, frozenset[int]]
 
 
 def is_placed(clip: RawClip, *, stereo: bool) -> bool:
@@ -86,7 +79,7 @@ def check_length(clip: RawClip, samples: int) -> list[Repair]:
         message = f"the sound is too short: it would have to be repeated {times}{hint}: {names}"
         raise MediaError("sound too short", message)
     message = f"sound short: its last second was repeated {times}: {names}"
-    return [Repair("sound short", message, frozenset(range(count, clip.seconds)))]
+    return [("sound short", message, frozenset(range(count, clip.seconds)))]
 
 
 def silent_seconds(waveform: np.ndarray, seconds: int) -> int:
@@ -121,5 +114,5 @@ def _read(clip: RawClip, sound: Sound, stereo: bool) -> tuple[np.ndarray, list[R
         why = f"lasts {lasts:.2f} s, it was repeated to fill {clip.seconds} s"
         message = f"sound repeated: {sound.path} {why}"
         again = frozenset(range(int(lasts), clip.seconds))
-        repairs.append(Repair("sound repeated", message, again))
+        repairs.append(("sound repeated", message, again))
     return np.resize(waveform, (clip.seconds * SAMPLE_RATE, waveform.shape[1])), repairs

@@ -7,11 +7,11 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.facts.avsbench import SPLITS
 from data_pipelines.media import printable
 from data_pipelines.preparing.clip_files import Record
 from data_pipelines.reading.raw import RawClip, RawTable
 
-SPLITS = ("train", "val", "test")
 KINDS = ("left out", "repaired", "noticed")
 UNKNOWN = "not known"  # subset or split of clips at fault before these could be told
 # A clip of AVSBench is called after its video and where in it the clip lies, in milliseconds.

@@ -6,10 +6,13 @@
 <out>/avs_clips.lock                     held by the process that works here
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +20,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_pipelines.errors import DataError
+from data_pipelines.errors import DataError, reason, remedy, tidy_path
+from data_pipelines.facts.avsbench import SPLITS
 from data_pipelines.prepared.avs_clips.avs_clips_dataset_builder import (
     Builder,
     build,
@@ -28,10 +32,8 @@ from data_pipelines.preparing.clip_files import Record, Task, example
 from data_pipelines.preparing.folder_report import gather
 from data_pipelines.preparing.read import ReadOptions
 from data_pipelines.preparing.workers import read_clips
-from data_pipelines.preparing.writing import faults_of_writing, only_one
 from data_pipelines.reading.raw import RawClip, RawTable
 
-SPLITS = ("train", "val", "test")
 FEW = 64  # clips that are read by this process alone: others take a second to start
 REPORT_NAME = "report.json"
 
@@ -97,12 +99,12 @@ def store(job: Job, out: Path) -> dict[str, Any] | None:
     """
     work = out / f".work-{job.fingerprint[:16]}"
     report = None
-    with faults_of_writing(job.folder, out):
+    with _faults_of_writing(job.folder, out):
         builder = Builder(data_dir=out)
         # With the work of a killed run beside it, a complete data set still lacks its report.
         if not is_complete(builder) or work.exists():
             out.mkdir(parents=True, exist_ok=True)
-            with only_one(out / f"{builder.name}.lock"):
+            with _only_one(out / f"{builder.name}.lock"):
                 builder = Builder(data_dir=out)
                 if not is_complete(builder) or work.exists():  # nobody did it while this one waited
                     report = _store(job, builder, out, work)
@@ -252,3 +254,32 @@ def _nothing_usable(job: Job, report: dict[str, Any]) -> NothingUsable:
         f"{first}",
         report,
     )
+
+
+@contextlib.contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    """Waits until no other process is inside; the system lifts the lock of one that was killed."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _faults_of_writing(folder: Path, out: Path) -> Iterator[None]:
+    """What the system refuses is one sentence."""
+    try:
+        yield
+    except (OSError, RuntimeError) as fault:
+        # So array_record's writer reports a full disk and the like.
+        said = re.search(r"write\(\) failed: ([^;]+)", str(fault))
+        if isinstance(fault, OSError):
+            place = f" ({tidy_path(os.fsdecode(fault.filename))})" if fault.filename else ""
+            what = f"{reason(fault)}{place}"
+        elif said:
+            what = said[1]
+        else:
+            raise
+        raise DataError(
+            f"cannot prepare {folder} in {out}: {what}: {remedy(fault)}, or choose another folder "
+            "for prepared data"
+        ) from fault

@@ -247,9 +247,9 @@ def _read_sound(reading: _Reading) -> tuple[np.ndarray, bool]:
         reading.check_inside(sound.path)
     placed = clip_sound.is_placed(clip, stereo=reading.options.stereo)
     waveform, repairs = clip_sound.read_waveform(clip, stereo=reading.options.stereo)
-    for repair in repairs + clip_sound.check_length(clip, len(waveform)):
-        reading.repaired |= repair.seconds
-        reading.find("repaired", repair.code, repair.message)
+    for code, message, seconds in repairs + clip_sound.check_length(clip, len(waveform)):
+        reading.repaired |= seconds
+        reading.find("repaired", code, message)
     return waveforms.to_int16(waveform[: clip.seconds * waveforms.SAMPLE_RATE]), placed
 
 

@@ -18,6 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 from data_pipelines.errors import DataError
+from data_pipelines.facts.avsbench import SPLITS
 from data_pipelines.reading import tables
 from data_pipelines.reading.layouts.clip_folder import (
     MIXED,
@@ -40,7 +41,6 @@ from data_pipelines.reading.raw import Finding, RawClip, RawTable, Sound
 
 NAME = "plain folders"
 SUBSET = "clips"
-SPLITS = ("train", "val", "test")
 SHARES = {"train": 80, "val": 10, "test": 10}  # percent of the clips
 NAMED_AT_MOST = 10  # names in one sentence
 PIECE_SECONDS = 10  # longest clip

@@ -117,8 +117,8 @@ def write_clips(
 def _written(plans, arguments: tuple, workers: int) -> Iterator[None]:
     """Draws and writes the clips; yields after each."""
     if workers == 1:
-        for plan in plans:
-            yield _write(*arguments, plan)
+        root, draw, num_classes = arguments
+        yield from (write_clip(root, draw(plan), num_classes) for plan in plans)
         return
     # Spawned, not forked: whoever calls may have threads.
     pool = ProcessPoolExecutor(
@@ -146,10 +146,7 @@ def _start_worker(*arguments):
 
 
 def _write_in_worker(plan: Composition) -> None:
-    _write(*_worker_arguments, plan)
-
-
-def _write(root: Path, draw, num_classes: int, plan: Composition) -> None:
+    root, draw, num_classes = _worker_arguments
     write_clip(root, draw(plan), num_classes)
 
 

@@ -50,11 +50,6 @@ class Label:
         known = np.count_nonzero(self.pixels[:IGNORED])
         return int(known + (self.foreground > self.stray + self.pixels[1:IGNORED].sum()))
 
-    @property
-    def ignored(self) -> int:
-        """How many pixels count for nothing."""
-        return int(self.pixels[IGNORED])
-
 
 def read_label(
     path: str | os.PathLike[str],

@@ -122,7 +122,7 @@ def read_clip(
     }
     facts = {
         "pixels": {int(i): int(pixels[i]) for i in counted},
-        "ignored_pixels": sum(label.ignored for label in stored),
+        "ignored_pixels": int(pixels[labels.IGNORED]),
         "label_pixels": sum(label.size[0] * label.size[1] for label in stored),
         "empty_masks": sum(not label.foreground for label in stored),
         "classes": max((label.classes for label in stored), default=0),

@@ -123,7 +123,13 @@ def build(
             wanted = [setting for setting in made if left[setting, split]]
             for setting in maker.make(pictures[i], wanted):
                 left[setting, split] -= 1
-        rows = _tables(maker.rows, settings)
+        # MSMI's table has the rows of MS, too.
+        own = {**maker.rows, "msmi": maker.rows["msmi"] + maker.rows["ms"]}
+        rows = {
+            setting: sorted(own[setting], key=lambda row: row["img_Id"])  # stable
+            for setting in SUBSETS
+            if setting in settings
+        }
         if not any(rows.values()):
             raise DataError(_why_nothing(coco_dir, sounds, maker.silent, findings))
         for setting, table in rows.items():
@@ -136,16 +142,6 @@ def build(
         )
     findings += _notes(pictures, recordings, people is not None)
     return Report(rows, maker.silent, len(used), findings)
-
-
-def _tables(rows, settings) -> dict[str, list[dict]]:
-    """The rows of each asked setting, by picture; MSMI's with those of MS."""
-    tables = {}
-    for setting in SUBSETS:
-        if setting in settings:
-            own = rows[setting] + (rows["ms"] if setting == "msmi" else [])
-            tables[setting] = sorted(own, key=lambda row: row["img_Id"])  # stable
-    return tables
 
 
 def _with_splits(pictures, seed, val_share, findings) -> list[coco.Picture]:

@@ -19,7 +19,7 @@ from data_pipelines.benchmark import measuring, public_loader
 from data_pipelines.benchmark.measuring import IMAGE_SIZE, LABEL_SIZE, Seconds
 from data_pipelines.errors import DataError, tidy_path
 from data_pipelines.preparing import jobs
-from data_pipelines.preparing.asked import cores
+from data_pipelines.preparing.jobs import cores
 from data_pipelines.preparing.read import ReadOptions
 from data_pipelines.reading.raw import RawClip, RawTable
 from data_pipelines.reading.recognise import read_table

@@ -32,15 +32,9 @@ OBJECT_SEPARATOR = "_"  # joins the tokens of `a_obj`
 
 # Clips of the published release (Zhou et al., arXiv 2301.13190), counted in its metadata.csv.
 PUBLISHED_CLIPS = {
-    ("v1s", "train"): 3452,
-    ("v1s", "val"): 740,
-    ("v1s", "test"): 740,
-    ("v1m", "train"): 296,
-    ("v1m", "val"): 64,
-    ("v1m", "test"): 64,
-    ("v2", "train"): 4750,
-    ("v2", "val"): 500,
-    ("v2", "test"): 750,
+    (subset, split): clips
+    for subset, *counts in (("v1s", 3452, 740, 740), ("v1m", 296, 64, 64), ("v2", 4750, 500, 750))
+    for split, clips in zip(SPLITS, counts, strict=True)
 }
 
 # The classes of the release's label2idx.json, by class id.

@@ -28,48 +28,50 @@ WINDOW = 160  # samples of the 10 ms that sounds are shifted by
 
 
 @dataclasses.dataclass(frozen=True)
-class SwapSound(grain.transforms.Map):
+class _Sometimes(grain.transforms.Map):
+    """A change of requests that is made with some probability."""
+
+    probability: float
+
+    def map(self, request: Request) -> Request:
+        rng = generator(request.seed, self)
+        return request if rng.random() >= self.probability else self.change(request, rng)
+
+
+@dataclasses.dataclass(frozen=True)
+class SwapSound(_Sometimes):
     """Another clip's sound, none of whose classes is to be heard: nothing that is shown sounds.
 
     Labels become background, and so do prior masks made from them; predicted ones stay.
     """
 
-    probability: float
     partners: Partners
 
-    def map(self, request: Request) -> Request:
-        rng = generator(request.seed, self)
-        if rng.random() >= self.probability:
-            return request
+    def change(self, request: Request, rng: np.random.Generator) -> Request:
         other = self.partners.draw(request.index, rng)
         return dataclasses.replace(request, sound_index=other, empty=True)
 
 
 @dataclasses.dataclass(frozen=True)
-class MixSounds(grain.transforms.Map):
+class MixSounds(_Sometimes):
     """A second clip's sound, of other classes, beside the clip's own; the labels stay."""
 
-    probability: float
     decibels: tuple[float, float]
     partners: Partners
 
     def __post_init__(self):
         check_range("mix_sounds.decibels", self.decibels, -120, 120)
 
-    def map(self, request: Request) -> Request:
-        rng = generator(request.seed, self)
-        if rng.random() >= self.probability:
-            return request
+    def change(self, request: Request, rng: np.random.Generator) -> Request:
         other = self.partners.draw(request.index, rng)
         level = float(rng.uniform(*self.decibels))
         return dataclasses.replace(request, mixed_index=other, mixed_level=level)
 
 
 @dataclasses.dataclass(frozen=True)
-class TimeShift(grain.transforms.Map):
+class TimeShift(_Sometimes):
     """Sound and picture apart by up to `windows` of 10 ms, either way."""
 
-    probability: float
     windows: int
 
     def __post_init__(self):
@@ -78,28 +80,21 @@ class TimeShift(grain.transforms.Map):
                 f"augment.time_shift.windows is {self.windows}: give a whole number, 0 or more"
             )
 
-    def map(self, request: Request) -> Request:
-        rng = generator(request.seed, self)
-        if rng.random() >= self.probability:
-            return request
+    def change(self, request: Request, rng: np.random.Generator) -> Request:
         shift = int(rng.integers(-self.windows, self.windows + 1))
         return dataclasses.replace(request, shift=shift)
 
 
 @dataclasses.dataclass(frozen=True)
-class SoundGain(grain.transforms.Map):
+class SoundGain(_Sometimes):
     """Louder or softer by some decibels."""
 
-    probability: float
     decibels: tuple[float, float]
 
     def __post_init__(self):
         check_range("sound_gain.decibels", self.decibels, -120, 120)
 
-    def map(self, request: Request) -> Request:
-        rng = generator(request.seed, self)
-        if rng.random() >= self.probability:
-            return request
+    def change(self, request: Request, rng: np.random.Generator) -> Request:
         return dataclasses.replace(request, gain=float(rng.uniform(*self.decibels)))
 
 

@@ -134,7 +134,8 @@ def _greys(path: Path, image: Image.Image) -> np.ndarray:
             raise _no_greys(path, "holds only 0 and 1")
         return mask
     # What is not shown counts, too: a class may have a grey colour in a palette of others.
-    if image.mode == "1" or (image.mode == "P" and _is_grey(image.getpalette("RGB"))):
+    palette = image.getpalette("RGB") if image.mode == "P" else None
+    if image.mode == "1" or (palette and palette[::3] == palette[1::3] == palette[2::3]):
         return _greys(path, image.convert("L"))
     if image.mode == "RGB":
         channels = np.asarray(image)
@@ -149,10 +150,6 @@ def _greys(path: Path, image: Image.Image) -> np.ndarray:
         return np.rint(wide / 257).astype(np.uint8)
     coloured = " with colours" if image.mode in ("P", "PA", "RGB") else ""
     raise _no_greys(path, f"is a picture of mode {image.mode}{coloured}")
-
-
-def _is_grey(palette: list[int]) -> bool:
-    return palette[::3] == palette[1::3] == palette[2::3]
 
 
 def _no_greys(path: Path, what: str) -> DataError:

@@ -45,9 +45,6 @@ class ReadClip(grain.transforms.Map):
     def __getstate__(self):
         return {**self.__dict__, "_kept": {}}  # a worker process starts with an empty cache
 
-    def __setstate__(self, state):
-        self.__dict__.update(state)
-
     def map(self, request: Request) -> dict[str, Any]:
         """Reads what the request names.
 

@@ -75,13 +75,7 @@ class Draw(grain.transforms.RandomMap):
 
 
 def seconds_shown(labelled: tuple[int, ...], length: int, sampling: str) -> tuple[int, ...]:
-    """The seconds whose frames `Draw` may ask for, of a clip that has a label.
-
-    Args:
-        labelled: its labelled seconds.
-        length: of the clip, seconds.
-        sampling: "clip" or "frame".
-    """
+    """The seconds whose frames `Draw` may ask for, of a clip of this length that has labels."""
     if sampling == "frame" or labelled == FIRST_ONLY:
         return labelled
     return tuple(range(length))

@@ -74,18 +74,14 @@ class Composition:
 
 @dataclass(frozen=True)
 class Clip:
-    """A drawn clip.
-
-    frames uint8 [T, S, S, 3]; labels uint8 [T, S, S], class ids of what sounds and is seen, 0
-    elsewhere; owners uint8 [T, S, S], which object (position in the plan + 1) is seen at a pixel,
-    silent ones included; waveform int16 [T * 16000].
-    """
+    """A drawn clip."""
 
     plan: Composition
-    frames: np.ndarray
-    labels: np.ndarray
+    frames: np.ndarray  # uint8 [T, S, S, 3]
+    labels: np.ndarray  # uint8 [T, S, S], class ids of what sounds and is seen, 0 elsewhere
+    # uint8 [T, S, S], which object (position in the plan + 1) is seen, silent ones included
     owners: np.ndarray
-    waveform: np.ndarray
+    waveform: np.ndarray  # int16 [T * 16000]
 
 
 @dataclass(frozen=True)

@@ -43,17 +43,6 @@ def check_numbers(clips: int, size: int, seed: int, *, least: int) -> None:
         raise DataError(f"--seed is {seed}; give a number that is not negative.")
 
 
-def check_free(out: Path) -> None:
-    """Raises DataError where `out` is a file or a folder with something in it."""
-    if out.is_dir():
-        if any(out.iterdir()):
-            raise DataError(
-                f"the folder {out} is not empty; name a new one with --out, or empty it first."
-            )
-    elif out.exists() or out.is_symlink():
-        raise DataError(f"{out} is not a folder; name a new one with --out.")
-
-
 @contextlib.contextmanager
 def whole_folder(out: str | os.PathLike) -> Iterator[Path]:
     """A folder to write into that becomes `out` at the end, or vanishes if the body raises.
@@ -71,7 +60,13 @@ def whole_folder(out: str | os.PathLike) -> Iterator[Path]:
     out = tidy_path(Path(out).absolute())
     partial = out.parent / f".{out.name}.partial"
     try:
-        check_free(out)
+        if out.is_dir():
+            if any(out.iterdir()):
+                raise DataError(
+                    f"the folder {out} is not empty; name a new one with --out, or empty it first."
+                )
+        elif out.exists() or out.is_symlink():
+            raise DataError(f"{out} is not a folder; name a new one with --out.")
         if partial.exists():
             shutil.rmtree(partial)
         partial.mkdir(parents=True)
@@ -122,8 +117,8 @@ def write_clips(
 def _written(plans, arguments: tuple, workers: int) -> Iterator[None]:
     """Draws and writes the clips; yields after each."""
     if workers == 1:
-        for plan in plans:
-            yield _write(*arguments, plan)
+        root, draw, num_classes = arguments
+        yield from (write_clip(root, draw(plan), num_classes) for plan in plans)
         return
     # Spawned, not forked: whoever calls may have threads.
     pool = ProcessPoolExecutor(
@@ -151,10 +146,7 @@ def _start_worker(*arguments):
 
 
 def _write_in_worker(plan: Composition) -> None:
-    _write(*_worker_arguments, plan)
-
-
-def _write(root: Path, draw, num_classes: int, plan: Composition) -> None:
+    root, draw, num_classes = _worker_arguments
     write_clip(root, draw(plan), num_classes)
 
 

@@ -31,24 +31,17 @@ _WHITE = 255
 
 @dataclasses.dataclass(frozen=True)
 class Label:
-    """A label map as it is stored.
+    """A label map as it is stored."""
 
-    Attributes:
-        encoded: a PNG that shows AVSBench's colours: with a palette, which takes a quarter of the
-            time to decode; the file as it was, if it has other colours, too.
-        size: width, height.
-        pixels: how many pixels have each class id, int64 [256], and at IGNORED how many are
-            ignored; not those of foreground whose class is not known. Colours that are none of the
-            palette's count as background.
-        foreground: pixels that are neither black nor ignored.
-        stray: pixels whose colour is no class's.
-    """
-
+    # A PNG that shows AVSBench's colours: with a palette, which takes a quarter of the time to
+    # decode; the file as it was, if it has other colours, too.
     encoded: bytes
-    size: tuple[int, int]
+    size: tuple[int, int]  # width, height
+    # How many pixels have each class id, int64 [256], and at IGNORED how many are ignored; not
+    # those of foreground whose class is not known. Colours of no class count as background.
     pixels: np.ndarray
-    foreground: int
-    stray: int = 0
+    foreground: int  # pixels that are neither black nor ignored
+    stray: int = 0  # pixels whose colour is no class's
 
     @property
     def classes(self) -> int:
@@ -56,11 +49,6 @@ class Label:
         class is not known is one."""
         known = np.count_nonzero(self.pixels[:IGNORED])
         return int(known + (self.foreground > self.stray + self.pixels[1:IGNORED].sum()))
-
-    @property
-    def ignored(self) -> int:
-        """How many pixels count for nothing."""
-        return int(self.pixels[IGNORED])
 
 
 def read_label(

@@ -79,17 +79,14 @@ def read_sound(
             with np.errstate(all="ignore"):  # numbers beyond all bounds are looked for below
                 samples = _cut(path, track, start, seconds, middle, sides and track.channels > 1)
         except (streams.StreamFault, *_SOUNDFILE_ERRORS, *streams.ERRORS) as fault:
-            raise MediaError(
-                "sound unreadable",
-                f"sound file cannot be read: {path} ({streams.reason_of(fault)})",
-            ) from fault
+            message = f"sound file cannot be read: {path} ({streams.reason_of(fault)})"
+            raise MediaError("sound unreadable", message) from fault
     if not len(samples):
         where = f" from second {start:g} on" if start else ""
         raise MediaError("no samples", f"sound file holds no samples{where}: {path}")
     if not np.isfinite(samples).all():
-        raise MediaError(
-            "samples no numbers", f"sound file holds samples that are no numbers: {path}"
-        )
+        message = f"sound file holds samples that are no numbers: {path}"
+        raise MediaError("samples no numbers", message)
     if (highest := np.abs(samples).max()) > media.MAX_LEVEL:
         raise MediaError(
             "samples out of range",

@@ -13,13 +13,6 @@ from data_pipelines.media import MediaError, streams
 FRAME_MOMENT = 15 / 16  # s after the beginning of a second: 16 frames a second, the last taken
 STAMP = 0.002  # s by which time stamps of frames are rounded (to whole milliseconds in Matroska)
 
-_TURNS = {
-    90: Image.Transpose.ROTATE_90,
-    180: Image.Transpose.ROTATE_180,
-    -180: Image.Transpose.ROTATE_180,
-    -90: Image.Transpose.ROTATE_270,
-}
-
 
 def video_frames(
     path: str | os.PathLike[str], start: float, seconds: int
@@ -90,5 +83,5 @@ def _at_moments(frames, moments: list[float]) -> Iterator[tuple[Image.Image, boo
 
 def _picture(frame: av.VideoFrame) -> Image.Image:
     image = frame.to_image()
-    turn = _TURNS.get(round(frame.rotation))  # phones store upright films lying
-    return image if turn is None else image.transpose(turn)
+    turn = round(frame.rotation)  # phones store upright films lying
+    return image.rotate(turn, expand=True) if turn % 90 == 0 else image

@@ -36,15 +36,11 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What became of one clip.
+    """What became of one clip."""
 
-    Attributes:
-        findings: what was not as it should be.
-        facts: as `ReadResult` has them, after a round trip through JSON (class ids are strings),
-            and `stored_frames`; empty if and only if the clip was left out.
-    """
-
-    findings: tuple[Finding, ...]
+    findings: tuple[Finding, ...]  # what was not as it should be
+    # As `ReadResult` has them, after a round trip through JSON (class ids are strings), and
+    # `stored_frames`; empty if and only if the clip was left out.
     facts: dict[str, Any]
 
     @property

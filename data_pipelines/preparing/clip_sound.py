@@ -6,8 +6,6 @@ sound x is (1 - p) x on the left and p x on the right, so that mono is both adde
 without a position is in the middle there, half of each channel.
 """
 
-import dataclasses
-
 import numpy as np
 
 from data_pipelines.media import MediaError, sound_files
@@ -21,14 +19,9 @@ from data_pipelines.media.waveforms import (
 from data_pipelines.reading.layouts.folders import SUBSET as OWN_CLIPS
 from data_pipelines.reading.raw import RawClip, Sound
 
-
-@dataclasses.dataclass(frozen=True)
-class Repair:
-    """Something that was mended."""
-
-    code: str  # two or three words, the same for all repairs alike
-    message: str  # one sentence
-    seconds: frozenset[int]  # of the clip, whose sound is a repetition
+# Something that was mended: code and sentence of the finding, and the seconds of the clip whose
+# sound is a repetition.
+Repair = tuple[str, str, frozenset[int]]
 
 
 def is_placed(clip: RawClip, *, stereo: bool) -> bool:
@@ -73,10 +66,8 @@ def check_length(clip: RawClip, samples: int) -> list[Repair]:
     names = ", ".join(str(sound.path) for sound in clip.sounds)
     count = example_count(samples)
     if not count:
-        raise MediaError(
-            "sound too short",
-            f"the sound is shorter than one second: too short for a log-mel example: {names}",
-        )
+        message = f"the sound is shorter than one second: too short for a log-mel example: {names}"
+        raise MediaError("sound too short", message)
     if count >= clip.seconds:
         return []
     times = f"for {clip.seconds - count} of the clip's {clip.seconds} seconds"
@@ -85,17 +76,10 @@ def check_length(clip: RawClip, samples: int) -> list[Repair]:
     if clip.subset == OWN_CLIPS and 2 * count < clip.seconds:
         pictures = clip.video is None and len(clip.frames) == clip.seconds
         hint = " (one frame a second is expected)" if pictures else ""
-        raise MediaError(
-            "sound too short",
-            f"the sound is too short: it would have to be repeated {times}{hint}: {names}",
-        )
-    return [
-        Repair(
-            "sound short",
-            f"sound short: its last second was repeated {times}: {names}",
-            frozenset(range(count, clip.seconds)),
-        )
-    ]
+        message = f"the sound is too short: it would have to be repeated {times}{hint}: {names}"
+        raise MediaError("sound too short", message)
+    message = f"sound short: its last second was repeated {times}: {names}"
+    return [("sound short", message, frozenset(range(count, clip.seconds)))]
 
 
 def silent_seconds(waveform: np.ndarray, seconds: int) -> int:
@@ -127,12 +111,8 @@ def _read(clip: RawClip, sound: Sound, stereo: bool) -> tuple[np.ndarray, list[R
     lasts = len(excerpt.samples) / excerpt.rate
     repairs = []
     if clip.seconds - lasts > 1 / excerpt.rate:  # a sample may be lost to rounding
-        repairs.append(
-            Repair(
-                "sound repeated",
-                f"sound repeated: {sound.path} lasts {lasts:.2f} s, it was repeated to fill "
-                f"{clip.seconds} s",
-                frozenset(range(int(lasts), clip.seconds)),
-            )
-        )
+        why = f"lasts {lasts:.2f} s, it was repeated to fill {clip.seconds} s"
+        message = f"sound repeated: {sound.path} {why}"
+        again = frozenset(range(int(lasts), clip.seconds))
+        repairs.append(("sound repeated", message, again))
     return np.resize(waveform, (clip.seconds * SAMPLE_RATE, waveform.shape[1])), repairs

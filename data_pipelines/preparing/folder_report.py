@@ -1,24 +1,22 @@
 """What is in a data folder and what is wrong with it, as data for programs."""
 
+import dataclasses
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.facts.avsbench import SPLITS
 from data_pipelines.media import printable
 from data_pipelines.preparing.clip_files import Record
-from data_pipelines.reading.raw import Finding, RawClip, RawTable
+from data_pipelines.reading.raw import RawClip, RawTable
 
-SPLITS = ("train", "val", "test")
 KINDS = ("left out", "repaired", "noticed")
 UNKNOWN = "not known"  # subset or split of clips at fault before these could be told
 # A clip of AVSBench is called after its video and where in it the clip lies, in milliseconds.
-VIDEO = {
-    "v1s": re.compile(r"(.+)_\d+_\d+"),
-    "v1m": re.compile(r"(.+)_\d+"),
-    "v2": re.compile(r"(.+)_\d+_\d+"),
-}
+VIDEO = {subset: re.compile(r"(.+)_\d+_\d+") for subset in ("v1s", "v2")}
+VIDEO["v1m"] = re.compile(r"(.+)_\d+")
 
 
 def gather(
@@ -88,18 +86,14 @@ def gather(
         "silent_seconds": sum(facts["silent_seconds"] for _, facts in usable),
         "repaired_seconds": sum(facts["repaired_seconds"] for _, facts in usable),
         "counts": {kind: dict(sorted(c.items())) for kind, c in counts.items()},
-        "findings": [_finding(f) for kind in KINDS for f in findings if f.kind == kind],
+        "findings": [
+            {name: printable(value) for name, value in dataclasses.asdict(finding).items()}
+            for kind in KINDS
+            for finding in findings
+            if finding.kind == kind
+        ],
         "duplicates": _duplicates(usable),
         "written": written,
-    }
-
-
-def _finding(finding: Finding) -> dict[str, str]:
-    return {
-        "kind": finding.kind,
-        "clip": printable(finding.clip),
-        "code": finding.code,
-        "message": printable(finding.message),
     }
 
 

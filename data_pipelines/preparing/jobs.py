@@ -6,9 +6,13 @@
 <out>/avs_clips.lock                     held by the process that works here
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
+import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +20,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_pipelines.errors import DataError
+from data_pipelines.errors import DataError, reason, remedy, tidy_path
+from data_pipelines.facts.avsbench import SPLITS
 from data_pipelines.prepared.avs_clips.avs_clips_dataset_builder import (
     Builder,
     build,
@@ -27,10 +32,8 @@ from data_pipelines.preparing.clip_files import Record, Task, example
 from data_pipelines.preparing.folder_report import gather
 from data_pipelines.preparing.read import ReadOptions
 from data_pipelines.preparing.workers import read_clips
-from data_pipelines.preparing.writing import faults_of_writing, only_one
 from data_pipelines.reading.raw import RawClip, RawTable
 
-SPLITS = ("train", "val", "test")
 FEW = 64  # clips that are read by this process alone: others take a second to start
 REPORT_NAME = "report.json"
 
@@ -71,6 +74,11 @@ class Job:
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def store(job: Job, out: Path) -> dict[str, Any] | None:
     """Makes the data set of a job in `out`, unless it is there.
 
@@ -91,12 +99,12 @@ def store(job: Job, out: Path) -> dict[str, Any] | None:
     """
     work = out / f".work-{job.fingerprint[:16]}"
     report = None
-    with faults_of_writing(job.folder, out):
+    with _faults_of_writing(job.folder, out):
         builder = Builder(data_dir=out)
         # With the work of a killed run beside it, a complete data set still lacks its report.
         if not is_complete(builder) or work.exists():
             out.mkdir(parents=True, exist_ok=True)
-            with only_one(out / f"{builder.name}.lock"):
+            with _only_one(out / f"{builder.name}.lock"):
                 builder = Builder(data_dir=out)
                 if not is_complete(builder) or work.exists():  # nobody did it while this one waited
                     report = _store(job, builder, out, work)
@@ -148,7 +156,8 @@ def _store(job: Job, builder: Builder, out: Path, work: Path) -> dict[str, Any]:
         raise
     if not is_complete(builder):
         _build(builder, job, records, work)
-    report = _report(job, records, _written(Path(builder.data_path)))
+    sizes = [p.stat().st_size for p in Path(builder.data_path).rglob("*") if p.is_file()]
+    report = _report(job, records, {"files": len(sizes), "bytes": sum(sizes)})
     partial = out / f".{REPORT_NAME}.partial"
     partial.write_text(json_text(report), encoding="utf-8")
     partial.replace(out / REPORT_NAME)
@@ -247,6 +256,30 @@ def _nothing_usable(job: Job, report: dict[str, Any]) -> NothingUsable:
     )
 
 
-def _written(folder: Path) -> dict[str, int]:
-    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
-    return {"files": len(sizes), "bytes": sum(sizes)}
+@contextlib.contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    """Waits until no other process is inside; the system lifts the lock of one that was killed."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _faults_of_writing(folder: Path, out: Path) -> Iterator[None]:
+    """What the system refuses is one sentence."""
+    try:
+        yield
+    except (OSError, RuntimeError) as fault:
+        # So array_record's writer reports a full disk and the like.
+        said = re.search(r"write\(\) failed: ([^;]+)", str(fault))
+        if isinstance(fault, OSError):
+            place = f" ({tidy_path(os.fsdecode(fault.filename))})" if fault.filename else ""
+            what = f"{reason(fault)}{place}"
+        elif said:
+            what = said[1]
+        else:
+            raise
+        raise DataError(
+            f"cannot prepare {folder} in {out}: {what}: {remedy(fault)}, or choose another folder "
+            "for prepared data"
+        ) from fault

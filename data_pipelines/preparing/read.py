@@ -122,7 +122,7 @@ def read_clip(
     }
     facts = {
         "pixels": {int(i): int(pixels[i]) for i in counted},
-        "ignored_pixels": sum(label.ignored for label in stored),
+        "ignored_pixels": int(pixels[labels.IGNORED]),
         "label_pixels": sum(label.size[0] * label.size[1] for label in stored),
         "empty_masks": sum(not label.foreground for label in stored),
         "classes": max((label.classes for label in stored), default=0),
@@ -247,9 +247,9 @@ def _read_sound(reading: _Reading) -> tuple[np.ndarray, bool]:
         reading.check_inside(sound.path)
     placed = clip_sound.is_placed(clip, stereo=reading.options.stereo)
     waveform, repairs = clip_sound.read_waveform(clip, stereo=reading.options.stereo)
-    for repair in repairs + clip_sound.check_length(clip, len(waveform)):
-        reading.repaired |= repair.seconds
-        reading.find("repaired", repair.code, repair.message)
+    for code, message, seconds in repairs + clip_sound.check_length(clip, len(waveform)):
+        reading.repaired |= seconds
+        reading.find("repaired", code, message)
     return waveforms.to_int16(waveform[: clip.seconds * waveforms.SAMPLE_RATE]), placed
 
 

@@ -78,13 +78,11 @@ def _finding_lines(report: dict[str, Any], kind: str, details: str) -> list[str]
         return []
     counts = ", ".join(f"{code} {number}" for code, number in report["counts"][kind].items())
     shown = mine[: SHOWN[kind]]
-    lines = [f"{kind}: {counts}", *(f"  {_named(finding)}" for finding in shown)]
+    lines = [f"{kind}: {counts}"]
+    for finding in shown:
+        clip, message = finding["clip"], finding["message"]
+        lines.append(f"  {message}" if not clip or clip in message else f"  {clip}: {message}")
     return lines + _more(len(mine) - len(shown), details)
-
-
-def _named(finding: dict[str, str]) -> str:
-    clip, message = finding["clip"], finding["message"]
-    return message if not clip or clip in message else f"{clip}: {message}"
 
 
 def _duplicate_lines(report: dict[str, Any], details: str) -> list[str]:

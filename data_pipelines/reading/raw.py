@@ -9,58 +9,42 @@ from pathlib import Path
 
 @dataclasses.dataclass(frozen=True)
 class Sound:
-    """One recording that is heard in a clip.
+    """One recording that is heard in a clip."""
 
-    Attributes:
-        path: of an audio file, or of a video file whose sound track is meant.
-        position: of its source from left (0) to right (1): L = (1 - p) x, R = p x. None: the file's
-            own channels are taken as they are.
-    """
-
-    path: Path
+    path: Path  # of an audio file, or of a video file whose sound track is meant
+    # Of its source from left (0) to right (1): L = (1 - p) x, R = p x. None: the file's own
+    # channels are taken as they are.
     position: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class RawClip:
-    """One clip as it lies on disk.
+    """One clip as it lies on disk."""
 
-    Attributes:
-        subset: v1s, v1m, v2, vpo_ss, vpo_ms, vpo_msmi, or clips (folders of one's own).
-        uid: unique in its subset; can be the name of a folder.
-        split: train, val or test.
-        seconds: T.
-        frames: T pictures, one a second; or one, a still that is seen in every second; none if
-            `video` is given.
-        labels: (second, picture) of the labelled seconds, ascending.
-        label_encoding: "colours" (AVSBench's palette), "ids" (pixel values, see `label_ids`) or
-            "foreground" (whatever is not black is `foreground`).
-        label_ids: pixel value -> class id, or `media.labels.IGNORED`, for "ids"; None: the values
-            are class ids. Values that are not named are faults.
-        foreground: class id of what is not black, for "foreground"; None: its class is not known
-            (it is stored white, which is foreground but no class).
-        video: a video file, of which the frame at the end of each second is taken.
-        start: the second of the video and of the sound with which the clip begins.
-        sounds: what is heard, summed.
-        centred: whether T seconds are taken from the middle of each sound, a short one being
-            repeated (VPO), instead of from `start`.
-        objects: class ids that the table says sound in the picture; None: those of the labels.
-    """
-
-    subset: str
-    uid: str
-    split: str
-    seconds: int
+    subset: str  # v1s, v1m, v2, vpo_ss, vpo_ms, vpo_msmi, or clips (folders of one's own)
+    uid: str  # unique in its subset; can be the name of a folder
+    split: str  # train, val or test
+    seconds: int  # T
+    # T pictures, one a second; or one, a still that is seen in every second; none if `video` is
+    # given.
     frames: tuple[Path, ...]
-    labels: tuple[tuple[int, Path], ...]
-    sounds: tuple[Sound, ...]
+    labels: tuple[tuple[int, Path], ...]  # (second, picture) of the labelled seconds, ascending
+    sounds: tuple[Sound, ...]  # what is heard, summed
+    # "colours" (AVSBench's palette), "ids" (pixel values, see `label_ids`) or "foreground"
+    # (whatever is not black is `foreground`).
     label_encoding: str = "colours"
+    # Pixel value -> class id, or `media.labels.IGNORED`, for "ids"; None: the values are class ids.
+    # Values that are not named are faults.
     label_ids: tuple[tuple[int, int], ...] | None = None
+    # Class id of what is not black, for "foreground"; None: its class is not known (it is stored
+    # white, which is foreground but no class).
     foreground: int | None = None
-    video: Path | None = None
-    start: int = 0
+    video: Path | None = None  # a video file, of which the frame at the end of each second is taken
+    start: int = 0  # the second of the video and of the sound with which the clip begins
+    # Whether T seconds are taken from the middle of each sound, a short one being repeated (VPO),
+    # instead of from `start`.
     centred: bool = False
-    objects: tuple[int, ...] | None = None
+    objects: tuple[int, ...] | None = None  # class ids that the table says sound; None: the labels'
 
     @property
     def name(self) -> str:

@@ -4,8 +4,7 @@ import os
 from pathlib import Path
 
 from data_pipelines.errors import DataError
-from data_pipelines.reading.layouts import first_release, folders, unified
-from data_pipelines.reading.layouts import vpo as vpo
+from data_pipelines.reading.layouts import first_release, folders, unified, vpo
 from data_pipelines.reading.raw import RawTable
 
 # Those that have tables; plain folders are what is none of them.
@@ -13,7 +12,9 @@ PUBLISHED = (unified, first_release, vpo)
 LOOKED_AT = 1000  # entries of a folder in which a published layout is looked for
 
 
-def read_table(root: Path, *, sounds: Path | None = None, follow_links: bool = False) -> RawTable:
+def read_table(
+    root: Path, *, sounds: str | os.PathLike[str] | None = None, follow_links: bool = False
+) -> RawTable:
     """Reads a folder in any layout that is known (docs/data.md draws them).
 
     Args:

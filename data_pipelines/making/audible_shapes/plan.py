@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from functools import partial
 
-import numpy as np
-
 from data_pipelines.making.audible_shapes.shapes import CLASS_NAMES, NUM_SHAPES
 from data_pipelines.making.compositions import (
     ROLES,
@@ -27,12 +25,7 @@ CHANCES = Chances(
 )
 
 # Streams of chance below the seed; a clip's own are (seed, stream, clip index).
-_DECKS, _PLAN, _DRAW = range(3)
-
-
-def drawing_generator(seed: int, index: int) -> np.random.Generator:
-    """What the pixels and samples of clip `index` are drawn from."""
-    return generator(seed, _DRAW, index)
+_DECKS, _PLAN, DRAW = range(3)
 
 
 def plans(seed: int, clips: int) -> Iterator[Composition]:

@@ -3,9 +3,9 @@
 import numpy as np
 
 from data_pipelines.making.audible_shapes import sounds
-from data_pipelines.making.audible_shapes.plan import drawing_generator
+from data_pipelines.making.audible_shapes.plan import DRAW
 from data_pipelines.making.audible_shapes.shapes import HUE_SPREAD, SHAPES, hsv_to_rgb, rasterise
-from data_pipelines.making.compositions import Clip, Composition
+from data_pipelines.making.compositions import Clip, Composition, generator
 from data_pipelines.making.drawing import drifting_paths, mix, paint
 
 # Diameter of an object as part of the frame's side, by how many objects share the frame.
@@ -15,14 +15,16 @@ _OCTAVES = ((3, 0.5), (6, 0.25), (12, 0.15), (24, 0.10))  # cells across the fra
 
 def draw(seed: int, plan: Composition, size: int) -> Clip:
     """Draws clip `plan.index` of the data set `seed`, frames of `size` x `size` pixels."""
-    rng = drawing_generator(seed, plan.index)
+    rng = generator(seed, DRAW, plan.index)
     seconds = plan.seconds
     # Sound first: it is then the same at every frame size.
     sources = [(s.index, s.active) for s in plan.sources if s.active.any()]
     waveform = mix(sources, seconds, rng, sounds.synthesise)
 
     frames = _backgrounds(rng, seconds, size)
-    paths, radii = _paths(rng, len(plan.objects), seconds)
+    low, high = _DIAMETERS[len(plan.objects)]  # in parts of the frame's side, as are paths
+    radii = rng.uniform(low, high, len(plan.objects)) / 2
+    paths = drifting_paths(rng, radii, seconds)
     # A look is drawn just before the object is.
     looks = (_Look(rng, s.index, radius) for s, radius in zip(plan.objects, radii, strict=True))
     objects = zip(paths, looks, strict=True)
@@ -59,13 +61,6 @@ class _Look:
         edge = np.clip((depth - 0.06) / 0.08, 0.0, 1.0)  # a darker rim
         shade = shade * (self._rim + (1 - self._rim) * edge)
         return shade[..., None] * self._rgb
-
-
-def _paths(rng, count, seconds):
-    """Centres float64 [count, T, 2] (x, y) and radii float64 [count], in parts of the side."""
-    low, high = _DIAMETERS[count]
-    radii = rng.uniform(low, high, count) / 2
-    return drifting_paths(rng, radii, seconds), radii
 
 
 def _noise(rng, cells, seconds, size, drift):

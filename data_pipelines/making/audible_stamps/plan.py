@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-import numpy as np
-
 from data_pipelines.facts import avsbench
 from data_pipelines.making.audible_stamps.stamps import Stamp, in_split
 from data_pipelines.making.compositions import (
@@ -29,17 +27,7 @@ CHANCES = Chances(
 )
 
 # Streams of chance below the seed; a clip's own are (seed, stream, clip index).
-_CLASS_DECKS, _STAMP_DECKS, _PLAN, _DRAW, _SOUND = range(5)
-
-
-def picture_generator(seed: int, index: int) -> np.random.Generator:
-    """What the pixels of clip `index` are drawn from."""
-    return generator(seed, _DRAW, index)
-
-
-def sound_generator(seed: int, index: int) -> np.random.Generator:
-    """What the samples of clip `index` are drawn from: the same at every frame size."""
-    return generator(seed, _SOUND, index)
+_CLASS_DECKS, _STAMP_DECKS, _PLAN, DRAW, SOUND = range(5)
 
 
 class _Hand:

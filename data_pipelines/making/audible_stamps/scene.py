@@ -5,8 +5,8 @@ from PIL import Image
 
 from data_pipelines.making.audible_stamps import sounds
 from data_pipelines.making.audible_stamps.media import Media
-from data_pipelines.making.audible_stamps.plan import picture_generator, sound_generator
-from data_pipelines.making.compositions import Clip, Composition
+from data_pipelines.making.audible_stamps.plan import DRAW, SOUND
+from data_pipelines.making.compositions import Clip, Composition, generator
 from data_pipelines.making.drawing import drifting_paths, mix, paint
 
 # Square root of an object's solid area as part of the frame's side, by how many share the frame.
@@ -18,9 +18,9 @@ def draw(seed: int, plan: Composition, media: Media, size: int) -> Clip:
     """Draws clip `plan.index` of the data set `seed`, frames of `size` x `size` pixels."""
     seconds = plan.seconds
     sources = [(media.recordings[s.index], s.active) for s in plan.sources if s.active.any()]
-    waveform = mix(sources, seconds, sound_generator(seed, plan.index), sounds.source)
+    waveform = mix(sources, seconds, generator(seed, SOUND, plan.index), sounds.source)
 
-    rng = picture_generator(seed, plan.index)
+    rng = generator(seed, DRAW, plan.index)
     frames = _background(rng, media.backgrounds, seconds, size)
     cutouts = [_Cutout(rng, media.cutouts[s.index], len(plan.objects)) for s in plan.objects]
     paths = drifting_paths(rng, np.array([cutout.radius for cutout in cutouts]), seconds)

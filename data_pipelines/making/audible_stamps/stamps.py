@@ -13,20 +13,15 @@ PICTURES = ("tuxpaint/templates", "tuxpaint/starters")
 
 @dataclass(frozen=True)
 class Stamp:
-    """A cut-out photograph with a recording of its kind.
+    """A cut-out photograph with a recording of its kind."""
 
-    Attributes:
-        name: AVSBench's class.
-        picture: of the PNG with transparency, below STAMPS and without its ending.
-        recording: likewise; `.ogg` or `.wav`. Mostly the picture's own; a second photograph of
-            a kind that has none of its own sounds like the first.
-        held_out: whether it can be kept for the test split: then neither the picture nor, where
-            the class has several, its recording is met in training.
-    """
-
-    name: str
-    picture: str
+    name: str  # AVSBench's class
+    picture: str  # of the PNG with transparency, below STAMPS and without its ending
+    # Likewise; `.ogg` or `.wav`. Mostly the picture's own; a second photograph of a kind that has
+    # none of its own sounds like the first.
     recording: str
+    # Whether it can be kept for the test split: then neither the picture nor, where the class has
+    # several, its recording is met in training.
     held_out: bool = False
 
 
@@ -83,27 +78,13 @@ TABLE = (
 )
 
 # Photographs without any of the classes in them (the template `sheep` shows some).
-BACKGROUNDS = (
-    "burnt_bark.jpg",
-    "cliff.jpg",
-    "corn_maze.jpg",
-    "jellyfish.jpg",
-    "lighthouse.jpg",
-    "mossy_bark.jpg",
-    "mossy_log.jpg",
-    "mudstone.jpg",
-    "ocean_splash.jpg",
-    "ocean_waves.jpg",
-    "redwoods_above.jpg",
-    "reef-back.png",
-    "rocks.jpg",
-    "skyline-sf-dusk-back.jpeg",
-    "spiders_web.jpg",
-    "sun_behind_clouds.jpg",
-    "sun_behind_leaves.jpg",
-    "trees_above.jpg",
-    "trees_at_dusk.jpg",
-    "wool_mill_machine.jpg",
+BACKGROUNDS = tuple(
+    """
+    burnt_bark.jpg cliff.jpg corn_maze.jpg jellyfish.jpg lighthouse.jpg mossy_bark.jpg
+    mossy_log.jpg mudstone.jpg ocean_splash.jpg ocean_waves.jpg redwoods_above.jpg reef-back.png
+    rocks.jpg skyline-sf-dusk-back.jpeg spiders_web.jpg sun_behind_clouds.jpg
+    sun_behind_leaves.jpg trees_above.jpg trees_at_dusk.jpg wool_mill_machine.jpg
+    """.split()
 )
 
 

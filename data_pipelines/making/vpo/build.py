@@ -94,7 +94,9 @@ def build(
             that is read, or the folders hold nothing that can be used.
     """
     _check(settings, seed, max_images, val_share)
-    _check_apart(out, {"--coco": coco_dir, "--sounds": sounds})
+    for option, folder in (("--coco", coco_dir), ("--sounds", sounds)):
+        if lies_in(out, folder):  # nothing is written into a user's data
+            raise DataError(f"--out {out} is inside {option} {folder}; name a folder elsewhere.")
     kinds = coco.read_people(people) if people else {}
     with whole_folder(out) as partial:
         pictures, findings = coco.read_folder(coco_dir, kinds, progress=progress)
@@ -121,7 +123,13 @@ def build(
             wanted = [setting for setting in made if left[setting, split]]
             for setting in maker.make(pictures[i], wanted):
                 left[setting, split] -= 1
-        rows = _tables(maker.rows, settings)
+        # MSMI's table has the rows of MS, too.
+        own = {**maker.rows, "msmi": maker.rows["msmi"] + maker.rows["ms"]}
+        rows = {
+            setting: sorted(own[setting], key=lambda row: row["img_Id"])  # stable
+            for setting in SUBSETS
+            if setting in settings
+        }
         if not any(rows.values()):
             raise DataError(_why_nothing(coco_dir, sounds, maker.silent, findings))
         for setting, table in rows.items():
@@ -134,16 +142,6 @@ def build(
         )
     findings += _notes(pictures, recordings, people is not None)
     return Report(rows, maker.silent, len(used), findings)
-
-
-def _tables(rows, settings) -> dict[str, list[dict]]:
-    """The rows of each asked setting, by picture; MSMI's with those of MS."""
-    tables = {}
-    for setting in SUBSETS:
-        if setting in settings:
-            own = rows[setting] + (rows["ms"] if setting == "msmi" else [])
-            tables[setting] = sorted(own, key=lambda row: row["img_Id"])  # stable
-    return tables
 
 
 def _with_splits(pictures, seed, val_share, findings) -> list[coco.Picture]:
@@ -217,10 +215,3 @@ def _check(settings, seed, max_images, val_share):
         )
     if not 0 < val_share < 1:
         raise DataError(f"--val-share is {val_share}; give a number between 0 and 1.")
-
-
-def _check_apart(out, folders):
-    """Nothing is written into a user's data."""
-    for option, folder in folders.items():
-        if lies_in(out, folder):
-            raise DataError(f"--out {out} is inside {option} {folder}; name a folder elsewhere.")

@@ -185,7 +185,7 @@ def _read_file(file: Path, root: Path, people: dict[int, str]) -> dict[int, Pict
             f"({type(fault).__name__}: {str(fault)[:80]})."
         ) from fault
     if pictures and not folders:
-        raise DataError(f"None of the picture folders {', '.join(map(str, places))} is there.")
+        raise DataError(f"none of the picture folders {', '.join(map(str, places))} is there.")
     return pictures
 
 

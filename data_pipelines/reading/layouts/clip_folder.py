@@ -88,15 +88,8 @@ def read_folder(folder: Path, roots: tuple[Path, ...]) -> tuple[Whole, list[tupl
             raise Skipped("no sound", f"{folder} has neither {', '.join(SOUND_NAMES)} nor a video")
         sound = Sound(video)
     labels, noticed = _labels(labels_folder, frames, seconds) if "labels" in names else ((), [])
-    whole = Whole(
-        seconds=seconds,
-        sound=sound,
-        frames=frames,
-        video=None if frames else video,
-        labels=labels,
-        label_encoding=_encoding(labels),
-    )
-    return whole, noticed
+    video = None if frames else video
+    return Whole(seconds, sound, frames, video, labels, _encoding(labels)), noticed
 
 
 def video_seconds(path: Path, *, with_sound: bool = True) -> int:
@@ -109,15 +102,13 @@ def video_seconds(path: Path, *, with_sound: bool = True) -> int:
     # Without these, a text file that is called a video could make FFmpeg open other files.
     options = {"format_whitelist": VIDEO_FORMATS, "protocol_whitelist": "file"}
     try:
-        with av.open(
-            os.path.abspath(path), options=options, metadata_errors="replace"
-        ) as container:
+        file = os.path.abspath(path)
+        with av.open(file, options=options, metadata_errors="replace") as container:
             if not container.streams.video:
                 raise Skipped("no pictures", f"{path} has no pictures")
             if with_sound and not container.streams.audio:
-                raise Skipped(
-                    "no sound", f"{path} has no sound track, and no audio file is beside it"
-                )
+                message = f"{path} has no sound track, and no audio file is beside it"
+                raise Skipped("no sound", message)
             stream = container.streams.video[0]
             length = container.duration / av.time_base if container.duration else None
             if length is None and stream.duration and stream.time_base:

@@ -18,6 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 from data_pipelines.errors import DataError
+from data_pipelines.facts.avsbench import SPLITS
 from data_pipelines.reading import tables
 from data_pipelines.reading.layouts.clip_folder import (
     MIXED,
@@ -40,7 +41,6 @@ from data_pipelines.reading.raw import Finding, RawClip, RawTable, Sound
 
 NAME = "plain folders"
 SUBSET = "clips"
-SPLITS = ("train", "val", "test")
 SHARES = {"train": 80, "val": 10, "test": 10}  # percent of the clips
 NAMED_AT_MOST = 10  # names in one sentence
 PIECE_SECONDS = 10  # longest clip
@@ -134,7 +134,10 @@ def _wholes(
 ) -> tuple[dict[tuple[str, str], Whole], list[Finding]]:
     """(split or "", uid) -> clip before it is cut, and what is wrong with the others."""
     findings = []
-    split_folders = [s for s in SPLITS if (root / s).is_dir() and not _is_clip_folder(root / s)]
+    # A folder called like a split may be a clip of that name: trains sound, too.
+    split_folders = [
+        s for s in SPLITS if (root / s).is_dir() and not (root / s / "frames").is_dir()
+    ]
     places = [(split, root / split) for split in split_folders] or [("", root)]
     if split_folders:
         findings += _not_taken(root, split_folders)
@@ -164,22 +167,14 @@ def _wholes(
                 whole, noticed = Whole(video_seconds(path), Sound(path), video=path), []
             # Without classes.json whatever is not black is the object, in either.
             if described and whole.label_encoding == MIXED:
-                message = (
-                    f"labels mixed: some in {path / 'labels'} are RGB, others grey or with a "
-                    "palette: save all of them alike"
-                )
-                raise Skipped("labels mixed", message)
+                what = f"some in {path / 'labels'} are RGB, others grey or with a palette"
+                raise Skipped("labels mixed", f"labels mixed: {what}: save all of them alike")
             wholes[split, uid] = whole
             taken.add(uid)
             findings += [Finding("noticed", name, *about) for about in noticed]
         except Skipped as skipped:
             findings.append(Finding(skipped.kind, name, *skipped.args))
     return wholes, findings
-
-
-def _is_clip_folder(path: Path) -> bool:
-    """Whether a folder called like a split is a clip of that name: trains sound, too."""
-    return (path / "frames").is_dir()
 
 
 def _not_taken(root: Path, split_folders: list[str]) -> list[Finding]:

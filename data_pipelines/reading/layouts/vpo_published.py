@@ -20,13 +20,8 @@ from data_pipelines.reading.names import fault_of_name, shown
 from data_pipelines.reading.raw import Finding, RawClip, Sound
 
 COLUMNS = {
-    "cateName": ("catename",),
-    "img_Id": ("img_id",),
-    "ann_Ids": ("ann_ids",),
-    "vgg_file": ("vgg_file",),
-    "split": ("split",),
-    "audio_pos": ("audio_pos",),
-    "multi_instance": ("multi_instance",),
+    name: (name.lower(),)
+    for name in "cateName img_Id ann_Ids vgg_file split audio_pos multi_instance".split()
 }
 OPTIONAL = ("audio_pos", "multi_instance")
 # What the tables call "val" is what papers report as test.
@@ -82,8 +77,9 @@ def read(home: Path, sounds: Path) -> tuple[list[RawClip], list[Finding]]:
             if fault:
                 findings.append(Finding("left out", "", "bad name", f"{where}: {fault}"))
                 continue
-            if name == "ss":
-                key = _unused(key, groups)
+            if name == "ss" and key in groups:
+                # A second row of an object is another clip, with a sound of its own.
+                key = next(k for n in itertools.count(2) if (k := f"{key}_{n}") not in groups)
             groups.setdefault(key, []).append({**row.cells, "where": where})
         for key, rows in groups.items():
             try:
@@ -129,12 +125,6 @@ def _key(cells: dict[str, str], name: str) -> tuple[str, str | None]:
             return "", f"{column} {shown(cells[column])} cannot be part of a file name: it {reason}"
     picture = cells["img_Id"].zfill(12)
     return (f"{picture}_{cells['ann_Ids'].zfill(12)}" if name == "ss" else picture), None
-
-
-def _unused(key: str, groups: dict[str, list[dict]]) -> str:
-    """A second row of an object is another clip, with a sound of its own."""
-    names = itertools.chain([key], (f"{key}_{number}" for number in itertools.count(2)))
-    return next(name for name in names if name not in groups)
 
 
 def _clip(home, name, key, rows, sounds, recordings) -> RawClip:

@@ -1,5 +1,6 @@
 """Options of the whole test suite, and tiny runs of the command."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -16,12 +17,33 @@ REPOSITORY = Path(__file__).parents[1]
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
+# Of the processes that share the tests one runs a file, and one all files that need `tiny_run`; what
+# takes longest comes first, so that none waits long for the other at the end.
+LONGEST = ("test_end_to_end", "test_devices", "test_golden", "test_second_method", "test_train")
+
+
 def pytest_collection_modifyitems(items):
-    """Of the processes that share the tests one runs a file, and one all that needs `tiny_run`."""
-    for item in items:
-        runs = "tiny_run" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("runs" if runs else str(item.path)))
+    def rank(item) -> int:
+        named = (i for i, name in enumerate(LONGEST) if item.path.stem == name)
+        return 0 if _needs_a_run(item.path) else next(named, len(LONGEST))
+
+    items.sort(key=rank)
+
+
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "runs" if _needs_a_run(config.rootpath / file) else file
+
+    return ByFile(config, log)
+
+
+@functools.cache
+def _needs_a_run(path: Path) -> bool:
+    return "tiny_run" in path.read_text()
 
 
 def pytest_addoption(parser):

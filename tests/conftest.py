@@ -17,8 +17,8 @@ REPOSITORY = Path(__file__).parents[1]
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 
-# Of the processes that share the tests one runs a file, and one all files that need `tiny_run`; what
-# takes longest comes first, so that none waits long for the other at the end.
+# Of the processes that share the tests one runs a file, and one all files that need `tiny_run`.
+# What takes longest comes first, so that none waits long for the other at the end.
 LONGEST = ("test_end_to_end", "test_devices", "test_golden", "test_second_method", "test_train")
 
 

@@ -286,7 +286,8 @@ def test_end_to_end_ablation(command, tiny_flags, tmp_path):
     assert kinds(rows) == [("understand", "test", sound, "none") for sound in sounds]
 
 
-@pytest.mark.parametrize("prior", ["true", pytest.param("mixture", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("prior", ["true", "mixture"])
 def test_users_folder_and_foreign_masks(prior, command, tiny_flags, folder, tmp_path):
     masks = tmp_path / "foreign" / "masks"
     rng = np.random.default_rng(0)

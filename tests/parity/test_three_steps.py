@@ -74,12 +74,12 @@ def stage_of(name: str, tiny_stage):
     return stage, make_method(stage, CLASSES)
 
 
-# With and without clipping, with and without the backbone's adapters; the rest is slow.
+# Clipping is held against torch's in tests/state/test_optimizer.py, too.
 @pytest.mark.parametrize(
     ("name", "phase_name"),
     [
-        ("localise", "a"),
         ("understand", "b"),
+        pytest.param("localise", "a", marks=pytest.mark.slow),
         pytest.param("localise", "b", marks=pytest.mark.slow),
         pytest.param("understand", "a", marks=pytest.mark.slow),
     ],

@@ -3,6 +3,8 @@
 import ast
 import configparser
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -216,3 +218,16 @@ def test_no_function_asks_for_many_things():
             options = len(node.args.defaults) + sum(d is not None for d in node.args.kw_defaults)
             assert count - options <= 7, f"{path}: {node.name}"
             assert count <= 7 or not node.name.startswith("_") or options, f"{path}: {node.name}"
+
+
+def test_nobody_waits_for_tensorflow_or_torch():
+    """Nor do libraries bring them along, where they are installed."""
+    program = """
+import sys
+import aavs_jax.evaluate, aavs_jax.schedule, aavs_jax.weights.network, data_pipelines.prepare
+print(*{"tensorflow", "torch", "transformers"} & set(sys.modules))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert not done.stdout.strip()

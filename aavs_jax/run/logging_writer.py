@@ -4,22 +4,40 @@
 bit alike: it holds no times. TensorBoard's events carry the wall clock themselves.
 """
 
+import contextlib
 import io
 import json
 import math
 import os
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
 
 from aavs_jax.errors import UserError
 from aavs_jax.run.files import replace_file, writing
+
+
+@contextlib.contextmanager
+def _without_torch() -> Iterator[None]:
+    """tensorboardX imports torch where there is one, which takes longer than all that is needed."""
+    hide = "torch" not in sys.modules
+    if hide:
+        sys.modules["torch"] = None
+    try:
+        yield
+    finally:
+        if hide:
+            del sys.modules["torch"]
+
+
+with _without_torch():
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto.summary_pb2 import Summary
 
 METRICS_NAME = "metrics.jsonl"
 SYNC_INTERVAL = 15.0  # seconds between syncs of TensorBoard's files

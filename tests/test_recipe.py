@@ -1,6 +1,6 @@
 """The paper's recipe whole, at full size: from published files to the figures of two stages.
 
-    python -m pytest -m slow -n 0 -s tests/test_recipe.py     # -s shows times and memory
+    python -m pytest -m slower -n 0 -s tests/test_recipe.py     # -s shows times and memory
 
 A Mask2Former as transformers saves it and a VGGish as torch.hub has it, with random weights, are
 converted and trained from by the commands of the README, a few steps in each phase; that the
@@ -32,7 +32,7 @@ from configs.aavs import BACKBONE_ADAPTERS, BINARY_TRAINS, SEMANTIC_TRAINS
 from data_pipelines.facts import avsbench
 from data_pipelines.making import audible_shapes
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slower
 
 ROOT = Path(__file__).parents[1]
 MEMORY = 14 * 2**30  # bytes, at most, of any command

@@ -196,7 +196,9 @@ def test_what_is_said_of_where_each_phase_starts(recipe):
         assert words in a
     assert "without a place" not in a
     (a,) = re.findall(r"\[understand/a\] takes.*", text)
-    assert "the class predictor (71 classes, not 150)" in a and "quer" not in a.split("at random")[1]
+    assert (
+        "the class predictor (71 classes, not 150)" in a and "quer" not in a.split("at random")[1]
+    )
     for stage in STAGES:
         (b,) = re.findall(rf"\[{stage}/b\] takes.*", text)
         assert b.endswith("seed 3407: 192 arrays of the backbone adapters (as the phase asks)")

@@ -48,7 +48,7 @@ def for_training(stage: Stage, data_dir: Path) -> dict[str, Embeddings]:
     if not stage.config["data"]["embeddings"] or not any(init[k] for k in stage.method.pretrained):
         return {}
     if encoder is None:
-        say(f"[{stage.name}] does without embeddings of sound: they are of mono sound alone")
+        say(f"[{stage.name}] does without embeddings of sound, which its network does not take")
         return {}
     origins = {_origin(stage, name) for name in stage.phases}
     if None in origins:

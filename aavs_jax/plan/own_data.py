@@ -15,7 +15,7 @@ def own_data(data: Mapping[str, Any], folders: str) -> dict[str, Any]:
     Args:
       data: config.data; it names data where it has a folder, or other numbers for the built-in data
         set than configs/base.py has.
-      folders: as for `read`; converted weights were trained on nobody knows what.
+      folders: as for `weights.given_weights.read`; of converted weights nobody knows.
 
     Returns:
       config.data, with `folder`, `clips`, `size` and `seed` of the run whose weights are given.

@@ -16,6 +16,7 @@ from aavs_jax.errors import UserError
 from aavs_jax.methods.method import NOT_KEYS
 from aavs_jax.methods.parts.sizes import BACKBONES
 from aavs_jax.plan.rules import RULES
+from aavs_jax.run.resuming import flatten
 from configs import base
 from data_pipelines.errors import DataError
 from data_pipelines.loading.augment import augmentations
@@ -56,7 +57,6 @@ def _copied(values: Any) -> Any:
 def _known(config: Config) -> dict[str, Any]:
     """What configs/base.py has for a config with these stages and phases."""
     known = base.base("", small=True).to_dict()
-    known["init"] = dict(known["init"])
     stages = config.get("stages")
     for name, stage in (stages if isinstance(stages, Mapping) else {}).items():
         described = base.stage("", "binary", small=True).to_dict()
@@ -121,7 +121,7 @@ def _other_type(value: Any, reference: Any) -> str:
 
 
 def _check_values(config: Config) -> None:
-    for key, value in _leaves(config):
+    for key, value in flatten(config).items():
         if key in ("data.clips", "data.size") and config["data"]["folder"]:
             continue  # of the built-in data set, which is not made
         for pattern, (can_be, give) in RULES.items():
@@ -166,16 +166,15 @@ def _numbers(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _leaves(values: Config, path: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{path}{key}.")
-        else:
-            yield path + key, value
-
-
 def _shared_out(config: dict[str, Any]) -> dict[str, Any]:
     """What all stages share, put into each stage; epochs keep the proportion of the phases."""
+    models = [stage["model"] for stage in config["stages"].values()]
+    for key in ("backbone", "dtype"):
+        if config[key] and not any(key in model for model in models):
+            raise UserError(
+                f"config.{key} is {config[key]!r}, and no stage's model has such a key: leave it "
+                "out"
+            )
     for stage in config["stages"].values():
         model = stage["model"]
         if config["backbone"] and isinstance(model.get("backbone"), dict):

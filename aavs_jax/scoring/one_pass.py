@@ -61,7 +61,7 @@ class Predictor:
       task: "binary" or "semantic".
       num_classes: K.
       entries: names of the arrays of a batch that it reads.
-      function: jitted, (parameters, arrays) -> Prediction.
+      function: (parameters, arrays) -> Prediction, compiled where it is called.
       parameters: by path, on the mesh.
     """
 

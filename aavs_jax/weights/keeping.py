@@ -15,7 +15,7 @@ from aavs_jax.methods.tasks import TASKS
 from aavs_jax.run.progress import say
 from aavs_jax.state.checkpoint import Best, PhaseCheckpoints, rank
 from aavs_jax.weights import card
-from aavs_jax.weights.made import method_of
+from aavs_jax.weights.card_method import method_of
 from aavs_jax.weights.naming import in_words
 
 

@@ -14,9 +14,9 @@ from aavs_jax.methods.method import Method, Prediction
 from aavs_jax.weights import card as cards
 from aavs_jax.weights.beside import beside
 from aavs_jax.weights.card import Card
+from aavs_jax.weights.card_method import SIDE, method_of
 from aavs_jax.weights.given_weights import check_whole
 from aavs_jax.weights.keeping import kept_phases
-from aavs_jax.weights.made import SIDE, method_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,21 +54,28 @@ class Network:
         Raises:
           UserError: arrays of other shapes; a prior mask is needed, and none is there.
         """
-        frames = np.asarray(frames)
-        if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
-            raise UserError(
-                f"frames are {frames.dtype} {list(frames.shape)}: give uint8 [T,H,W,3], one a "
-                "second"
-            )
-        size = frames.shape[2], frames.shape[1]
         classes = np.asarray(self.predict(frames, waveform, prior_mask).classes[0])
+        size = np.shape(frames)[2], np.shape(frames)[1]
         masks = [Image.fromarray(mask).resize(size, Image.Resampling.NEAREST) for mask in classes]
         return np.stack([np.asarray(mask) for mask in masks])
 
     def predict(
         self, frames: np.ndarray, waveform: np.ndarray, prior_mask: np.ndarray | None = None
     ) -> Prediction:
-        """The same at the size the network is scored at, as the method gives it, B = 1."""
+        """The same at the size G that the network is scored at, as its method gives it.
+
+        In float32 with exact products, whatever the device would round. Arguments and errors are
+        those of a call.
+
+        Returns:
+          With B = 1: classes uint8 [1,T,G,G], maps float32 [1,T,G,G].
+        """
+        frames = np.asarray(frames)
+        if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size:
+            raise UserError(
+                f"frames are {frames.dtype} {list(frames.shape)}: give uint8 [T,H,W,3], one a "
+                "second"
+            )
         side = self.card.image_size or SIDE
         seconds = len(frames)
         shown = [
@@ -90,7 +97,8 @@ class Network:
                 prior_mask = self.before.predict(frames, waveform).classes[0]
             batch["prior_mask"] = np.asarray(prior_mask, np.float32)[None]
         wanted = {name: batch[name] for name in self.method.entries if name in batch}
-        return self.method.predict(self.parameters, wanted)
+        with jax.default_matmul_precision("highest"):
+            return self.method.predict(self.parameters, wanted)
 
 
 def load(folder: str | os.PathLike[str], *, method: str | None = None) -> Network:

@@ -18,7 +18,7 @@ from aavs_jax.methods.method import Method, Pretrained
 from aavs_jax.plan.stage import PhaseName, Stage
 from aavs_jax.state.parameter_folders import PARAMETERS
 from aavs_jax.weights import card, foreign
-from aavs_jax.weights.made import method_of
+from aavs_jax.weights.card_method import method_of
 from aavs_jax.weights.size_keys import BACKBONE, flat_sizes, preset_of, size_flags
 from data_pipelines.errors import tidy_path
 

@@ -232,3 +232,15 @@ def test_the_presets_are_whole():
         assert sizes.keys() <= set(keys)
     paper = aavs.stage("binary", small=False).model.backbone.to_dict()
     assert paper.items() >= BACKBONES["swin_b"].items()
+
+
+def test_what_all_stages_share_has_to_be_a_key_of_some(monkeypatch):
+    mine = types.SimpleNamespace(SIZES=Sizes, LOSS=Loss, PRETRAINED={}, make=None)
+    monkeypatch.setitem(sys.modules, "a_package.mine", mine)
+    config = avss.get_config().to_dict()
+    for stage in config["stages"].values():
+        stage |= {"method": "a_package.mine", "model": {"width": 4}, "loss": {"temperature": 0.2}}
+    config["init"] = {"allow": ()}
+    for key, value in (("backbone", "swin_t"), ("dtype", "bfloat16")):
+        with pytest.raises(UserError, match=f"config.{key} is '{value}', and no stage's model"):
+            checked(config | {key: value})

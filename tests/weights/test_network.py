@@ -9,6 +9,7 @@ from PIL import Image
 import aavs_jax
 from aavs_jax.errors import UserError
 from data_pipelines.facts import avsbench
+from data_pipelines.loading.decoding import decode_frame
 from data_pipelines.prepared.source import heard, open_source
 
 
@@ -43,6 +44,13 @@ def test_a_run_is_both_stages_and_gives_masks_of_the_frames_size(tiny_run, clip)
     masks = network(wide, sound[:, 0])
     assert masks.shape == wide.shape[:3] and masks.dtype == np.uint8
     assert masks.max() < len(network.card.classes)
+    # Frames of another size are seen as the loader shows them, and not otherwise.
+    buffers = [io.BytesIO() for _ in wide]
+    for frame, buffer in zip(wide, buffers, strict=True):
+        Image.fromarray(frame).save(buffer, "png")
+    shown = np.stack([decode_frame(buffer.getvalue(), 32) for buffer in buffers])
+    maps = [network.before.predict(each, sound).maps["foreground"] for each in (wide, shown)]
+    np.testing.assert_array_equal(*maps)
     # Stereo is heard as its mean, and what stage one says may be given.
     stereo = np.repeat(sound, 2, axis=1)
     prior = network.before.predict(wide, sound).classes[0]

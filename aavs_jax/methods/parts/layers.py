@@ -134,9 +134,34 @@ class Mlp(nnx.Module):
         return self.output(jax.nn.relu(self.hidden(x)))
 
 
+@jax.custom_vjp
 def gelu(x: jax.Array) -> jax.Array:
-    """The exact GELU, with erf."""
-    return jax.nn.gelu(x, approximate=False)
+    """The exact GELU, with erf; float32 inside.
+
+    Its gradient is written out: derived, it would keep several arrays of the size of `x`.
+    """
+    wide = x.astype(jnp.float32)
+    return (wide * _normal_cdf(wide)).astype(x.dtype)
+
+
+def _gelu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return gelu(x), x
+
+
+def _gelu_backward(x: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
+    wide = x.astype(jnp.float32)
+    density = jnp.exp(-0.5 * wide * wide) * np.float32(1 / np.sqrt(2 * np.pi))
+    slope = _normal_cdf(wide) + wide * density
+    return ((cotangent.astype(jnp.float32) * slope).astype(x.dtype),)
+
+
+gelu.defvjp(_gelu_forward, _gelu_backward)
+
+
+def _normal_cdf(x: jax.Array) -> jax.Array:
+    # By erf, not by erfc, which is more exact far below zero, where x times it vanishes, but takes
+    # three times as long.
+    return 0.5 * (1 + jax.lax.erf(x * np.float32(np.sqrt(0.5))))
 
 
 def resize_matrix(size: int, new_size: int) -> np.ndarray:

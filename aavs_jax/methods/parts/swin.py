@@ -169,23 +169,25 @@ class WindowAttention(nnx.Module):
 
         tokens = window * window
         windows = split_windows(x, window).reshape(n, rows * columns, tokens, channels)
-        per_head = (n, rows * columns, tokens, self.heads, channels // self.heads)
-        query = self.query(windows).reshape(per_head)
-        key = self.key(windows).reshape(per_head)
-        value = self.value(windows).reshape(per_head)
 
-        scores = jnp.einsum("nwqhd,nwkhd->nwhqk", query, key, preferred_element_type=jnp.float32)
+        def per_head(x: jax.Array) -> jax.Array:
+            # Heads before tokens, so that each product below is one of whole matrices: from
+            # tokens before heads CPUs take several times as long.
+            return x.reshape(*windows.shape[:3], self.heads, -1).transpose(0, 1, 3, 2, 4)
+
+        query, key = per_head(self.query(windows)), per_head(self.key(windows))
+        value = per_head(self.value(windows))
+        scores = jnp.einsum("nwhqd,nwhkd->nwhqk", query, key, preferred_element_type=jnp.float32)
         bias = self.relative_position_bias[...][relative_position_index(window)]
-        scores = scores * per_head[-1] ** -0.5 + bias.transpose(2, 0, 1)
+        scores = scores * query.shape[-1] ** -0.5 + bias.transpose(2, 0, 1)
         if shift:
             # Compared on the device: the mask itself is 5 MB at full size, its regions 37 kB.
             region = jnp.asarray(shift_regions(padded_height, padded_width, window, shift))
             apart = region[:, None, :, None] != region[:, None, None, :]
             scores = scores + jnp.where(apart, BLOCKED, 0.0)
         weights = jax.nn.softmax(scores).astype(value.dtype)
-        x = jnp.einsum("nwhqk,nwkhd->nwqhd", weights, value).reshape(windows.shape)
-
-        x = self.output(x)
+        x = jnp.einsum("nwhqk,nwhkd->nwhqd", weights, value)
+        x = self.output(x.transpose(0, 1, 3, 2, 4).reshape(windows.shape))
         x = x.reshape(n, rows, columns, window, window, channels)
         x = x.transpose(0, 1, 3, 2, 4, 5).reshape(n, padded_height, padded_width, channels)
         if shift:

@@ -64,6 +64,12 @@ class Dense(nnx.Linear):
         """`bias_init=None`: no bias. `dtype`: compute and output type."""
         super().__init__(inputs, outputs, dtype=dtype, **_undrawn(kernel_init, bias_init))
 
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., inputs] -> [..., outputs]."""
+        # As rows: of more axes XLA for CPUs makes transposed copies for the kernel's gradient.
+        rows = super().__call__(x.reshape(-1, x.shape[-1]))
+        return rows.reshape(*x.shape[:-1], -1)
+
 
 class Conv(nnx.Conv):
     """A 3x3 convolution, stride 1, zero padding 1."""

@@ -19,6 +19,7 @@ from aavs_jax.methods.parts.layers import (
     resize_bilinear,
     sine_positions,
 )
+from aavs_jax.methods.parts.scanned import scanned
 
 SILENT, SOUNDING = 0.4, 0.6  # a prior at most / at least this is taken at its word
 
@@ -74,19 +75,39 @@ class Decoder(nnx.Module):
             for value, level in zip(values, levels, strict=True)
         ]
 
-        queries = [self.norm(x)]
-        masks = [self._mask_logits(queries[0], mask_features)]
-        for index, layer in enumerate(self.layers):
-            shape = levels[index % LEVELS].shape[1:3]
-            if index == 0 and prior_mask is not None:
-                blocked = _blocked(resize_bilinear(prior_mask, shape, axes=(1, 2))[:, None])
-            else:
-                resized = resize_bilinear(jax.lax.stop_gradient(masks[-1]), shape, axes=(2, 3))
-                blocked = _blocked(jax.nn.sigmoid(resized))
-            x = layer(x, positions, keys[index % LEVELS], values[index % LEVELS], blocked)
-            queries.append(self.norm(x))
-            masks.append(self._mask_logits(queries[-1], mask_features))
-        return self.class_predictor(jnp.stack(queries)), jnp.stack(masks)
+        def predict(x):
+            queries = self.norm(x)
+            return queries, self._mask_logits(queries, mask_features)
+
+        def attend(layers, state):
+            """Layers that look at the levels in turn, each where the mask before it says."""
+            x, blocked = state
+            predictions = []
+            for index, layer in enumerate(layers):
+                x = layer(x, positions, keys[index], values[index], blocked)
+                predictions.append(predict(x))
+                following = levels[(index + 1) % LEVELS].shape[1:3]
+                blocked = _outside(predictions[-1][1], following)
+            return (x, blocked), _stacked(predictions)
+
+        predictions = [_stacked([predict(x)])]
+        shape = levels[0].shape[1:3]
+        if prior_mask is None:
+            blocked = _outside(predictions[0][1][0], shape)
+        else:
+            blocked = _blocked(resize_bilinear(prior_mask, shape, axes=(1, 2))[:, None])
+            blocked = jnp.broadcast_to(blocked, (*x.shape[:2], blocked.shape[2]))
+        state, rest = (x, blocked), list(self.layers)
+        if self.remat or len(rest) > LEVELS:
+            whole = len(rest) // LEVELS * LEVELS
+            rounds = [nnx.List(rest[start : start + LEVELS]) for start in range(0, whole, LEVELS)]
+            rest = rest[whole:]
+            state, found = scanned(rounds, state, attend, remat=self.remat)
+            predictions.append(jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), found))
+        if rest:
+            predictions.append(attend(rest, state)[1])
+        queries, masks = jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *predictions)
+        return self.class_predictor(queries), masks
 
     def audio_queries(self, audio: jax.Array) -> jax.Array:
         """Adaptive audio queries: [N,C] -> [N,Q,C] (Stepping Stones, audio query generator).
@@ -197,6 +218,16 @@ def _blocked(probability: jax.Array) -> jax.Array:
     """[N,Q or 1,h,w] -> bool [N,Q or 1,h w]; a query blocked everywhere is free everywhere."""
     blocked = probability.reshape(*probability.shape[:2], -1) < 0.5
     return blocked & ~blocked.all(-1, keepdims=True)
+
+
+def _outside(mask_logits: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """Where masks [N,Q,h,w] are not, at another size: bool [N,Q,.]; no gradient passes."""
+    resized = resize_bilinear(jax.lax.stop_gradient(mask_logits), shape, axes=(2, 3))
+    return _blocked(jax.nn.sigmoid(resized))
+
+
+def _stacked(predictions: list[tuple[jax.Array, ...]]) -> tuple[jax.Array, ...]:
+    return tuple(jnp.stack(arrays) for arrays in zip(*predictions, strict=True))
 
 
 def _unit(x: jax.Array) -> jax.Array:

@@ -121,11 +121,13 @@ class Stage(nnx.Module):
         self, x: jax.Array, factors: jax.Array | None
     ) -> tuple[jax.Array | None, jax.Array]:
         """[N,h,w,C] -> (input of the next stage [N,h/2,w/2,2C] or None, output [N,h,w,C])."""
-        if self.remat:
+        if self.remat or len(self.blocks) > 2:
             shifts = jnp.asarray(self.shifts, jnp.int32)
-            x, _ = scanned(
-                self.blocks, x, lambda block, *a: (block(*a), None), shifts, factors, remat=True
-            )
+
+            def apply(block, x, shift, factors):
+                return block(x, shift, factors), None
+
+            x, _ = scanned(self.blocks, x, apply, shifts, factors, remat=self.remat)
         else:
             for index, (block, shift) in enumerate(zip(self.blocks, self.shifts, strict=True)):
                 x = block(x, shift, None if factors is None else factors[index])

@@ -91,6 +91,7 @@ def train_batches(stage: Stage, seed: int) -> Iterator[dict[str, Any]]:
         mixture=prior["mixture"],
         max_targets=data["max_targets"],
         embeddings=stage.heard.get("train"),
+        stills=stage.method.stills and not stage.config["as_published"],
         seed=seed,
         **_shared(stage),
     )

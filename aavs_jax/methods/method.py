@@ -126,6 +126,8 @@ class Method:
       counts: batch -> bool scalar, whether any frame of it has part in the loss, where a batch
         without any is no step of the optimiser; None: every batch is a step. To be jitted by the
         caller.
+      stills: whether `frames` may be [B,1,...] where audio and labels are [B,T,...]: one picture
+        for all seconds.
       sound_encoder: None where nothing can be kept.
       parts: pattern of paths -> what they are called together, and how many arrays that are where
         it is always as many. The first pattern that matches counts.
@@ -146,6 +148,7 @@ class Method:
     front_end: FrontEnd
     mutable: frozenset[str] = frozenset()
     counts: Callable[[Batch], jax.Array] | None = None
+    stills: bool = False
     sound_encoder: SoundEncoder | None = None
     parts: Mapping[str, tuple[str, int | None]] = dataclasses.field(default_factory=dict)
     resizable: Mapping[str, Resizable] = dataclasses.field(default_factory=dict)

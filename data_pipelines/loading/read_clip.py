@@ -40,6 +40,7 @@ class ReadClip(grain.transforms.Map):
     # Whether requests ask for changed waveforms: these are kept then, and not what the front end
     # made of them.
     changes_sounds: bool = False
+    one_picture: bool = False  # whether all seconds of a clip show one, which is given once
     _kept: dict = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     def __getstate__(self):
@@ -49,10 +50,10 @@ class ReadClip(grain.transforms.Map):
         """Reads what the request names.
 
         Returns:
-            frames uint8 [T,S,S,3], labels uint8 [T,G,G], labelled and valid bool [T], audio, rows
-            [T,...] of the front end or [T,E] of embeddings, ids str, if a prior is asked for
-            prior_mask float32 [T,G,G], if nearest labels are labels_nearest uint8 [T,G,G]; and the
-            request's flip and seed, and its index as position.
+            frames uint8 [T,S,S,3], of one picture [1,S,S,3], labels uint8 [T,G,G], labelled and
+            valid bool [T], audio, rows [T,...] of the front end or [T,E] of embeddings, ids str, if
+            a prior is asked for prior_mask float32 [T,G,G], if nearest labels are labels_nearest
+            uint8 [T,G,G]; and the request's flip and seed, and its index as position.
             Labels are 0 where `labelled` is False, as it is in padding, and IGNORED (255) in pixels
             that count for nothing, which are background in prior masks made of labels. The id
             of a request that is padding from end to end is "".
@@ -79,7 +80,8 @@ class ReadClip(grain.transforms.Map):
                 labels[labels != IGNORED] = 0
             element[name] = labels
         if self.image_size is not None:
-            element["frames"] = np.stack([kept[request.index, t, "frame"] for t in stored])
+            shown = stored[:1] if self.one_picture else stored
+            element["frames"] = np.stack([kept[request.index, t, "frame"] for t in shown])
             element["audio"] = self._heard(request, kept, records)
         if request.prior == "true":
             element["prior_mask"] = sounding(element["labels"]).astype(np.float32)

@@ -142,6 +142,7 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         entries=(*seen, "labels", "labelled", "valid"),
         front_end=LogMel(config.audio.channels),
         counts=(lambda batch: weights(batch).any()) if data["drop_empty_clips"] else None,
+        stills=True,
         # Left and right are not one row of the front end but two.
         sound_encoder=SoundEncoder(SOUND, functools.partial(_encoder, config.audio))
         if config.audio.channels == 1

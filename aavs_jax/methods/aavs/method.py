@@ -2,21 +2,31 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from aavs_jax.methods.aavs.config import AAVSConfig
-from aavs_jax.methods.aavs.network import AAVS
+from aavs_jax.methods.aavs.network import AAVS, MEAN, STD
 from aavs_jax.methods.functional import functional
-from aavs_jax.methods.method import Aux, Method, Prediction, Pretrained, Resizable, SoundEncoder
+from aavs_jax.methods.method import (
+    Aux,
+    FrameEncoder,
+    Method,
+    Prediction,
+    Pretrained,
+    Resizable,
+    SoundEncoder,
+)
 from aavs_jax.methods.objectives import mask_classification, set_prediction
 from aavs_jax.methods.objectives.set_prediction_config import LossConfig
 from aavs_jax.methods.objectives.targets import frame_weights, make_targets
 from aavs_jax.methods.parts.sizes import DROP_PATH_OPTIONS, AudioConfig
+from aavs_jax.methods.parts.swin import Swin
 from aavs_jax.methods.parts.vggish import AudioEncoder
 from data_pipelines.loading.front_ends import LogMel
 
@@ -147,6 +157,7 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         sound_encoder=SoundEncoder(SOUND, functools.partial(_encoder, config.audio))
         if config.audio.channels == 1
         else None,
+        frame_encoder=_frame_encoder(config, data["image_size"]),
         parts=PARTS,
         resizable=RESIZABLE,
         pretrained=PRETRAINED,
@@ -160,11 +171,34 @@ def _frames(array: jax.Array) -> jax.Array:
     return array.reshape(-1, *array.shape[2:])
 
 
-def _encoder(config: AudioConfig, parameters: Mapping[str, np.ndarray]):
-    """The audio encoder as a function of host arrays, in float32, compiled once for each shape."""
-    encoder = functional(lambda: AudioEncoder(config, "float32"))
-    values = jax.device_put(
-        {path: np.asarray(parameters[path], np.float32) for path in encoder.shapes}
+def _encoder(config: AudioConfig, parameters: Mapping[str, np.ndarray]) -> Callable:
+    """The audio encoder as a function of host arrays, in float32."""
+    return _on_host(
+        lambda: AudioEncoder(config, "float32"), lambda hear, rows: hear(rows), parameters
     )
-    apply = jax.jit(lambda values, examples: encoder.network(values)(examples))
-    return lambda examples: np.asarray(apply(values, examples))
+
+
+def _frame_encoder(config: AAVSConfig, size: int) -> FrameEncoder:
+    """The backbone, of frames of `size` pixels a side."""
+    # Drop-path is no part of what is kept.
+    sizes = dataclasses.replace(config.backbone, drop_path_rate=0.0)
+    sides = [-(-size // (sizes.patch_size << level)) for level in range(len(sizes.depths))]
+
+    def look(backbone: Swin, frames: jax.Array) -> list[jax.Array]:
+        return backbone((frames.astype(jnp.float32) / 255 - MEAN) / STD)
+
+    return FrameEncoder(
+        "backbone/",
+        functools.partial(_on_host, lambda: Swin(sizes, config.dtype), look),
+        shapes=tuple((side, side, sizes.embed_dim << n) for n, side in enumerate(sides)),
+        settings=f"{sizes} {config.dtype}",
+        random_by="backbone.drop_path_rate" if config.backbone.drop_path_rate else "",
+    )
+
+
+def _on_host(make: Callable, call: Callable, parameters: Mapping[str, np.ndarray]) -> Callable:
+    """A part of the network as a function of host arrays, compiled once for each shape."""
+    part = functional(make)
+    values = jax.device_put({p: np.asarray(parameters[p], np.float32) for p in part.shapes})
+    apply = jax.jit(lambda values, inputs: call(part.network(values), inputs))
+    return lambda inputs: jax.tree.map(np.asarray, apply(values, inputs))

@@ -123,7 +123,9 @@ def stage(method: str, task: str, small: bool) -> ConfigDict:
     # once and kept: 'none'; 'memory' of the host, anew at each start; or 'disk', beside prepared
     # data. Not with drop-path, which the paper's recipe has, nor with changes of pictures.
     stage.data.features = "none"
-    stage.data.features_gib = 8.0  # GiB they may take; of Swin-B at 384 pixels a frame has 8 MiB
+    stage.data.features_gib = (
+        8.0  # GiB they may take; those of Swin-B take 8.4 MiB a frame of 384 pixels
+    )
     stage.data.augment = augment(small)
     # MS3: a clip whose labels are empty in every frame contributes no loss, and a batch of nothing
     # else is no step of the optimiser: parameters, moments and learning rate stay as they are.

@@ -46,8 +46,8 @@ def check(stage: Stage) -> None:
         )
     if how == "memory" and stage.config["data"]["num_workers"]:
         raise UserError(
-            f"{asked} each of {stage.config['data']['num_workers']} processes that decode would "
-            f"keep its own: set --config.data.num_workers=0, or --{stage.where}.data.features=disk"
+            f"{asked} every process that decodes would keep its own: set "
+            f"--config.data.num_workers=0, or --{stage.where}.data.features=disk"
         )
 
 

@@ -157,17 +157,18 @@ def test_memory_and_disk_keep_the_same_and_disk_for_the_next(
         features.for_phase(stage, A, changed, data_dir)
 
 
-@pytest.mark.parametrize("key", ["model.dtype", "model.backbone.window_size"])
-def test_what_decides_the_maps_is_part_of_their_name(config, key):
+def test_what_decides_the_maps_is_part_of_their_name(config):
     stage = config["stages"]["localise"]
-    before = make_method(stage, 2).frame_encoder.settings
-    stage["model"]["dtype" if key == "model.dtype" else "num_queries"] = (
-        "bfloat16" if key == "model.dtype" else 5
-    )
-    if key != "model.dtype":
-        assert make_method(stage, 2).frame_encoder.settings == before
-        stage["model"]["backbone"]["window_size"] = 4
-    assert make_method(stage, 2).frame_encoder.settings != before
+
+    def settings(**model):
+        changed = stage | {"model": stage["model"] | model}
+        return make_method(changed, 2).frame_encoder.settings
+
+    backbone = stage["model"]["backbone"]
+    dropping = backbone | {"drop_path_rate": 0.3}
+    assert settings() == settings(num_queries=5) == settings(backbone=dropping)
+    windows = settings(backbone=backbone | {"window_size": 4})
+    assert len({settings(), settings(dtype="bfloat16"), windows}) == 3
 
 
 def test_maps_have_the_shapes_that_are_said_at_any_size(config, parameters):

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from aavs_jax.errors import UserError
-from aavs_jax.inputs import priors
+from aavs_jax.inputs import features, priors
 from aavs_jax.inputs.batches import eval_batches, evaluations, train_batches
 from aavs_jax.plan.stage import Stage
 from aavs_jax.scoring.one_pass import protocols
@@ -25,12 +25,13 @@ def before_data(stages: Sequence[Stage]) -> None:
     Raises:
       UserError: a phase that starts from, or a stage that takes masks from, what no earlier one
         leaves; pretrained parameters that are not given or do not fit; parameters that would stay
-        random for ever; what `evaluation` finds.
+        random for ever; maps of frames that cannot be kept; what `evaluation` finds.
     """
     for place, stage in enumerate(stages):
         if not stage.is_complete:
             evaluation(stage)
             _check_empty_labels(stage)
+            features.check(stage)
             priors.check_who_writes(stage, stages[:place])
     check_starts(stages)
 
@@ -58,7 +59,7 @@ def with_data(stages: Sequence[Stage]) -> None:
       UserError, DataError: no clips to train on, or labels that tell no classes to a semantic
         stage; label maps of more classes than data.max_targets; prior masks that are missing;
         sizes that do not fit the clips or the devices; augmentations that cannot be; more warm-up
-        than a phase has steps; no sound of other classes.
+        than a phase has steps; no sound of other classes; maps of frames beyond their budget.
     """
     for stage in stages:
         if not stage.is_complete:
@@ -72,6 +73,7 @@ def _check_stage(stage: Stage) -> None:
     priors.check_masks_are_there(stage, priors.splits_with_predicted(stage))
     most = f"--{stage.where}.data.max_targets"
     check_targets(train, stage.task.name, keys["data"]["max_targets"], most)
+    features.check_room(stage)
     train_batches(stage, 0)
     if batch_size % stage.mesh.size:
         raise UserError(

@@ -10,14 +10,15 @@ is a schedule whose stages have no phases.
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from aavs_jax import checks
-from aavs_jax.inputs import dataset, embeddings
+from aavs_jax.inputs import dataset, embeddings, features
 from aavs_jax.inputs.batches import (
     NO_OTHER,
     SPLITS,
@@ -148,7 +149,7 @@ def run_stage(stage: Stage, data_dir: Path, workdir: Workdir, given: Given | Non
     with LoggingWriter(workdir.root, enabled=jax.process_index() == 0) as writer:
         for name in stage.phases:
             with workdir.timed(str(name)):
-                _run_phase(stage, name, workdir.record["command"], writer)
+                _run_phase(stage, name, data_dir, workdir.record["command"], writer)
     with workdir.timed(f"{stage.name} scores"):
         if given is None:
             parameters, chosen = chosen_parameters(stage.folder, stage.keys)
@@ -184,7 +185,9 @@ def _embeddings(stage: Stage, data_dir: Path, given: Given | None):
     return embeddings.for_evaluation(stage, given.parameters, data_dir, own=own)
 
 
-def _run_phase(stage: Stage, name: PhaseName, command: str, writer: LoggingWriter) -> None:
+def _run_phase(
+    stage: Stage, name: PhaseName, data_dir: Path, command: str, writer: LoggingWriter
+) -> None:
     directory = stage.root / str(name)
     validation = None
     if "val" in stage.sources and _has_labels(stage.sources["val"]):
@@ -201,6 +204,10 @@ def _run_phase(stage: Stage, name: PhaseName, command: str, writer: LoggingWrite
         kept = {key: found[key] for key in names}
         return kept | {SCORE: kept[stage.task.score]}
 
+    def batches(parameters: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
+        maps = features.for_phase(stage, name, parameters, data_dir)
+        return train_batches(stage, stage.seed(name), maps)
+
     if jax.process_index() == 0 and not (directory / card.FILE).exists():
         origin = {"run": command, "stage": name.stage, "phase": name.phase}
         card.write(directory, phase_card(stage, origin))
@@ -210,7 +217,7 @@ def _run_phase(stage: Stage, name: PhaseName, command: str, writer: LoggingWrite
         stage,
         name,
         start=functools.partial(starting_parameters, stage, name),
-        batches=train_batches(stage, stage.seed(name)),
+        batches=batches,
         validate=None if validation is None else validate,
         writer=writer,
     )

@@ -30,7 +30,7 @@ def train_phase(
     name: PhaseName,
     *,
     start: Callable[[], dict[str, np.ndarray]],
-    batches: Iterator[dict[str, Any]],
+    batches: Callable[[Mapping[str, np.ndarray]], Iterator[dict[str, Any]]],
     validate: Callable[[Mapping[str, jax.Array]], dict[str, float]] | None,
     writer: LoggingWriter,
 ) -> None:
@@ -45,8 +45,9 @@ def train_phase(
       stage: on its data.
       name: of the phase.
       start: the parameters a phase begun for the first time starts from, by path.
-      batches: Grain iterator of this process's share of the training batches, which may be of
-        several shapes; the step is compiled once for each.
+      batches: parameters by path, of which those that the phase never trains have the values it
+        starts with -> Grain iterator of this process's share of the training batches, which may be
+        of several shapes; the step is compiled once for each.
       validate: parameters -> scores, SCORE among them; None: the last checkpoint is handed over.
       writer: of scalars.
 
@@ -76,6 +77,7 @@ def train_phase(
             parameters = empty | checkpoints.load_frozen()
         else:
             parameters = start()
+        batches = batches(parameters)
         state = TrainState.create(
             {path: parameters[path] for path in trainable},
             {path: parameters[path] for path in frozen},
@@ -125,7 +127,7 @@ def train_phase(
             for step in range(first + 1, total + 1):
                 batch = dict(next(batches))
                 ids = [str(clip) for clip in batch.pop("ids") if clip]
-                arrays = put_batch({key: batch[key] for key in method.entries}, mesh)
+                arrays = put_batch(method.trains_on(batch), mesh)
                 shapes = tuple((key, array.shape) for key, array in sorted(arrays.items()))
                 if shapes not in compiled:
                     with compiling(str(name), f"the training step{_of_clips(arrays)}"):

@@ -32,6 +32,10 @@ def base(folder: str, small: bool) -> ConfigDict:
     """What all runs share."""
     config = ConfigDict()
     config.seed = 3407  # of first values, order, draws and drop-path
+    # Where the public code does something odd, or repeats what need not be, do the same. True: a
+    # clip of one frame (S4's in training) has it once for each second, and each draws drop-path
+    # anew; False: once for all its seconds, which share one draw. That they share it is a choice.
+    config.as_published = False
     config.log_every = 10  # steps between lines in metrics.jsonl
     config.checkpoint_every = 100  # steps; a killed run resumes from the last one
 
@@ -124,6 +128,13 @@ def stage(method: str, task: str, small: bool) -> ConfigDict:
     # random seconds there is one length only.
     stage.data.bucket_by_length = True
     stage.data.shuffle = True
+    # Where nothing of the backbone trains, whether its maps of all training frames are computed
+    # once and kept: 'none'; 'memory' of the host, anew at each start; or 'disk', beside prepared
+    # data. Not with drop-path, which the paper's recipe has, nor with changes of pictures.
+    stage.data.features = "none"
+    stage.data.features_gib = (
+        8.0  # GiB they may take; those of Swin-B take 8.4 MiB a frame of 384 pixels
+    )
     stage.data.augment = augment(small)
     # MS3: a clip whose labels are empty in every frame contributes no loss, and a batch of nothing
     # else is no step of the optimiser: parameters, moments and learning rate stay as they are.

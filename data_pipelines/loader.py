@@ -1,11 +1,12 @@
 """The two Grain chains: endless training batches, and one pass of evaluation batches.
 
-A batch is a dict of NumPy arrays: frames uint8 [B,T,S,S,3], audio [B,T,...] as the front end has it
-(log-mel float32 [B,T,96,64], of left and right [B,T,96,64,2]) or embeddings float32 [B,T,E], labels
-uint8 [B,T,G,G] (255 where a pixel is ignored), labelled and valid bool [B,T], prior_mask float32
-[B,T,G,G] where a prior is asked for, and ids (str [B], "subset/uid", "" for padding), which stays
-on the host. One of evaluation has position int32 [B], the clip's index in the source, too, and
-where they are asked for labels_nearest uint8 [B,T,G,G].
+A batch is a dict of NumPy arrays: frames uint8 [B,T,S,S,3], or maps of them (`loading.features`),
+with 1 in place of T where `stills` of one picture are asked for; audio [B,T,...] as the front end
+has it (log-mel float32 [B,T,96,64], of left and right [B,T,96,64,2]) or embeddings float32 [B,T,E];
+labels uint8 [B,T,G,G] (255 where a pixel is ignored), labelled and valid bool [B,T], prior_mask
+float32 [B,T,G,G] where a prior is asked for, and ids (str [B], "subset/uid", "" for padding), which
+stays on the host. One of evaluation has position int32 [B], the clip's index in the source, too,
+and where they are asked for labels_nearest uint8 [B,T,G,G].
 """
 
 import dataclasses
@@ -30,11 +31,12 @@ from data_pipelines.loading.checks import (
     check_task_and_prior,
     labelled_clips,
 )
+from data_pipelines.loading.features import Features
 from data_pipelines.loading.front_ends import LOG_MEL, FrontEnd
 from data_pipelines.loading.lengths import ByLength, batch_lengths
 from data_pipelines.loading.partners import other_sounds
 from data_pipelines.loading.read_clip import ReadClip
-from data_pipelines.loading.request import SILENCE, Draw, Request
+from data_pipelines.loading.request import SILENCE, Draw, Request, shows_one
 from data_pipelines.prepared.embeddings import Embeddings
 from data_pipelines.prepared.source import ClipSource, open_source
 
@@ -71,6 +73,8 @@ def train_loader(
     max_targets: int = 16,
     front_end: FrontEnd = LOG_MEL,
     embeddings: Embeddings | None = None,
+    features: Features | None = None,
+    stills: bool = False,
     seed: int = 0,
     process_index: int = 0,
     process_count: int = 1,
@@ -105,6 +109,9 @@ def train_loader(
         max_targets: the most classes that a label map may show, see `check_targets`.
         front_end: what is heard of a clip's waveform.
         embeddings: of the source's sounds, given in its place.
+        features: of the source's frames, given in their place.
+        stills: whether a source all of whose clips show a single picture gives it once, as frames
+            [B,1,S,S,3]; everything else stays [B,T,...].
         seed: of the order and of all draws.
         process_index: of this process.
         process_count: of all.
@@ -131,7 +138,12 @@ def train_loader(
             f"batch_size {batch_size} cannot be shared by {process_count} processes: "
             "make it a multiple"
         )
-    chosen = augmentations(augment or {}, source.clips, embeddings=embeddings is not None)
+    chosen = augmentations(
+        augment or {},
+        source.clips,
+        embeddings=embeddings is not None,
+        features=features is not None,
+    )
     lengths = [1 if sampling == "frame" else clip.seconds for clip in source.clips]
     if bucket_by_length:
         of_batch = batch_lengths({lengths[i] for i in members})
@@ -171,12 +183,16 @@ def train_loader(
         prior_dir=prior_dir,
         front_end=front_end,
         embeddings=embeddings,
+        features=features,
         cache=cache,
         changes_sounds=chosen.changes_sounds,
+        # Of all clips or of none: every process has to give batches of the same shapes.
+        one_picture=stills and all(shows_one(source.clips[i], sampling) for i in members),
     )
     for transform in (*chosen.requests, read, *chosen.elements):
         own = own.map(transform)
-    batch_fn = functools.partial(stack, names=TRAIN_ENTRIES)
+    names = TRAIN_ENTRIES if features is None else (*features.entries, *TRAIN_ENTRIES)
+    batch_fn = functools.partial(stack, names=names)
     batches = own.batch(batch_size // process_count, batch_fn=batch_fn)
     return iter(iterate(batches, num_workers))
 

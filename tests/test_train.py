@@ -162,7 +162,7 @@ def train(
             stage_with(root, method_with(function, entries), phase, **steps),
             PhaseName("localise", "a"),
             start=lambda: START,
-            batches=batches,
+            batches=lambda parameters: batches,
             validate=validate,
             writer=writer,
         )

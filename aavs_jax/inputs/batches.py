@@ -13,6 +13,7 @@ from aavs_jax.errors import UserError
 from aavs_jax.methods import make_method
 from aavs_jax.plan.stage import Stage
 from data_pipelines.loader import EvalLoader, eval_loader, train_loader
+from data_pipelines.loading.features import Features
 from data_pipelines.loading.partners import has_other_sounds
 from data_pipelines.prepared.source import ClipSource, open_source, splits
 
@@ -67,12 +68,15 @@ def open_split(data_dir: Path, split: str, stage: Stage) -> ClipSource:
     return open_source(data_dir, split, subsets)
 
 
-def train_batches(stage: Stage, seed: int) -> Iterator[dict[str, Any]]:
+def train_batches(
+    stage: Stage, seed: int, features: Features | None = None
+) -> Iterator[dict[str, Any]]:
     """This process's share of a stage's training batches.
 
     Args:
       stage: on its data.
       seed: of order and draws.
+      features: maps of the frames, given in their place.
 
     Raises:
       DataError: see `data_pipelines.loader.train_loader`.
@@ -91,6 +95,8 @@ def train_batches(stage: Stage, seed: int) -> Iterator[dict[str, Any]]:
         mixture=prior["mixture"],
         max_targets=data["max_targets"],
         embeddings=stage.heard.get("train"),
+        features=features,
+        stills=stage.method.stills and not stage.config["as_published"],
         seed=seed,
         **_shared(stage),
     )

@@ -18,7 +18,7 @@ from aavs_jax.run.progress import progress_bar, say
 from aavs_jax.run.stopping import what_is_next
 from aavs_jax.state.parameter_folders import load_parameters
 from aavs_jax.state.sharding import everyone_is_here
-from aavs_jax.state.tree import digest
+from aavs_jax.state.tree import below, digest
 from aavs_jax.weights.pretrained import load_part
 from data_pipelines.errors import reason, remedy
 from data_pipelines.prepared import embeddings
@@ -54,7 +54,7 @@ def for_training(stage: Stage, data_dir: Path) -> dict[str, Embeddings]:
     if None in origins:
         return {}
     encoders = [_encoder_of(stage, origin) for origin in sorted(origins)]
-    wanted = {path: leaf.shape for path, leaf in _part(stage.method.shapes, encoder).items()}
+    wanted = {path: leaf.shape for path, leaf in below(stage.method.shapes, encoder.prefix).items()}
     found = {path: value.shape for path, value in encoders[0].items()}
     if not wanted or found != wanted or len({digest(each) for each in encoders}) > 1:
         return {}  # what does not fit is initialised at random, and embeddings would not be of it
@@ -86,7 +86,7 @@ def for_evaluation(
     encoder = stage.method.sound_encoder
     if not stage.config["data"]["embeddings"] or encoder is None:
         return {}
-    values = _part(parameters, encoder)
+    values = below(parameters, encoder.prefix)
     if own and embeddings.find(data_dir, digest(values), stage.method.front_end) is None:
         return {}
     return compute(stage, values, data_dir)
@@ -148,15 +148,6 @@ def make_encode(encoder: SoundEncoder, values: Mapping[str, np.ndarray]):
     return encode
 
 
-def _part(values: Mapping, encoder: SoundEncoder) -> dict:
-    """What is the encoder's, by path within it."""
-    return {
-        path.removeprefix(encoder.prefix): value
-        for path, value in values.items()
-        if path.startswith(encoder.prefix)
-    }
-
-
 def _origin(stage: Stage, name: PhaseName) -> PhaseName | None:
     """The phase that takes the encoder from config.init, if nothing changes it until `name`'s end.
 
@@ -185,4 +176,4 @@ def _encoder_of(stage: Stage, name: PhaseName) -> dict[str, np.ndarray]:
         values = load_parameters(frozen)
     else:
         values = load_part(stage.method, stage.config["init"], encoder.prefix)
-    return {path: np.asarray(value) for path, value in _part(values, encoder).items()}
+    return {path: np.asarray(value) for path, value in below(values, encoder.prefix).items()}

@@ -10,7 +10,7 @@ clips, T seconds, G pixels of a label's side, K classes with background.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -65,6 +65,27 @@ class SoundEncoder:
 
     prefix: str
     make: Callable[[Mapping[str, np.ndarray]], Callable[[np.ndarray], np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameEncoder:
+    """A part that sees each frame by itself and hears nothing, so that its maps can be kept.
+
+    Attributes:
+      prefix: beginning of its parameters' paths, as in 'backbone/'.
+      make: its parameters, by path without the prefix -> a function of host arrays: uint8 frames
+        [n,H,W,3] -> maps float32 [n,h,w,C] each. The loss takes them in place of `frames`, as the
+        entries `features_0`, `features_1` and so on, [B,T,h,w,C] or, of one picture, [B,1,h,w,C].
+      shapes: of a frame's maps, [h,w,C] each.
+      settings: all that they depend on besides its parameters and the frames, in words.
+      random_by: key of `stage.model` that makes them random in training; '': none does.
+    """
+
+    prefix: str
+    make: Callable[[Mapping[str, np.ndarray]], Callable[[np.ndarray], Sequence[np.ndarray]]]
+    shapes: tuple[tuple[int, int, int], ...]
+    settings: str
+    random_by: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +173,10 @@ class Method:
       counts: batch -> bool scalar, whether any frame of it has part in the loss, where a batch
         without any is no step of the optimiser; None: every batch is a step. To be jitted by the
         caller.
+      stills: whether `frames` may be [B,1,...] where audio and labels are [B,T,...]: one picture
+        for all seconds.
       sound_encoder: None where nothing can be kept.
+      frame_encoder: likewise.
       parts: pattern of paths -> what they are called together, and how many arrays that are where
         it is always as many. The first pattern that matches counts.
       resizable: pattern of paths -> how they may differ.
@@ -173,9 +197,17 @@ class Method:
     slices: Slices | None = None
     mutable: frozenset[str] = frozenset()
     counts: Callable[[Batch], jax.Array] | None = None
+    stills: bool = False
     sound_encoder: SoundEncoder | None = None
+    frame_encoder: FrameEncoder | None = None
     parts: Mapping[str, tuple[str, int | None]] = dataclasses.field(default_factory=dict)
     resizable: Mapping[str, Resizable] = dataclasses.field(default_factory=dict)
     pretrained: Mapping[str, Pretrained] = dataclasses.field(default_factory=dict)
     may_differ: frozenset[str] = frozenset()
     training_only: frozenset[str] = frozenset()
+
+    def trains_on(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """The arrays of a training batch that the loss reads: maps of frames, or `entries`."""
+        maps = tuple(name for name in batch if name.startswith("features_"))
+        names = (*maps, *(name for name in self.entries if not (maps and name == "frames")))
+        return {name: batch[name] for name in names}

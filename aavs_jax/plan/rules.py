@@ -89,6 +89,8 @@ RULES: dict[str, Rule] = {
     "stages.*.data.batch_size": _least(1),
     "stages.*.data.sampling": _one_of("clip", "frame"),
     "stages.*.data.seconds": _least(1),
+    "stages.*.data.features": _one_of("none", "memory", "disk"),
+    "stages.*.data.features_gib": POSITIVE,
     "stages.*.prior.train": _one_of(*PRIORS),
     "stages.*.prior.mixture": SHARE,
     "stages.*.prior.evaluate": _some_of(*PRIORS[:3]),

@@ -202,7 +202,9 @@ def _check_stage(name: str, stage: Config) -> None:
             "give 'none', or make its task 'semantic'"
         )
     try:
-        augmentations(stage["data"]["augment"], ())  # which clips there are matters later
+        kept = stage["data"]["features"] != "none"
+        # Which clips there are matters later.
+        augmentations(stage["data"]["augment"], (), features=kept)
     except DataError as error:
         raise UserError(f"{where}.data.{error}") from None
     except (TypeError, KeyError) as error:

@@ -65,6 +65,15 @@ def count(values: Mapping[str, object]) -> int:
     return sum(math.prod(value.shape) for value in values.values())
 
 
+def below(values: Mapping[str, Value], prefix: str) -> dict[str, Value]:
+    """What lies below a prefix such as 'backbone/', by path within it."""
+    return {
+        path.removeprefix(prefix): value
+        for path, value in values.items()
+        if path.startswith(prefix)
+    }
+
+
 def digest(parameters: Mapping[str, np.ndarray]) -> str:
     """SHA-256, hexadecimal, of all paths, shapes and values; their order does not matter."""
     total = hashlib.sha256()

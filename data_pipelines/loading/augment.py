@@ -21,6 +21,7 @@ from data_pipelines.loading.partners import Partners
 from data_pipelines.loading.request import Request, generator
 
 CHANGES_OF_SOUND = ("mix_sounds", "time_shift", "sound_gain")  # after which it sounds otherwise
+CHANGES_OF_PICTURE = ("flip", "resized_crop", "colour_jitter")  # after which it looks otherwise
 WINDOW = 160  # samples of the 10 ms that sounds are shifted by
 
 
@@ -150,7 +151,11 @@ class Augmentations:
 
 
 def augmentations(
-    options: Mapping[str, Any], clips: Sequence[Any], *, embeddings: bool = False
+    options: Mapping[str, Any],
+    clips: Sequence[Any],
+    *,
+    embeddings: bool = False,
+    features: bool = False,
 ) -> Augmentations:
     """The transforms that are asked for, in the order in which they are applied.
 
@@ -158,10 +163,12 @@ def augmentations(
         options: `data.augment` of a stage, see configs/base.py; what is not named is off.
         clips: `source.Clip`s of the source.
         embeddings: whether sounds are read as embeddings, which cannot be changed any more.
+        features: whether frames are read as maps, likewise.
 
     Raises:
         DataError: an unknown name; a probability or range that cannot be; a clip without any
-            other to take a sound from; a change of sounds that are embeddings.
+            other to take a sound from; a change of sounds that are embeddings, or of pictures
+            that are maps.
     """
     partners = functools.cache(lambda: Partners(clips))
     makers = {
@@ -188,6 +195,11 @@ def augmentations(
             raise DataError(
                 f"augment.{name} changes sounds, but they are read as embeddings, which cannot be "
                 "changed: turn it off, or train without embeddings"
+            )
+        if features and name in CHANGES_OF_PICTURE:
+            raise DataError(
+                f"augment.{name} changes pictures, but their maps are read, which cannot be "
+                "changed: turn it off, or train without features"
             )
         made[name] = make(**values)
     requests = ("swap_sound", *CHANGES_OF_SOUND)

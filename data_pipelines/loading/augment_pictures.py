@@ -131,8 +131,10 @@ class ColourJitter(grain.transforms.Map):
             for limits in (self.brightness, self.contrast, self.saturation, self.hue)
         )
         frames = element["frames"]
-        # Padding repeats a frame as often as it happens to be padded, and must not count.
-        mean = frames[element["valid"]].mean((0, 1, 2)) if element["valid"].any() else np.zeros(3)
+        # Padding repeats a frame as often as it happens to be padded, and must not count. One
+        # picture of all seconds is that of the first, which is never padding.
+        valid = element["valid"][: len(frames)]
+        mean = frames[valid].mean((0, 1, 2)) if valid.any() else np.zeros(3)
         grey = _GREY @ mean * brightness
         colours = _saturation_and_hue(saturation, hue)
         # Greys, and with them the mean, are left alone by saturation and hue.

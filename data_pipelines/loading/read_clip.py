@@ -19,7 +19,7 @@ from data_pipelines.loading.decoding import (
     sounding,
 )
 from data_pipelines.loading.front_ends import LOG_MEL, FrontEnd
-from data_pipelines.loading.request import NOTHING, SILENCE, Request
+from data_pipelines.loading.request import NOTHING, SILENCE, Request, stored_second
 from data_pipelines.media.labels import IGNORED
 from data_pipelines.prepared.source import heard
 
@@ -35,11 +35,13 @@ class ReadClip(grain.transforms.Map):
     prior_dir: str | os.PathLike[str] | None = None  # the folder of stage one's masks
     front_end: FrontEnd = LOG_MEL  # what is heard of a waveform
     embeddings: Any = None  # `embeddings.Embeddings` of the clips' sounds, read in its place
+    features: Any = None  # `features.Features` of the clips' frames, read in their place
     nearest: bool = False  # binary task: whether labels are read a second time, resized by nearest
     cache: bool = False  # keep what was decoded in memory
     # Whether requests ask for changed waveforms: these are kept then, and not what the front end
     # made of them.
     changes_sounds: bool = False
+    one_picture: bool = False  # whether all seconds of a clip show one, which is given once
     _kept: dict = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     def __getstate__(self):
@@ -49,10 +51,11 @@ class ReadClip(grain.transforms.Map):
         """Reads what the request names.
 
         Returns:
-            frames uint8 [T,S,S,3], labels uint8 [T,G,G], labelled and valid bool [T], audio, rows
-            [T,...] of the front end or [T,E] of embeddings, ids str, if a prior is asked for
-            prior_mask float32 [T,G,G], if nearest labels are labels_nearest uint8 [T,G,G]; and the
-            request's flip and seed, and its index as position.
+            frames uint8 [T,S,S,3], of one picture [1,S,S,3], labels uint8 [T,G,G], labelled and
+            valid bool [T], audio, rows [T,...] of the front end or [T,E] of embeddings, ids str, if
+            a prior is asked for prior_mask float32 [T,G,G], if nearest labels are labels_nearest
+            uint8 [T,G,G]; and the request's flip and seed, and its index as position. In place of
+            frames there may be their maps, see `features.entry`.
             Labels are 0 where `labelled` is False, as it is in padding, and IGNORED (255) in pixels
             that count for nothing, which are background in prior masks made of labels. The id
             of a request that is padding from end to end is "".
@@ -61,7 +64,7 @@ class ReadClip(grain.transforms.Map):
         kept = self._kept if self.cache else {}
         records: dict[int, Any] = {}
         self._decode(request, kept, records)
-        stored = [_stored(clip, t) for t in request.frames]
+        stored = [stored_second(clip, t) for t in request.frames]
         valid = np.array(request.valid)
         labelled = np.array([t in clip.labelled for t in request.frames]) & valid
         element = {
@@ -79,7 +82,7 @@ class ReadClip(grain.transforms.Map):
                 labels[labels != IGNORED] = 0
             element[name] = labels
         if self.image_size is not None:
-            element["frames"] = np.stack([kept[request.index, t, "frame"] for t in stored])
+            element |= self._seen(request, stored[:1] if self.one_picture else stored, kept)
             element["audio"] = self._heard(request, kept, records)
         if request.prior == "true":
             element["prior_mask"] = sounding(element["labels"]).astype(np.float32)
@@ -91,12 +94,12 @@ class ReadClip(grain.transforms.Map):
     def _decode(self, request: Request, kept: dict, records: dict) -> None:
         """Adds to `kept` the pictures that the request needs and that are not there."""
         index, clip = request.index, self.source.clips[request.index]
-        seconds = sorted({_stored(clip, t) for t in request.frames})
+        seconds = sorted({stored_second(clip, t) for t in request.frames})
         missing = [t for t in seconds if (index, t, "labels") not in kept]
         if missing:
             record = records[index] = self.source[index]
             for t in missing:
-                if self.image_size is not None:
+                if self.image_size is not None and self.features is None:
                     kept[index, t, "frame"] = decode_frame(record["frames"][t], self.image_size)
                 if self.nearest:
                     nearest = self._label(nearest_binary_label, clip, record, t)
@@ -109,6 +112,14 @@ class ReadClip(grain.transforms.Map):
                 if (index, t, "predicted") not in kept:
                     path = avsbench.mask_path(self.prior_dir, clip.subset, clip.uid, t)
                     kept[index, t, "predicted"] = predicted_mask(path, self.label_size)
+
+    def _seen(self, request: Request, stored: list[int], kept: dict) -> dict[str, np.ndarray]:
+        """The stored frames of these seconds, or their maps."""
+        if self.features is None:
+            return {"frames": np.stack([kept[request.index, t, "frame"] for t in stored])}
+        maps = [self.features[request.index, t] for t in stored]
+        levels = map(np.stack, zip(*maps, strict=True))
+        return dict(zip(self.features.entries, levels, strict=True))
 
     def _label(self, decode, clip, record: dict[str, Any], second: int) -> np.ndarray:
         if second not in clip.labelled:
@@ -157,8 +168,3 @@ class ReadClip(grain.transforms.Map):
             if self.changes_sounds:
                 kept[index, "waveform"] = stored
         return heard(self.source.clips[index], stored, self.front_end.channels)
-
-
-def _stored(clip, second: int) -> int:
-    """Where the frame and label of a second are: of a still one is stored, and seen in all."""
-    return 0 if clip.still else second

@@ -6,6 +6,7 @@ resumes exactly and caching changes nothing.
 
 import dataclasses
 import zlib
+from typing import Any
 
 import grain
 import numpy as np
@@ -79,6 +80,17 @@ def seconds_shown(labelled: tuple[int, ...], length: int, sampling: str) -> tupl
     if sampling == "frame" or labelled == FIRST_ONLY:
         return labelled
     return tuple(range(length))
+
+
+def stored_second(clip: Any, second: int) -> int:
+    """Where the frame and label of a second are: of a still one is stored, and seen in all."""
+    return 0 if clip.still else second
+
+
+def shows_one(clip: Any, sampling: str) -> bool:
+    """Whether whole clips are shown, and each second of this `source.Clip` shows one picture."""
+    one = clip.still or len(seconds_shown(clip.labelled, clip.seconds, sampling)) == 1
+    return one and sampling == "clip"
 
 
 def generator(seed: int, transform: grain.transforms.Map) -> np.random.Generator:

@@ -7,16 +7,11 @@ they are computed once:
                                    <split>.npy    float32 [rows, E], clips in the order of the split
                                    silence.npy    float32 [E], of digital silence
 
-The folder's name is the beginning of a digest of the encoder's weights and of the front end whose
-rows it encodes, so that what others gave is never mixed up. It gets that name when it is complete.
+The digest is of the encoder's weights and of the front end whose rows it encodes; see `beside`.
 """
 
-import fcntl
-import hashlib
 import itertools
-import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,11 +19,12 @@ import numpy as np
 
 from data_pipelines.errors import DataError
 from data_pipelines.facts.avsbench import SAMPLE_RATE
+from data_pipelines.prepared import beside
 from data_pipelines.prepared.source import ClipSource, heard, open_source, splits
 
-INDEX_NAME = "index.json"
+KIND = "embeddings"
 SILENCE_NAME = "silence.npy"
-DIGEST_LETTERS = 16  # of the digest in a folder's name
+INDEX_KEYS = ("fingerprint", "width", "offsets")
 BATCH = 64  # rows that are encoded at once
 
 # Rows [n,...] of a front end -> embeddings float32 [n,E].
@@ -57,7 +53,7 @@ class Embeddings:
             DataError: nothing readable there, or it belongs to another data set.
         """
         folder = Path(folder)
-        index = _read_index(folder)
+        index = beside.read_index(folder, INDEX_KEYS)
         if index["fingerprint"] != source.fingerprint:
             raise DataError(
                 f"the embeddings in {folder} belong to another data set than the one beside them: "
@@ -69,17 +65,17 @@ class Embeddings:
         self._path = folder / f"{source.split}.npy"
         self._ranges = np.array([pair for pair in chosen if len(pair) == 2], np.int64)
         if [stop - start for start, stop in self._ranges] != lengths:
-            raise _damaged(folder)
-        self.silence = _load(folder / SILENCE_NAME, (index["width"],))
+            raise beside.damaged(folder)
+        self.silence = beside.load(folder / SILENCE_NAME, (index["width"],))
         self._shape = (offsets[-1], index["width"])
-        self._rows = _load(self._path, self._shape)
+        self._rows = beside.load(self._path, self._shape)
 
     def __getstate__(self):
         return {**self.__dict__, "_rows": None}  # a worker process maps the file for itself
 
     def __setstate__(self, state):
         self.__dict__.update(state)
-        self._rows = _load(self._path, self._shape)
+        self._rows = beside.load(self._path, self._shape)
 
     def __len__(self) -> int:
         return len(self._ranges)
@@ -97,8 +93,7 @@ def folder_of(data_dir: str | os.PathLike[str], digest: str, front_end: FrontEnd
         digest: of the weights.
         front_end: whose rows are encoded, a `loading.front_ends.FrontEnd`.
     """
-    both = hashlib.sha256(f"{digest} {front_end!r}".encode()).hexdigest()
-    return Path(data_dir) / "embeddings" / both[:DIGEST_LETTERS]
+    return beside.folder_of(data_dir, KIND, f"{digest} {front_end!r}")
 
 
 def find(data_dir: str | os.PathLike[str], digest: str, front_end: FrontEnd) -> Path | None:
@@ -110,7 +105,7 @@ def find(data_dir: str | os.PathLike[str], digest: str, front_end: FrontEnd) -> 
     folder = folder_of(data_dir, digest, front_end)
     if not folder.exists():
         return None
-    index, there = _read_index(folder), splits(data_dir)
+    index, there = beside.read_index(folder, INDEX_KEYS), splits(data_dir)
     # A data set that was mended and prepared again may have gained clips.
     same = {split: len(offsets) - 1 for split, offsets in index["offsets"].items()} == there
     same &= index["fingerprint"] == open_source(data_dir, next(iter(there))).fingerprint
@@ -132,9 +127,6 @@ def write(
 ) -> Path:
     """Encodes the sound of every clip of a prepared data set, unless `find` finds it.
 
-    Of processes that ask for the same at the same time one does it and the others wait. One that
-    is killed leaves nothing that is taken for complete.
-
     Args:
         data_dir: as given to `open_source`.
         digest: of the encoder's weights.
@@ -150,24 +142,14 @@ def write(
         OSError: the disk is full or the folder cannot be written.
     """
     folder = folder_of(data_dir, digest, front_end)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.parent / "writing.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the system lifts the lock of one that was killed
-        if find(data_dir, digest, front_end):  # written while this one waited
-            return folder
-        shutil.rmtree(folder, ignore_errors=True)  # of data that was prepared there before
-        partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        try:
-            _write_all(partial, data_dir, front_end, encode, progress)
-            os.replace(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    return folder
+    return beside.write_once(
+        folder,
+        lambda: find(data_dir, digest, front_end),
+        lambda partial: _write_all(partial, data_dir, front_end, encode, progress),
+    )
 
 
-def _write_all(folder: Path, data_dir, front_end, encode: Encode, progress) -> None:
+def _write_all(folder: Path, data_dir, front_end, encode: Encode, progress) -> dict:
     silence = encode(front_end(np.zeros((SAMPLE_RATE, front_end.channels), np.float32), 1))[0]
     np.save(folder / SILENCE_NAME, silence)
     offsets = {}
@@ -179,13 +161,12 @@ def _write_all(folder: Path, data_dir, front_end, encode: Encode, progress) -> N
             np.asarray(encode(some), np.float32) for some in _batches(source, front_end, progress)
         ]
         np.save(folder / f"{split}.npy", np.concatenate(rows))
-    index = {
+    return {
         "front_end": repr(front_end),
         "fingerprint": source.fingerprint,
         "width": len(silence),
         "offsets": offsets,
     }
-    (folder / INDEX_NAME).write_text(json.dumps(index))
 
 
 def _batches(source: ClipSource, front_end, progress) -> Iterator[np.ndarray]:
@@ -200,33 +181,3 @@ def _batches(source: ClipSource, front_end, progress) -> Iterator[np.ndarray]:
         progress(1)
     if waiting:
         yield np.stack(waiting)
-
-
-def _read_index(folder: Path) -> dict:
-    try:
-        index = json.loads((folder / INDEX_NAME).read_text())
-        if not index.keys() >= {"fingerprint", "width", "offsets"}:
-            raise ValueError("keys missing")
-    except FileNotFoundError as fault:
-        raise DataError(f"no embeddings in {folder}: compute them first") from fault
-    except (OSError, ValueError, AttributeError) as fault:
-        raise _damaged(folder) from fault
-    return index
-
-
-def _load(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """A file of float32, mapped into memory; it has to have this shape, and all its rows."""
-    try:
-        array = np.load(path, mmap_mode="r")
-    except (OSError, ValueError) as fault:
-        raise _damaged(path.parent) from fault
-    if array.shape != shape or array.dtype != np.float32:
-        raise _damaged(path.parent)
-    return array
-
-
-def _damaged(folder: Path) -> DataError:
-    return DataError(
-        f"the embeddings in {folder} are damaged or incomplete: delete that folder, and they are "
-        "computed anew"
-    )

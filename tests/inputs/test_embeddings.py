@@ -19,19 +19,9 @@ from aavs_jax.state.sharding import make_mesh
 from aavs_jax.weights import card
 from configs import avss
 from data_pipelines.loading.front_ends import LOG_MEL
-from data_pipelines.making import audible_shapes
-from data_pipelines.prepare import prepare
 from data_pipelines.prepared.embeddings import folder_of
 
 FROZEN = (r"decoder/.*", r"audio_proj/.*")
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    audible_shapes.make(folder / "raw", clips=12, size=32, progress=False)
-    prepare(folder / "raw", folder / "prepared", progress=False)
-    return folder / "prepared"
 
 
 @pytest.fixture(scope="module")
@@ -307,8 +297,8 @@ def test_a_run_with_embeddings_goes_as_one_without(
 
 
 def spied(train_batches, seen):
-    def see(stage, seed):
+    def see(stage, *arguments):
         seen.append("train" in stage.heard)
-        return train_batches(stage, seed)
+        return train_batches(stage, *arguments)
 
     return see

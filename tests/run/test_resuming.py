@@ -43,12 +43,25 @@ def test_nothing_has_changed(before, run):
 
 @pytest.mark.parametrize(
     "change",
-    [{"data.cache": False}, {"data.num_workers": 3}, {"checkpoint_every": 3}, {"log_every": 3}],
+    [
+        {"data.cache": False},
+        {"data.num_workers": 3},
+        {"checkpoint_every": 3},
+        {"log_every": 3},
+        {"stages.localise.data.features_gib": 30.0},
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_what_changes_no_score_is_not_worth_a_word(change, before, run):
     changes = compare(before, changed(before, **change), run)
     assert not changes.refused and not changes.said
+
+
+def test_maps_of_frames_may_be_kept_elsewhere(before, run):
+    """As where the disk was found to be too small."""
+    changes = compare(before, changed(before, **{"stages.localise.data.features": "disk"}), run)
+    assert not changes.refused and not changes.anew
+    assert changes.said[0].startswith("stages.localise.data.features was 'none', is 'disk': ")
 
 
 def test_protocols_change_scores_alone(before, run):

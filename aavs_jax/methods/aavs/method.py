@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from aavs_jax.methods.aavs.config import AAVSConfig
-from aavs_jax.methods.aavs.network import AAVS
+from aavs_jax.methods.aavs.network import AAVS, MEAN, STD
 from aavs_jax.methods.functional import functional
 from aavs_jax.methods.method import (
     Aux,
+    Batch,
+    FrameEncoder,
     Method,
     Prediction,
     Pretrained,
@@ -25,6 +27,7 @@ from aavs_jax.methods.objectives import mask_classification, set_prediction
 from aavs_jax.methods.objectives.set_prediction_config import LossConfig
 from aavs_jax.methods.objectives.targets import frame_weights, make_targets
 from aavs_jax.methods.parts.sizes import DROP_PATH_OPTIONS, AudioConfig
+from aavs_jax.methods.parts.swin import Swin
 from aavs_jax.methods.parts.vggish import AudioEncoder
 from data_pipelines.loading.front_ends import LogMel
 
@@ -112,11 +115,12 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
             targets, weight.reshape(-1), config.num_queries, loss_config
         )
         # A picture may be that of several seconds, each with a sound, label and draws of its own.
-        pictures = batch["frames"].shape[0] * batch["frames"].shape[1]
+        frames = _frames_or_maps(batch)
+        pictures = len(jax.tree.leaves(frames)[0])
         by_picture = functools.partial(_regrouped, pictures)
         drop_path, points = jax.random.split(key)
         rows = {
-            "frames": _frames(batch["frames"]),
+            "frames": frames,
             **{name: by_picture(batch[name], 2) for name in seen if name != "frames"},
             "targets": jax.tree.map(by_picture, targets),
             "weight": by_picture(weight, 2),
@@ -171,10 +175,12 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         entries=(*seen, "labels", "labelled", "valid"),
         front_end=LogMel(config.audio.channels),
         counts=(lambda batch: weights(batch).any()) if data["drop_empty_clips"] else None,
+        stills=True,
         # Left and right are not one row of the front end but two.
         sound_encoder=SoundEncoder(SOUND, functools.partial(_encoder, config.audio))
         if config.audio.channels == 1
         else None,
+        frame_encoder=_frame_encoder(config, data["image_size"]),
         parts=PARTS,
         resizable=RESIZABLE,
         pretrained=PRETRAINED,
@@ -188,6 +194,12 @@ def _frames(array: jax.Array) -> jax.Array:
     return array.reshape(-1, *array.shape[2:])
 
 
+def _frames_or_maps(batch: Batch) -> jax.Array | list[jax.Array]:
+    """The pictures of a training batch, [N,H,W,3]; or in their place the backbone's maps of them."""
+    maps = [_frames(batch[name]) for name in sorted(batch) if name.startswith("features_")]
+    return maps or _frames(batch["frames"])
+
+
 def _regrouped(rows: int, array: jax.Array, axes: int = 1) -> jax.Array:
     """An array whose first axes count frames -> the same with `rows` of them first."""
     return array.reshape(rows, -1, *array.shape[axes:])
@@ -198,11 +210,34 @@ def _keys(key: jax.Array, number: int) -> jax.Array:
     return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(number))
 
 
-def _encoder(config: AudioConfig, parameters: Mapping[str, np.ndarray]):
-    """The audio encoder as a function of host arrays, in float32, compiled once for each shape."""
-    encoder = functional(lambda: AudioEncoder(config, "float32"))
-    values = jax.device_put(
-        {path: np.asarray(parameters[path], np.float32) for path in encoder.shapes}
+def _encoder(config: AudioConfig, parameters: Mapping[str, np.ndarray]) -> Callable:
+    """The audio encoder as a function of host arrays, in float32."""
+    return _on_host(
+        lambda: AudioEncoder(config, "float32"), lambda hear, rows: hear(rows), parameters
     )
-    apply = jax.jit(lambda values, examples: encoder.network(values)(examples))
-    return lambda examples: np.asarray(apply(values, examples))
+
+
+def _frame_encoder(config: AAVSConfig, size: int) -> FrameEncoder:
+    """The backbone, of frames of `size` pixels a side."""
+    # Drop-path is no part of what is kept.
+    sizes = dataclasses.replace(config.backbone, drop_path_rate=0.0)
+    sides = [-(-size // (sizes.patch_size << level)) for level in range(len(sizes.depths))]
+
+    def look(backbone: Swin, frames: jax.Array) -> list[jax.Array]:
+        return backbone((frames.astype(jnp.float32) / 255 - MEAN) / STD)
+
+    return FrameEncoder(
+        "backbone/",
+        functools.partial(_on_host, lambda: Swin(sizes, config.dtype), look),
+        shapes=tuple((side, side, sizes.embed_dim << n) for n, side in enumerate(sides)),
+        settings=f"{sizes} {config.dtype}",
+        random_by="backbone.drop_path_rate" if config.backbone.drop_path_rate else "",
+    )
+
+
+def _on_host(make: Callable, call: Callable, parameters: Mapping[str, np.ndarray]) -> Callable:
+    """A part of the network as a function of host arrays, compiled once for each shape."""
+    part = functional(make)
+    values = jax.device_put({p: np.asarray(parameters[p], np.float32) for p in part.shapes})
+    apply = jax.jit(lambda values, inputs: call(part.network(values), inputs))
+    return lambda inputs: jax.tree.map(np.asarray, apply(values, inputs))

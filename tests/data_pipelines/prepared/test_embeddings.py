@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -155,12 +156,12 @@ def test_what_is_interrupted_is_not_taken_for_complete(data_dir, monkeypatch, af
         return encode(examples)
 
     # A process that is killed cleans nothing up.
-    monkeypatch.setattr(embeddings.shutil, "rmtree", lambda *_, **__: None)
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
     with pytest.raises(Killed):
         embeddings.write(data_dir, digest, LOG_MEL, die)
     monkeypatch.undo()
     assert embeddings.find(data_dir, digest, LOG_MEL) is None
-    with pytest.raises(DataError, match="no embeddings in .*: compute them first"):
+    with pytest.raises(DataError, match="nothing is kept in .*: compute it first"):
         Embeddings(embeddings.folder_of(data_dir, digest, LOG_MEL), open_source(data_dir, "test"))
     folder = embeddings.write(data_dir, digest, LOG_MEL, encode)
     source = open_source(data_dir, "test")
@@ -191,7 +192,7 @@ def test_written_anew_when_other_data_was_prepared_in_the_place(data_dir, change
     )
     source = open_source(data_dir, "test")
     np.testing.assert_array_equal(Embeddings(folder, source)[0], 2 * encode(examples(source, 0)))
-    embeddings.shutil.rmtree(folder)
+    shutil.rmtree(folder)
 
 
 def damage_nothing_there(folder):

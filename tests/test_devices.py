@@ -45,8 +45,6 @@ def main(stage: dict, data_dir: str, out: Path, meshes: dict[str, int]) -> None:
     sharding.SMALLEST_CUT = 2**8  # or next to nothing of so small a network would be cut
     method = make_method(stage, 9)
     clips = types.SimpleNamespace(clips=[types.SimpleNamespace(labelled=(0,))])
-    config = {"seed": 5, "stages": {"s": stage}}
-    whole = Stage("s", config, out, method, {"train": clips})
     # With its usual eps Adam's first steps are as long for a gradient of rounding errors as for any
     # other, and no two trajectories could be compared. Clipping makes a global norm count.
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2, eps=1e-2))
@@ -70,18 +68,23 @@ def main(stage: dict, data_dir: str, out: Path, meshes: dict[str, int]) -> None:
         results["taken"] = [sharding.make_mesh(*wanted).size for wanted in TAKEN]
     for name, fsdp in meshes.items():
         mesh = sharding.make_mesh(fsdp)
+        # Two frames on each of eight devices, one after the other.
+        train = {"frames_per_pass": 1 if name == "data=8" else 0}
+        config = {"seed": 5, "stages": {"s": stage}, "train": train}
+        whole = Stage("s", config, out, method, {"train": clips}, mesh=mesh)
         found = results[name] = {"axis_types": [kind.name for kind in mesh.axis_types]}
         trainable, frozen = tree.partition(method.initial(7), [TRAINS], "test")
         state = sharding.put_state(TrainState.create(trainable, frozen, optimizer), mesh)
-        shardings = sharding.state_shardings(state, mesh)
+        moving, frozen = state.apart()
+        shardings = sharding.state_shardings(moving, mesh)
         step = make_train_step(whole, PhaseName("s", "all"), optimizer, schedule, shardings)
         found["losses"] = []
         for batch in batches:
             taken = {name: batch[name] for name in method.entries}
-            state, scalars = step(state, sharding.put_batch(taken, mesh))
+            moving, scalars = step(moving, frozen, sharding.put_batch(taken, mesh))
             found["losses"].append({key: float(value) for key, value in scalars.items()})
-        arrays = dict(state.parameters)
-        for path, x in jax.tree_util.tree_leaves_with_path(state.opt_state):
+        arrays = dict(moving.beside(frozen).parameters)
+        for path, x in jax.tree_util.tree_leaves_with_path(moving.opt_state):
             arrays[f"optimiser{jax.tree_util.keystr(path)}"] = x
         found["arrays"] = {path: np.asarray(x) for path, x in arrays.items()}
         # Of one device's share of each array, relative to the whole.

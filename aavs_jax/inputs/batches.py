@@ -42,7 +42,8 @@ def on_data(stage: Stage, data_dir: Path, mesh: Mesh, wanted: tuple[str, ...] = 
         clips = open_source(data_dir, split).clips if there.get(split) else ()
         if any(not subsets or clip.subset in subsets for clip in clips):
             sources[split] = open_source(data_dir, split, subsets)
-    method = make_method(stage.keys, first.num_classes, ignores=first.ignores)
+    keys = {**stage.keys, "train": stage.config["train"]}
+    method = make_method(keys, first.num_classes, ignores=first.ignores)
     return dataclasses.replace(stage, method=method, sources=sources, mesh=mesh)
 
 

@@ -134,7 +134,7 @@ def make_stage(config: Config, name: str, root: Path, num_classes: int = 2) -> S
     keys = _described(config["stages"], name, "config.stages")
     for phase in keys["order"]:
         _described(keys["phases"], phase, f"config.stages.{name}.phases")
-    stage = Stage(name, config, root, make_method(keys, num_classes))
+    stage = Stage(name, config, root, make_method({**keys, "train": config["train"]}, num_classes))
     for phase in stage.phases:
         _check_patterns(stage, phase)
     return stage

@@ -107,8 +107,11 @@ def test_equal_to_torch(name, phase_name, tiny_stage):
     state = put_state(TrainState.create(trainable, frozen, optimizer), mesh)
     schedule = make_schedule(phase["optimizer"], TOTAL, purpose)
     clips = types.SimpleNamespace(clips=[types.SimpleNamespace(labelled=(0,))])
-    config = {"seed": 7, "stages": {name: description}}
+    # One frame after the other, which has to give the same.
+    train = {"frames_per_pass": 1}
+    config = {"seed": 7, "stages": {name: description}, "train": train}
     stage = Stage(name, config, Path("unused"), method, {"train": clips})
+    state, still = state.apart()
     step = make_train_step(
         stage, PhaseName(name, phase_name), optimizer, schedule, state_shardings(state, mesh)
     )
@@ -125,7 +128,7 @@ def test_equal_to_torch(name, phase_name, tiny_stage):
     for number in range(STEPS):
         batch = batch_of(number, name == "understand")
         taken = {entry: batch[entry] for entry in method.entries}
-        state, scalars = step(state, put_batch(taken, mesh))
+        state, scalars = step(state, still, put_batch(taken, mesh))
         gradients = jax.tree.map(np.asarray, state.opt_state[0])
         for path, parameter in theirs.items():
             parameter.grad = torch.tensor(gradients[path])
@@ -153,5 +156,3 @@ def test_equal_to_torch(name, phase_name, tiny_stage):
     ]
     # The last map is one pixel, of which GroupNorm leaves nothing: no gradient for what is before.
     assert len(moved) > 0.7 * len(trainable)
-    for path, value in frozen.items():
-        np.testing.assert_array_equal(np.asarray(state.frozen[path]), value, err_msg=path)

@@ -195,7 +195,7 @@ def _frames(array: jax.Array) -> jax.Array:
 
 
 def _frames_or_maps(batch: Batch) -> jax.Array | list[jax.Array]:
-    """The pictures of a training batch, [N,H,W,3]; or in their place the backbone's maps of them."""
+    """The pictures of a training batch [N,H,W,3], or in their place the backbone's maps of them."""
     maps = [_frames(batch[name]) for name in sorted(batch) if name.startswith("features_")]
     return maps or _frames(batch["frames"])
 

@@ -80,7 +80,7 @@ class AAVS(nnx.Module):
                 else "this network takes no prior mask (config.prior is False)"
             )
         embeddings = audio if audio.ndim == 2 else self.audio_encoder(audio)
-        maps = self.look(frames, keys) if isinstance(frames, jax.Array) else frames
+        maps = frames if isinstance(frames, list | tuple) else self.look(frames, keys)
         levels, mask_features = self.pixel_decoder(maps)
         if (sounds := len(audio) // len(mask_features)) > 1:
             levels = [jnp.repeat(level, sounds, axis=0) for level in levels]

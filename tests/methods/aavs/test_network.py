@@ -95,7 +95,7 @@ def test_drop_path(network, inputs):
 def drop_path_factors(network, **changes) -> np.ndarray:
     """Of 5 blocks at the rate 0.5 and 20000 frames: [5, branches, 20000]."""
     config = dataclasses.replace(network().config.backbone, **changes)
-    factors = Swin(config, "float32")._branch_factors(nnx.Rngs(dropout=jax.random.key(0)), 20000)
+    factors = Swin(config, "float32")._branch_factors(jax.random.split(jax.random.key(0), 20000))
     return np.asarray(factors)[..., 0, 0, 0]
 
 
@@ -125,13 +125,13 @@ def test_drop_path_leaves_the_branches_out_that_it_names_frame_by_frame(network,
     block = nnx.merge(net.graphdef, net.values).backbone.stages[0].blocks[0]
     x = np.random.default_rng(0).normal(size=(2, 4, 4, 8)).astype(np.float32)
     factors = np.asarray([[0, 2], [0, 2]], np.float32)[: 2 if branches == "both" else 1]
-    ours = block(x, jnp.asarray(factors)[..., None, None, None])
+    ours = block(x, 0, jnp.asarray(factors)[..., None, None, None])
 
     def mlp(x):
         hidden = layers.gelu(block.mlp_hidden(block.mlp_norm(x)))
         return block.mlp_adapter(block.mlp_output(hidden))
 
-    attention = block.attention_adapter(block.attention(block.attention_norm(x)))
+    attention = block.attention_adapter(block.attention(block.attention_norm(x), 0))
     mine = x + attention * np.asarray([0, 2], np.float32)[:, None, None, None]
     both = branches == "both"
     wanted = [
@@ -191,8 +191,8 @@ def test_a_prior_of_half_blocks_nothing(network, inputs):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layer, "__call__", spy)
         decoder(levels, jnp.ones((1, 16, 16, 32)), jnp.ones((1, 32)), jnp.asarray(prior))
-    assert seen[0].shape == (1, 1, 4)
-    assert seen[0][0, 0].tolist() == [True, False, True, False]
+    assert seen[0].shape[2] == 4
+    assert (seen[0] == [True, False, True, False]).all()
 
 
 @pytest.mark.parametrize("task, used", [("binary", False), ("semantic", True)])

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file
 
-from aavs_jax.benchmark import cases
+from aavs_jax.benchmark import cases, flops
 from aavs_jax.benchmark.cases import Case
 from aavs_jax.benchmark.work import Work, best
 from aavs_jax.methods import make_method
@@ -49,7 +49,7 @@ def prepare(case: Case, weights: Path | None) -> Work:
             return _machine(case)
         if case.what == "loss":
             return _loss(case)
-        method = _method(case)
+        method = make_method(cases.stage_of(case), cases.num_classes(case))
         # Held on the host only until it is on the device.
         parameters = _parameters(method, weights)
         if case.what == "inference":
@@ -57,18 +57,11 @@ def prepare(case: Case, weights: Path | None) -> Work:
         return _train(case, method, parameters)
 
 
-def _method(case: Case, *, plain: bool = False) -> Method:
-    """The case's method; plain: without loops, whose bodies XLA's estimate counts once."""
-    return make_method(cases.stage_of(case), cases.num_classes(case))
-
-
-def _gradient(method: Method, state: TrainState, batch: Mapping, key: jax.Array, case: Case):
+def _gradient(method: Method, state: TrainState, batch: Mapping, key: jax.Array):
     """((loss, aux), gradients) of what trains."""
+    rest = state.frozen | _unheard(method)
     return jax.value_and_grad(
-        lambda trainable: method.loss(
-            trainable | state.frozen | _unheard(method), batch, key, jnp.float32(0)
-        ),
-        has_aux=True,
+        lambda trainable: method.loss(trainable | rest, batch, key, jnp.float32(0)), has_aux=True
     )(state.trainable)
 
 
@@ -100,8 +93,7 @@ def _inference(case: Case, method: Method, parameters: dict[str, np.ndarray]) ->
     batch = {name: array for name, array in cases.inputs(case).items() if name in SHARED}
     put = _putter(case)
     parameters = put(parameters, False)
-    lowered = jax.jit(infer).lower(parameters, put(batch, True))
-    compiled = lowered.compile()
+    compiled = jax.jit(infer).lower(parameters, put(batch, True)).compile()
     kept = {}
 
     def run():
@@ -112,9 +104,9 @@ def _inference(case: Case, method: Method, parameters: dict[str, np.ndarray]) ->
         return {"class_logits": classes, "mask_logits": masks}
 
     def told():
-        return {"flops": _estimate(lowered, "flops"), **_about(compiled)}
+        return {"flops": flops.of(infer, parameters, batch), **_about(compiled)}
 
-    return Work(run, told, outputs, _device_memory())
+    return Work(run, told, outputs, device_memory=_device_memory())
 
 
 def _train(case: Case, method: Method, parameters: dict[str, np.ndarray]) -> Work:
@@ -126,16 +118,14 @@ def _train(case: Case, method: Method, parameters: dict[str, np.ndarray]) -> Wor
     del parameters, trainable, frozen
     batch = {name: array for name, array in cases.inputs(case).items() if name in method.entries}
 
-    def step_of(method: Method) -> Callable:
-        def step(state, batch):
-            key = jax.random.fold_in(jax.random.key(cases.SEED), state.step)
-            (loss, _), gradients = _gradient(method, state, batch, key, case)
-            return state.apply_gradients(gradients, optimizer), loss
+    def step(state, batch):
+        key = jax.random.fold_in(jax.random.key(cases.SEED), state.step)
+        (loss, _), gradients = _gradient(method, state, batch, key)
+        return state.apply_gradients(gradients, optimizer), loss
 
-        # As `aavs_jax.train` has it.
-        return jax.jit(step, donate_argnums=() if jax.default_backend() == "cpu" else (0,))
-
-    compiled = step_of(method).lower(state, batch).compile()
+    # As `aavs_jax.train` has it.
+    donated = () if jax.default_backend() == "cpu" else (0,)
+    compiled = jax.jit(step, donate_argnums=donated).lower(state, batch).compile()
     shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), state)
     kept = {"state": state}
     del state
@@ -145,9 +135,8 @@ def _train(case: Case, method: Method, parameters: dict[str, np.ndarray]) -> Wor
         kept.setdefault("loss", float(loss))
 
     def told():
-        lowered = step_of(_method(case, plain=True)).lower(shapes, batch)
-        flops = _estimate(lowered, "flops")
-        return {"flops": flops, "loss": kept["loss"], "trained": numbers, **_about(compiled)}
+        counted = flops.of(step, shapes, batch)
+        return {"flops": counted, "loss": kept["loss"], "trained": numbers, **_about(compiled)}
 
     return Work(run, told, device_memory=_device_memory())
 
@@ -216,7 +205,7 @@ def _putter(case: Case) -> Callable[[Any, bool], Any]:
 
 
 def _estimate(stage: Any, name: str) -> float:
-    """What XLA says of a lowered or compiled function; 0 where it does not."""
+    """What XLA says of a compiled function; 0 where it does not."""
     try:
         analysis = stage.cost_analysis()
     except (NotImplementedError, RuntimeError):

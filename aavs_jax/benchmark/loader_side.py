@@ -14,6 +14,7 @@ from data_pipelines.making import audible_shapes
 from data_pipelines.prepare import prepare as prepare_folder
 
 CLIPS = 24
+READ_AHEAD = 16  # batches, at least, which are there while nobody reads
 
 
 def prepare(case: Case) -> Work:
@@ -46,11 +47,17 @@ def prepare(case: Case) -> Work:
     )
     count = -(-len(source.clips) // data["batch_size"])
 
-    def run():
-        read = [next(batches["iterator"])["valid"].size for _ in range(count)]
-        batches["frames"] = sum(read)
+    def read(number: int) -> int:
+        return sum(next(batches["iterator"])["valid"].size for _ in range(number))
 
-    return Work(run, lambda: {"frames": batches["frames"], "folder": folder.name})
+    def run():
+        batches["frames"] = read(count)
+
+    return Work(
+        run,
+        lambda: {"frames": batches["frames"], "folder": folder.name},
+        settle=lambda: read(READ_AHEAD),
+    )
 
 
 def _longest(source) -> int:

@@ -11,6 +11,7 @@ from aavs_jax.benchmark.cases import Case
 from aavs_jax.benchmark.results import OURS, Measured, Row
 from aavs_jax.benchmark.worker import Failure
 
+UNSTEADY = 1.5  # slowest by fastest round
 COMPILED = "torch_compile"  # which fails on some machines, and is then left out
 Say = Callable[[str], None]
 # Of float32 outputs, relative to the largest: the orders of summing differ, and at zero a logit's
@@ -54,22 +55,30 @@ class Bench:
             self._write_weights(case, weights)
         measured = self._in_turns(case, sides, weights, rounds=self.rounds)
         flops = max((m.told.get("flops", 0.0) for m in measured), default=0.0)
-        agreement = _agreement(measured)
-        if agreement and not agreement[0]:
-            self.failed = True
-            self.remark(f"{case.name}: the sides do not compute the same: {agreement[1]}")
+        ours = next((each for each in measured if each.side == OURS), None)
         for each in measured:
             started = each.told["started"]
             note = (
                 f"{each.side} started in {started['seconds']:.1f} s with at most "
                 f"{started['bytes'] / 1e6:,.0f} MB"
             )
-            if agreement and each.side != OURS:
-                note += f"; {agreement[1]}"
+            if ours and each is not ours:
+                same, words = agreement(ours, each)
+                note += f"; {words}"
+                if not same:
+                    self.failed = True
+                    self.remark(f"{case.name}: {each.side} does not compute the same: {words}")
             self.rows += results.rows(each, flops, note, axis)
-            self.device = each.told.get("device", self.device)
-            if each.told.get("intensity"):
-                self.intensities[case.name] = each.told["intensity"]
+        if ours:
+            self.device = ours.told.get("device", self.device)
+            self.intensities[case.name] = ours.told.get("intensity", 0.0)
+        unsteady = [each.side for each in measured if _is_unsteady(each)]
+        if unsteady and not axis:
+            self.remark(
+                f"{case.name}: the slowest round of {' and of '.join(unsteady)} took more than "
+                f"{UNSTEADY} times the fastest, as where something else computes on the machine: "
+                "measure again when it is idle"
+            )
 
     def remark(self, sentence: str) -> None:
         """Keeps a sentence for the table, and says it."""
@@ -123,29 +132,30 @@ class Bench:
                 ready.pop(side)
 
 
-def _agreement(measured: Sequence[Measured]) -> tuple[bool, str] | None:
-    """Whether the sides did the same, and what is known of it; None: they cannot be compared."""
-    ours = next((each for each in measured if each.side == OURS), None)
-    theirs = next((each for each in measured if each.side != OURS), None)
-    if ours is None or theirs is None:
-        return None
+def agreement(ours: Measured, theirs: Measured) -> tuple[bool, str]:
+    """Whether two sides did the same, and what is known of it."""
     if outputs := ours.told["outputs"]:
         errors = {
             name: relative_error(array, theirs.told["outputs"][name])
             for name, array in outputs.items()
         }
         words = " and ".join(
-            f"{name.replace('_', ' ')} {error:.0e}" for name, error in errors.items()
+            f"{key.replace('_', ' ')} {value:.0e}" for key, value in errors.items()
         )
         agree = max(errors.values()) < AGREE[ours.case.dtype]
-        return agree, f"relative error to {theirs.side}: {words}"
-    losses = [each.told["loss"] for each in (ours, theirs)]
-    counts = [each.told.get("trained") for each in (ours, theirs)]
-    words = f"the loss is {losses[0]:.4g} here and {losses[1]:.4g} there, at other random points"
+        return agree, f"relative error of {words}"
+    losses = [side.told["loss"] for side in (ours, theirs)]
+    counts = [side.told.get("trained") for side in (ours, theirs)]
+    words = f"the loss is {losses[1]:.4g}, and {losses[0]:.4g} of {OURS} at other random points"
     if counts[0] is not None:
-        words += f"; {counts[0]:,} and {counts[1]:,} numbers train"
+        words += f"; {counts[1]:,} numbers train, {counts[0]:,} of {OURS}"
     # Points are drawn at random: a few percent are to be expected.
     return counts[0] == counts[1] and abs(losses[0] / losses[1] - 1) < 0.1, words
+
+
+def _is_unsteady(measured: Measured) -> bool:
+    seconds = [each["seconds"] for each in measured.rounds]
+    return max(seconds) > UNSTEADY * min(seconds)
 
 
 def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:

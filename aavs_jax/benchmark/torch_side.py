@@ -112,7 +112,7 @@ def _inference(torch: Any, case: Case, device: Any, network: TorchAAVS, forward:
             "mask_logits": found.masks_queries_logits.float().cpu().numpy(),
         }
 
-    return Work(run, dict, outputs, _device_memory(torch, device))
+    return Work(run, dict, outputs, device_memory=_device_memory(torch, device))
 
 
 def _train(torch: Any, case: Case, device: Any, network: TorchAAVS, forward: Callable) -> Work:

@@ -18,6 +18,7 @@ class Work:
         'device'; 'frames' that one run reads; of the machine 'flops_per_second' and
         'bytes_per_second'.
       outputs: of an inference, by name, for comparison.
+      settle: done before each round, uncounted.
       device_memory: the highest number of bytes in use on an accelerator so far; None: it computes
         in the process's own memory.
     """
@@ -25,6 +26,7 @@ class Work:
     run: Callable[[], Any]
     told: Callable[[], Mapping[str, Any]] = dict
     outputs: Callable[[], Mapping[str, np.ndarray]] = dict
+    settle: Callable[[], Any] = lambda: None
     device_memory: Callable[[], int] | None = None
 
 

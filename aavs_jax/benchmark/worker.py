@@ -41,6 +41,7 @@ class Local:
         seconds = self.started["seconds"]
         # torch.compile makes a function anew for its second and third call.
         for _ in range(WARM_UPS):
+            self.work.settle()
             start, before = time.perf_counter(), seconds
             self.work.run()
             seconds = time.perf_counter() - start
@@ -51,6 +52,7 @@ class Local:
 
     def round(self) -> dict[str, float]:
         """Seconds and processor seconds of one run, and the most bytes held meanwhile."""
+        self.work.settle()
         _forget_peak()
         passed, processor = time.perf_counter(), time.process_time()
         for _ in range(self.repeats):
@@ -173,6 +175,8 @@ def _prepare(side: str, case: Case, weights: Path | None) -> Work:
 
         return loader_side.prepare(case)
     if side == "aavs_jax":
+        # Or else it would take most of an accelerator's memory, which the other sides share.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         from aavs_jax.benchmark import jax_side
 
         return jax_side.prepare(case, weights)

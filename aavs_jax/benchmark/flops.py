@@ -1,30 +1,23 @@
-"""How many operations a function's products have, counted in what JAX traces.
+"""How many operations a function's products have, counted in what JAX has traced.
 
 XLA's own estimate counts the body of a loop once, however often it runs.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import jax
 
-
-def of(function: Callable, *arguments: Any) -> float:
+def of(jaxpr: Any) -> float:
     """FLOPs of matrix products and convolutions, a multiplication and an addition each.
 
     Of a `cond` the dearer branch counts, of a `while`, which nothing here multiplies matrices in,
     one round. Other operations do not count: a machine's FLOP/s are those of products, too.
 
     Args:
-      function: of arrays.
-      arguments: arrays, or their shapes.
+      jaxpr: closed or not, as `jax.jit(function).trace(...).jaxpr`.
     """
-    return _of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
-
-
-def _of_jaxpr(jaxpr: Any) -> float:
-    return sum(_of_equation(equation) for equation in jaxpr.eqns)
+    return float(sum(_of_equation(equation) for equation in jaxpr.eqns))
 
 
 def _of_equation(equation: Any) -> float:
@@ -37,7 +30,7 @@ def _of_equation(equation: Any) -> float:
             return 2.0 * outputs * math.prod(left[axis] for axis in contracted)
         kernels = right[parameters["dimension_numbers"].rhs_spec[0]]
         return 2.0 * outputs * math.prod(right) / kernels
-    inner = [_of_jaxpr(jaxpr) for value in parameters.values() for jaxpr in _jaxprs(value)]
+    inner = [of(jaxpr) for value in parameters.values() for jaxpr in _jaxprs(value)]
     if name == "cond":
         return max(inner)
     return sum(inner) * (parameters["length"] if name == "scan" else 1)

@@ -93,7 +93,7 @@ def _inference(case: Case, method: Method, parameters: dict[str, np.ndarray]) ->
     batch = {name: array for name, array in cases.inputs(case).items() if name in SHARED}
     put = _putter(case)
     parameters = put(parameters, False)
-    compiled = jax.jit(infer).lower(parameters, put(batch, True)).compile()
+    compiled, amount = _compiled(jax.jit(infer), parameters, put(batch, True))
     kept = {}
 
     def run():
@@ -104,7 +104,7 @@ def _inference(case: Case, method: Method, parameters: dict[str, np.ndarray]) ->
         return {"class_logits": classes, "mask_logits": masks}
 
     def told():
-        return {"flops": flops.of(infer, parameters, batch), **_about(compiled)}
+        return {"flops": amount, **_about(compiled)}
 
     return Work(run, told, outputs, device_memory=_device_memory())
 
@@ -125,8 +125,7 @@ def _train(case: Case, method: Method, parameters: dict[str, np.ndarray]) -> Wor
 
     # As `aavs_jax.train` has it.
     donated = () if jax.default_backend() == "cpu" else (0,)
-    compiled = jax.jit(step, donate_argnums=donated).lower(state, batch).compile()
-    shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), state)
+    compiled, amount = _compiled(jax.jit(step, donate_argnums=donated), state, batch)
     kept = {"state": state}
     del state
 
@@ -135,8 +134,7 @@ def _train(case: Case, method: Method, parameters: dict[str, np.ndarray]) -> Wor
         kept.setdefault("loss", float(loss))
 
     def told():
-        counted = flops.of(step, shapes, batch)
-        return {"flops": counted, "loss": kept["loss"], "trained": numbers, **_about(compiled)}
+        return {"flops": amount, "loss": kept["loss"], "trained": numbers, **_about(compiled)}
 
     return Work(run, told, device_memory=_device_memory())
 
@@ -202,6 +200,12 @@ def _putter(case: Case) -> Callable[[Any, bool], Any]:
         return sharding.put_batch(arrays, mesh) if shared else sharding.put_state(arrays, mesh)
 
     return put
+
+
+def _compiled(function: Any, *arguments: Any) -> tuple[Callable, float]:
+    """A jitted function compiled for some arguments, and the FLOPs of its products."""
+    traced = function.trace(*arguments)
+    return traced.lower().compile(), flops.of(traced.jaxpr)
 
 
 def _estimate(stage: Any, name: str) -> float:

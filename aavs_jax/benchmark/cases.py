@@ -135,8 +135,9 @@ def config_of(case: Case) -> dict[str, Any]:
     stage["data"]["image_size"] = case.image_size or stage["data"]["image_size"]
     if grid := stage["loss"]["grid"]:
         stage["loss"] |= {"grid": 0, "num_points": grid * grid}
+    stage["train"] = config.setdefault("train", {})  # as `plan.values.checked` shares it out
     if case.frames_per_pass != AS_CONFIGURED:
-        config["train"] = dict(config.get("train", {}), frames_per_pass=case.frames_per_pass)
+        config["train"]["frames_per_pass"] = case.frames_per_pass
     return config
 
 

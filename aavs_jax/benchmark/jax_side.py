@@ -57,12 +57,11 @@ def prepare(case: Case, weights: Path | None) -> Work:
         return _train(case, method, parameters)
 
 
-def _gradient(method: Method, state: TrainState, batch: Mapping, key: jax.Array):
+def _gradient(method: Method, trainable: Mapping, rest: Mapping, batch: Mapping, key: jax.Array):
     """((loss, aux), gradients) of what trains."""
-    rest = state.frozen | _unheard(method)
     return jax.value_and_grad(
         lambda trainable: method.loss(trainable | rest, batch, key, jnp.float32(0)), has_aux=True
-    )(state.trainable)
+    )(trainable)
 
 
 def _unheard(method: Method) -> dict[str, jax.Array]:
@@ -113,24 +112,26 @@ def _train(case: Case, method: Method, parameters: dict[str, np.ndarray]) -> Wor
     phase = cases.stage_of(case)["phases"][case.phase]
     trainable, frozen = tree.partition(parameters, phase["trains"], case.name)
     optimizer = make_optimizer(phase["optimizer"], STEPS, list(trainable), case.name)
-    state = jax.device_put(TrainState.create(trainable, frozen, optimizer))
+    # What is frozen stays apart, or each step would copy it from its inputs to its outputs.
+    state, frozen = jax.device_put((TrainState.create(trainable, {}, optimizer), frozen))
     numbers = tree.count(trainable)
-    del parameters, trainable, frozen
+    del parameters, trainable
     batch = {name: array for name, array in cases.inputs(case).items() if name in method.entries}
 
-    def step(state, batch):
+    def step(state, frozen, batch):
         key = jax.random.fold_in(jax.random.key(cases.SEED), state.step)
-        (loss, _), gradients = _gradient(method, state, batch, key)
+        rest = frozen | _unheard(method)
+        (loss, _), gradients = _gradient(method, state.trainable, rest, batch, key)
         return state.apply_gradients(gradients, optimizer), loss
 
     # As `aavs_jax.train` has it.
     donated = () if jax.default_backend() == "cpu" else (0,)
-    compiled, amount = _compiled(jax.jit(step, donate_argnums=donated), state, batch)
+    compiled, amount = _compiled(jax.jit(step, donate_argnums=donated), state, frozen, batch)
     kept = {"state": state}
     del state
 
     def run():
-        kept["state"], loss = jax.block_until_ready(compiled(kept["state"], batch))
+        kept["state"], loss = jax.block_until_ready(compiled(kept["state"], frozen, batch))
         kept.setdefault("loss", float(loss))
 
     def told():

@@ -154,6 +154,8 @@ def _train(torch: Any, case: Case, device: Any, network: TorchAAVS, forward: Cal
 
 def _loss(torch: Any, case: Case, device: Any, network: TorchAAVS, forward: Callable) -> Work:
     batch, kept = cases.inputs(case), {}
+    network.plain.model = network.decoder = None  # only the loss is asked, and memory measured
+    network.added.clear()
     given = [torch.from_numpy(array).to(device).requires_grad_() for array in cases.logits(case)]
 
     def run():

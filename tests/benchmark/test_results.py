@@ -22,7 +22,7 @@ def took(case: Case, side: str, *seconds: float, **told) -> Measured:
 
 @pytest.fixture
 def bench():
-    step, loss = (Case(what, "full", frames=5) for what in ("train", "loss"))
+    loss = Case("loss", "full", frames=5)
     step = Case("train", "full", phase="b", frames=5)
     bench = Bench(("aavs_jax", "torch_eager"), 3, lambda _: None)
     speeds = {"flops_per_second": 1e11, "bytes_per_second": 1e10}
@@ -50,6 +50,14 @@ def test_rows_are_flat_and_have_median_and_spread(bench, tmp_path):
     assert speeds == [5 / 2, 5 / 3, 5 / 0.1, 40 / 0.5]
     arithmetic = [r for r in rows if r["what"] == "train" and r["metric"] == "flops_per_second"]
     assert [r["median"] for r in arithmetic] == [5e10, pytest.approx(1e11 / 3)]
+
+
+def test_of_the_machine_the_faster_counts(bench):
+    machine, before = Case("machine", ""), len(bench.rows)
+    for speed, expected in ((5e10, 1e11), (3e11, 3e11)):
+        measured = took(machine, "aavs_jax", 1.0, flops_per_second=speed, bytes_per_second=1.0)
+        bench.rows = results.with_faster(bench.rows, results.machine_rows(measured))
+        assert results.peak(bench.rows) == expected and len(bench.rows) == before
 
 
 def test_the_table(bench):

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from aavs_jax.errors import UserError
+from aavs_jax.methods.gradients import value_and_gradient
 from aavs_jax.plan.stage import PhaseName, Stage, trained_paths
 from aavs_jax.run.logging_writer import LoggingWriter
 from aavs_jax.run.progress import compiling, progress_bar, say
@@ -90,7 +91,9 @@ def train_phase(
         # A phase that starts drops what a killed start may have written, step 0 included.
         writer.rewind(*name, int(state.step) if begun else -1)
 
-        train_step = make_train_step(stage, name, optimizer, schedule, state_shardings(state, mesh))
+        moving, frozen = state.apart()
+        shardings = state_shardings(moving, mesh)
+        train_step = make_train_step(stage, name, optimizer, schedule, shardings)
         # Compiled ahead, once for each shape of batches, so that it is known how long that takes.
         compiled: dict[tuple, Callable] = {}
         pending: collections.deque = collections.deque()
@@ -126,8 +129,9 @@ def train_phase(
                 shapes = tuple((key, array.shape) for key, array in sorted(arrays.items()))
                 if shapes not in compiled:
                     with compiling(str(name), f"the training step{_of_clips(arrays)}"):
-                        compiled[shapes] = train_step.lower(state, arrays).compile()
-                state, scalars = compiled[shapes](state, arrays)
+                        compiled[shapes] = train_step.lower(moving, frozen, arrays).compile()
+                moving, scalars = compiled[shapes](moving, frozen, arrays)
+                state = moving.beside(frozen)
                 # The scalars of the step before are ready; this one's are still being computed.
                 settle()
                 pending.append((step, ids, scalars))
@@ -174,8 +178,11 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     schedule: Callable,
     shardings: TrainState,
-) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
-    """Compiles (state, batch) -> (state, scalars); the random key is that of seed and step.
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+    """Compiles (state, frozen, batch) -> (state, scalars); the random key is that of seed and step.
+
+    The state comes and goes without the parameters that are frozen: what a step gives it writes,
+    and they would be most of it.
 
     Scalars: loss and its parts, the gradient's global norm before clipping, the learning rate.
     Where a batch may count for nothing (`Method.counts`) also optimizer_steps, how many steps the
@@ -186,22 +193,32 @@ def make_train_step(
       name: of the phase.
       optimizer: of the phase.
       schedule: of its learning rate.
-      shardings: of the state.
+      shardings: of the state, without what is frozen.
     """
     method, seed, total = stage.method, stage.seed(name), stage.steps(name)
     # On CPU a checkpoint being written may look at the very memory that donation would reuse.
-    donate = () if jax.default_backend() == "cpu" else (0,)
+    on_cpu = jax.default_backend() == "cpu"
+    donate = () if on_cpu else (0,)
+    frames_per_pass = stage.config["train"]["frames_per_pass"]
+    if frames_per_pass < 0:
+        # One frame's arrays a CPU's caches partly hold; a GPU would wait for so little work.
+        frames_per_pass = 1 if on_cpu else 5
 
     @functools.partial(jax.jit, donate_argnums=donate, out_shardings=(shardings, None))
-    def train_step(state: TrainState, batch: dict[str, jax.Array]):
+    def train_step(state: TrainState, frozen: dict[str, jax.Array], batch: dict[str, jax.Array]):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         progress = state.step.astype(jnp.float32) / total
 
-        def objective(trainable):
-            parameters = trainable | state.frozen | state.mutable
-            return method.loss(parameters, batch, key, progress)
-
-        (loss, aux), gradients = jax.value_and_grad(objective, has_aux=True)(state.trainable)
+        (loss, aux), gradients = value_and_gradient(
+            method,
+            state.trainable,
+            frozen | state.mutable,
+            batch,
+            key,
+            progress,
+            frames_per_pass=frames_per_pass,
+            mesh=stage.mesh,
+        )
         counts = None if method.counts is None else method.counts(batch)
         made = state.step if counts is None else steps_made(state.opt_state)
         scalars = aux.scalars | {

@@ -47,6 +47,15 @@ def base(folder: str, small: bool) -> ConfigDict:
     config.data.size = 96  # pixels
     config.data.seed = 0
 
+    # How a step is computed. Nothing depends on it but the order of sums.
+    config.train = ConfigDict()
+    # Frames whose loss and gradient are computed at a time, on each device; the next follow when
+    # they are done, and memory is that of so many. 0: all of a batch; -1: 1 on a CPU, else 5.
+    config.train.frames_per_pass = 0 if small else -1
+    # What is not kept for the backward pass but computed again: 'none'; 'blocks': the inside of the
+    # backbone's blocks; 'everything': that of the other layers, too.
+    config.train.remat = "none"
+
     config.mesh = ConfigDict()
     config.mesh.fsdp = 1  # devices over which parameters are cut; the others copy them
     # Of float32 matrix products: 'highest' is float32 everywhere, as in the reference; 'default'

@@ -106,6 +106,31 @@ class Resizable:
 
 
 @dataclasses.dataclass(frozen=True)
+class Slices:
+    """A loss that is a sum over pictures, so that it can be taken of some of them at a time.
+
+    A picture is what goes through a network's eye by itself: a frame, with one or more seconds of
+    sound. Of no method that looks at pictures together, or that has running statistics.
+
+    Attributes:
+      split: (batch, key) -> (rows, shared): arrays with a row for each picture, clip by clip, among
+        them `counts`, bool [N], whether it has part in the loss; and arrays that every row needs,
+        such as what sums are divided by. What a row draws is decided here, by a key in the row.
+      loss: (parameters, rows, shared, progress) -> (total, Aux), the share of these rows without
+        those that do not count; what a row gives must not depend on others. Scalars are sums, too.
+    """
+
+    split: Callable[[Batch, jax.Array], tuple[Batch, Any]]
+    loss: Callable[[Parameters, Batch, Any, jax.Array], tuple[jax.Array, Aux]]
+
+    def whole(
+        self, parameters: Parameters, batch: Batch, key: jax.Array, progress: jax.Array
+    ) -> tuple[jax.Array, Aux]:
+        """The loss of a batch at once, as `Method.loss`."""
+        return self.loss(parameters, *self.split(batch, key), progress)
+
+
+@dataclasses.dataclass(frozen=True)
 class Method:
     """One stage's network with what trains it and what reads it; functions of plain arrays.
 
@@ -122,6 +147,7 @@ class Method:
       predict: (parameters, batch) -> Prediction; compiled once for each shape, or number of frames.
       entries: names of the batch's arrays that these two read, see `data_pipelines.loader`.
       front_end: what it hears of a waveform, the entry `audio`.
+      slices: the loss once more, as a sum over pictures; None where it is none.
       mutable: paths of running statistics, which the loss gives anew and no gradient changes.
       counts: batch -> bool scalar, whether any frame of it has part in the loss, where a batch
         without any is no step of the optimiser; None: every batch is a step. To be jitted by the
@@ -144,6 +170,7 @@ class Method:
     predict: Callable[[Parameters, Batch], Prediction]
     entries: tuple[str, ...]
     front_end: FrontEnd
+    slices: Slices | None = None
     mutable: frozenset[str] = frozenset()
     counts: Callable[[Batch], jax.Array] | None = None
     sound_encoder: SoundEncoder | None = None

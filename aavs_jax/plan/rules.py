@@ -65,6 +65,8 @@ RULES: dict[str, Rule] = {
     "data.clips": _between(MIN_CLIPS, MAX_CLIPS, " (with fewer some split of a subset is empty)"),
     "data.size": _between(MIN_SIZE, MAX_SIZE, " pixels"),
     "data.seed": _least(0),
+    "train.frames_per_pass": (lambda value: value >= -1, "give 0 for all, -1 for the device's own"),
+    "train.remat": _one_of("none", "blocks", "everything"),
     "mesh.fsdp": _least(1),
     "matmul_precision": _one_of("default", "high", "highest"),
     "init.allow": PATTERNS,

@@ -176,6 +176,7 @@ def _shared_out(config: dict[str, Any]) -> dict[str, Any]:
                 "out"
             )
     for stage in config["stages"].values():
+        stage["train"] = config["train"]
         model = stage["model"]
         if config["backbone"] and isinstance(model.get("backbone"), dict):
             model["backbone"] |= BACKBONES[config["backbone"]]

@@ -16,7 +16,10 @@ Config = Mapping[str, Any]
 RESULTS = "results.json"  # the scores of a run or of a stage, which come last
 
 # A run resumes with other values of these: they change no score.
-FREE_KEYS = ("data.cache", "data.num_workers", "checkpoint_every", "log_every")
+FREE_KEYS = (
+    *("data.cache", "data.num_workers", "checkpoint_every", "log_every"),
+    *("train.frames_per_pass", "train.remat"),
+)
 # What they do stands in the keys of each stage.
 SHARED_KEYS = ("backbone", "dtype", "batch_size", "epochs")
 # Where the data came from; the same data may lie elsewhere by now.

@@ -39,6 +39,14 @@ class TrainState:
         """All parameters and running statistics of the network."""
         return self.trainable | self.frozen | self.mutable
 
+    def apart(self) -> tuple["TrainState", dict[str, jax.Array]]:
+        """The state without the frozen parameters, and these."""
+        return dataclasses.replace(self, frozen={}), self.frozen
+
+    def beside(self, frozen: dict[str, jax.Array]) -> "TrainState":
+        """The inverse of `apart`."""
+        return dataclasses.replace(self, frozen=frozen)
+
     def apply_gradients(
         self,
         gradients: dict[str, jax.Array],

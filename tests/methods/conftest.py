@@ -57,8 +57,8 @@ def build(config: AAVSConfig, seed: int = 0):
     graphdef, values = split_with_values(model, parameters)
 
     def apply(values, frames, audio, prior_mask=None, key=None):
-        rngs = None if key is None else nnx.Rngs(dropout=key)
-        return nnx.merge(graphdef, values)(frames, audio, prior_mask, rngs=rngs, taps=True)
+        keys = None if key is None else jax.random.split(key, len(frames))
+        return nnx.merge(graphdef, values)(frames, audio, prior_mask, keys=keys, taps=True)
 
     return types.SimpleNamespace(
         config=config, graphdef=graphdef, values=values, apply=apply, jitted=jax.jit(apply)

@@ -6,13 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from aavs_jax.methods.aavs.config import AAVSConfig
 from aavs_jax.methods.aavs.network import AAVS
 from aavs_jax.methods.functional import functional
-from aavs_jax.methods.method import Aux, Method, Prediction, Pretrained, Resizable, SoundEncoder
+from aavs_jax.methods.method import (
+    Aux,
+    Method,
+    Prediction,
+    Pretrained,
+    Resizable,
+    Slices,
+    SoundEncoder,
+)
 from aavs_jax.methods.objectives import mask_classification, set_prediction
 from aavs_jax.methods.objectives.set_prediction_config import LossConfig
 from aavs_jax.methods.objectives.targets import frame_weights, make_targets
@@ -81,13 +89,13 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
     )
     frame_size = (data["image_size"],) * 2
     label_size = (data["label_size"],) * 2
-    aavs = functional(lambda: AAVS(config))
+    aavs = functional(lambda: AAVS(config, stage.get("train", {}).get("remat", "none")))
 
     seen = ("frames", "audio", *(("prior_mask",) if has_prior else ()))
 
-    def forward(parameters, flat, rngs=None):
+    def forward(parameters, flat, keys=None):
         return aavs.network(parameters)(
-            flat["frames"], flat["audio"], flat["prior_mask"] if has_prior else None, rngs=rngs
+            flat["frames"], flat["audio"], flat["prior_mask"] if has_prior else None, keys=keys
         )
 
     def weights(batch):
@@ -95,23 +103,43 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
             batch["labels"], batch["labelled"], batch["valid"], data["drop_empty_clips"]
         )
 
-    def loss(parameters, batch, key, progress):
-        drop_path, points = jax.random.split(key)
-        flat = {name: _frames(batch[name]) for name in seen}
-        outputs = forward(parameters, flat, nnx.Rngs(dropout=drop_path))
+    def split(batch, key):
         weight = weights(batch)
         targets = make_targets(
             _frames(batch["labels"]), loss_config.max_targets, num_classes, frame_size
         )
+        shares = set_prediction.total_shares(
+            targets, weight.reshape(-1), config.num_queries, loss_config
+        )
+        # A picture may be that of several seconds, each with a sound, label and draws of its own.
+        pictures = batch["frames"].shape[0] * batch["frames"].shape[1]
+        by_picture = functools.partial(_regrouped, pictures)
+        drop_path, points = jax.random.split(key)
+        rows = {
+            "frames": _frames(batch["frames"]),
+            **{name: by_picture(batch[name], 2) for name in seen if name != "frames"},
+            "targets": jax.tree.map(by_picture, targets),
+            "weight": by_picture(weight, 2),
+            "drop_path": _keys(drop_path, pictures),
+            "points": by_picture(_keys(points, weight.size)),
+        }
+        return {**rows, "counts": (rows["weight"] > 0).any(1)}, shares
+
+    def loss(parameters, rows, shares, progress):
+        flat = {name: _frames(rows[name]) for name in seen if name != "frames"}
+        outputs = forward(parameters, {**flat, "frames": rows["frames"]}, rows["drop_path"])
         total, terms = set_prediction.set_prediction_loss(
             outputs["class_logits"],
             outputs["mask_logits"],
-            targets,
-            weight.reshape(-1),
+            jax.tree.map(_frames, rows["targets"]),
+            _frames(rows["weight"] * rows["counts"][:, None]),
             loss_config,
-            key=points,
+            key=_frames(rows["points"]),
+            shares=shares,
         )
         return total, Aux({f"loss/{name}": term.sum() for name, term in terms.items()})
+
+    slices = Slices(split, loss)
 
     def predict(parameters, batch):
         # Frames do not see each other, so that clips of all lengths share what is compiled.
@@ -137,7 +165,8 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         network=dataclasses.asdict(config),
         shapes=aavs.shapes,
         initial=aavs.initial,
-        loss=loss,
+        loss=slices.whole,
+        slices=slices,
         predict=predict,
         entries=(*seen, "labels", "labelled", "valid"),
         front_end=LogMel(config.audio.channels),
@@ -157,6 +186,16 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
 def _frames(array: jax.Array) -> jax.Array:
     """[B,T,...] -> [N,...]."""
     return array.reshape(-1, *array.shape[2:])
+
+
+def _regrouped(rows: int, array: jax.Array, axes: int = 1) -> jax.Array:
+    """An array whose first axes count frames -> the same with `rows` of them first."""
+    return array.reshape(rows, -1, *array.shape[axes:])
+
+
+def _keys(key: jax.Array, number: int) -> jax.Array:
+    """A random key for each of so many rows."""
+    return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(number))
 
 
 def _encoder(config: AudioConfig, parameters: Mapping[str, np.ndarray]):

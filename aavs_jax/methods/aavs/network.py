@@ -8,6 +8,7 @@ The pixels never hear: sound enters as the content of the queries, and the decod
 the frame what matches. The semantic network is also told by a prior mask where it sounds.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -33,32 +34,34 @@ class AAVS(nnx.Module):
     A new instance holds zeros; `functional.py` draws initial values.
     """
 
-    def __init__(self, config: AAVSConfig):
+    def __init__(self, config: AAVSConfig, remat: str = "none"):
+        """`remat`: 'none', 'blocks' or 'everything', see configs/base.py; it changes no value."""
         self.config = config
         self.audio_encoder = AudioEncoder(config.audio, config.dtype)
         self.audio_proj = AudioProjection(config)
-        self.backbone = Swin(config.backbone, config.dtype)
-        self.pixel_decoder = PixelDecoder(config)
-        self.decoder = Decoder(config)
+        self.backbone = Swin(config.backbone, config.dtype, remat != "none")
+        self.pixel_decoder = PixelDecoder(config, remat == "everything")
+        self.decoder = Decoder(config, remat == "everything")
 
     def __call__(
         self,
-        frames: jax.Array,
+        frames: jax.Array | Sequence[jax.Array],
         audio: jax.Array,
         prior_mask: jax.Array | None = None,
         *,
-        rngs: nnx.Rngs | None = None,
+        keys: jax.Array | None = None,
         taps: bool = False,
     ) -> dict[str, Any]:
-        """One prediction for each frame.
+        """One prediction for each sound and the frame it belongs to.
 
         Args:
-          frames: uint8 [N,H,W,3], or float, normalised already.
+          frames: uint8 [N,H,W,3], or float, normalised already; or the backbone's maps of them. Of
+            fewer frames, N / R of them, each belongs to R sounds that follow one another.
           audio: log-mel examples [N,96,64], one per frame (of two channels [N,96,64,2]), or their
             embeddings [N,E].
           prior_mask: float [N,G,G'] in [0,1], any size: where it sounds. Needed if and only if the
             configuration has a prior.
-          rngs: with a 'dropout' stream: drop-path is active. None: deterministic.
+          keys: random keys, one for each frame, of which drop-path draws. None: deterministic.
           taps: also return what lies between the parts.
 
         Returns:
@@ -76,12 +79,12 @@ class AAVS(nnx.Module):
                 if self.config.prior
                 else "this network takes no prior mask (config.prior is False)"
             )
-        if frames.dtype == jnp.uint8:
-            frames = (frames.astype(jnp.float32) / 255 - MEAN) / STD
         embeddings = audio if audio.ndim == 2 else self.audio_encoder(audio)
-
-        maps = self.backbone(frames, rngs=rngs)
+        maps = self.look(frames, keys) if isinstance(frames, jax.Array) else frames
         levels, mask_features = self.pixel_decoder(maps)
+        if (sounds := len(audio) // len(mask_features)) > 1:
+            levels = [jnp.repeat(level, sounds, axis=0) for level in levels]
+            mask_features = jnp.repeat(mask_features, sounds, axis=0)
         fused = mask_features
         if prior_mask is not None:
             prior_mask = prior_mask.astype(jnp.float32)
@@ -95,6 +98,12 @@ class AAVS(nnx.Module):
         if taps:
             outputs |= {"backbone": maps, "multi_scale": levels, "mask_features": mask_features}
         return outputs
+
+    def look(self, frames: jax.Array, keys: jax.Array | None = None) -> list[jax.Array]:
+        """The backbone's maps at strides 4, 8, 16, 32; arguments as above."""
+        if frames.dtype == jnp.uint8:
+            frames = (frames.astype(jnp.float32) / 255 - MEAN) / STD
+        return self.backbone(frames, keys=keys)
 
 
 class AudioProjection(nnx.Module):

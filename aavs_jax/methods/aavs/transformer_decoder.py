@@ -26,7 +26,9 @@ SILENT, SOUNDING = 0.4, 0.6  # a prior at most / at least this is taken at its w
 class Decoder(nnx.Module):
     """Queries that gather from the frame what they think they mask, layer by layer."""
 
-    def __init__(self, config: AAVSConfig):
+    def __init__(self, config: AAVSConfig, remat: bool = False):
+        """`remat`: rounds of layers keep their inputs only, and compute the rest again."""
+        self.remat = remat
         size, dtype = config.feature_size, config.dtype
         self.query_features = parameter((config.num_queries, size), Normal())
         self.query_positions = parameter((config.num_queries, size), Normal())

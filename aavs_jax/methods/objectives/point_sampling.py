@@ -20,6 +20,13 @@ def random_source(
 ) -> dict[str, jax.Array]:
     """What `draw` draws from: arrays or keys, both with leading axes [D, N], of that shape.
 
+    Args:
+        shape: D and N.
+        key: one for each of N frames, so that a frame draws the same wherever it stands and with
+            whom; or one for all, of which each frame's is made by its place.
+        draws: the random numbers themselves, in place of a key.
+        names: of `DRAWS`, those wanted.
+
     Raises:
         ValueError: neither key nor draws is given.
     """
@@ -28,11 +35,10 @@ def random_source(
     if key is None:
         raise ValueError("random points are drawn: give key or draws, or set LossConfig.grid")
 
-    def fold(d, n):
-        return jax.random.fold_in(jax.random.fold_in(key, d), n)
-
     predictions, frames = (jnp.arange(size) for size in shape)
-    return {"key": jax.vmap(lambda d: jax.vmap(lambda n: fold(d, n))(frames))(predictions)}
+    keys = key if key.ndim else jax.vmap(lambda n: jax.random.fold_in(key, n))(frames)
+    fold = jax.vmap(jax.random.fold_in, (0, None))
+    return {"key": jax.vmap(lambda d: fold(keys, d))(predictions)}
 
 
 def draw(source: dict[str, jax.Array], name: str, shape: tuple[int, ...]) -> jax.Array:

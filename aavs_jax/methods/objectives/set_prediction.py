@@ -6,12 +6,21 @@ and dice. Everything has a fixed shape and runs on the device. Masks are compare
 drawn as the paper does, or, with `LossConfig.grid`, all points of a regular grid.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
 from aavs_jax.methods.objectives import matching, point_sampling
 from aavs_jax.methods.objectives.set_prediction_config import LossConfig
 from aavs_jax.methods.objectives.targets import IGNORED, Targets
+
+
+class Shares(NamedTuple):
+    """By what the loss divides its sums; see `total_shares`."""
+
+    masks: jax.Array  # float32: targets of frames that count
+    queries: jax.Array  # float32: queries, those without a target by the weight of "no object"
 
 
 def assignments(
@@ -30,7 +39,8 @@ def assignments(
         mask_logits: float [D, N, Q, h, w].
         targets: of N frames.
         config: sampling.
-        key: random key; the same key in `set_prediction_loss` gives the same matching.
+        key: random key, or one for each frame; the same in `set_prediction_loss` gives the same
+            matching.
         draws: instead of `key`; only its "matching" is used. See `set_prediction_loss`.
 
     Returns:
@@ -76,6 +86,7 @@ def set_prediction_loss(
     *,
     key: jax.Array | None = None,
     draws: dict[str, jax.Array] | None = None,
+    shares: Shares | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The loss of all predictions, summed.
 
@@ -91,8 +102,10 @@ def set_prediction_loss(
         targets: of N frames; see `make_targets`.
         weight: bool or float [N]; a frame of weight 0 enters neither a sum nor a normaliser.
         config: weights and sampling.
-        key: random key.
+        key: random key, or one for each frame.
         draws: the random numbers themselves.
+        shares: by what sums over frames are divided, where these frames are some of a batch: the
+            losses of its parts then add up to its own. None: they are all there are.
 
     Returns:
         (total, terms): a float32 scalar and {"class", "mask", "dice"}, each float32 [D] and already
@@ -108,6 +121,8 @@ def set_prediction_loss(
     targets = targets._replace(present=targets.present & (weight > 0)[:, None])
     query = assignments(class_logits, mask_logits, targets, config, key=key, draws=draws)
 
+    if shares is None:
+        shares = total_shares(targets, weight, class_logits.shape[2], config)
     classification = jax.vmap(_class_loss, (0, 0, None, None, None))(
         class_logits, query, targets.classes, weight, config.no_object_weight
     )
@@ -130,15 +145,31 @@ def set_prediction_loss(
         cross_entropy, dice = jax.lax.map(
             lambda d: _losses_at_points(*d, targets, config), (matched, source)
         )
-    # Every target counts in the normaliser, also one that found no query.
-    masks = jnp.sum(targets.present * weight[:, None])
-    masks = jnp.where(masks > 0, masks, 1.0)
+    masks = shares.masks
     terms = {
-        "class": config.class_weight * classification,
+        "class": config.class_weight * classification / shares.queries,
         "mask": config.mask_weight * jnp.sum(cross_entropy * pair_weight, axis=(1, 2)) / masks,
         "dice": config.dice_weight * jnp.sum(dice * pair_weight, axis=(1, 2)) / masks,
     }
     return sum(jnp.sum(term) for term in terms.values()), terms
+
+
+def total_shares(targets: Targets, weight: jax.Array, queries: int, config: LossConfig) -> Shares:
+    """By what the loss of frames divides its sums, which their targets alone decide.
+
+    Args:
+        targets: of N frames.
+        weight: bool or float [N], as in `set_prediction_loss`.
+        queries: Q.
+        config: the weight of "no object".
+    """
+    weight = jnp.asarray(weight).astype(jnp.float32)
+    present = jnp.sum(targets.present, axis=1) * (weight > 0)
+    # Every target counts among the masks, also one that found no query.
+    masks = jnp.sum(present * weight)
+    matched = jnp.minimum(present, queries)
+    importance = jnp.sum((matched + config.no_object_weight * (queries - matched)) * weight)
+    return Shares(*(jnp.where(total > 0, total, 1.0) for total in (masks, importance)))
 
 
 def _class_loss(
@@ -148,7 +179,7 @@ def _class_loss(
     weight: jax.Array,
     no_object_weight: float,
 ) -> jax.Array:
-    """Weighted mean cross-entropy of all queries, a scalar: [N, Q, K+1], [N, M], [N, M], [N]."""
+    """Weighted sum of all queries' cross-entropies: [N, Q, K+1], [N, M], [N, M], [N]."""
     frames, queries, no_object = *class_logits.shape[:2], class_logits.shape[2] - 1
     slot = jnp.where(query >= 0, query, queries)  # out of range, so dropped
     wanted = jnp.full((frames, queries), no_object, jnp.int32)
@@ -157,8 +188,7 @@ def _class_loss(
     log_probability = jax.nn.log_softmax(logits, axis=-1)
     loss = -jnp.take_along_axis(log_probability, wanted[..., None], axis=-1)[..., 0]
     importance = jnp.where(wanted == no_object, no_object_weight, 1.0) * weight[:, None]
-    total = jnp.sum(importance)
-    return jnp.sum(loss * importance) / jnp.where(total > 0, total, 1.0)
+    return jnp.sum(loss * importance)
 
 
 def _pair_losses(

@@ -6,8 +6,9 @@ trains, clipping, AdamW. Neither decodes files, hears sound (embeddings are give
 masks. The torch side does the same.
 """
 
+import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from aavs_jax.methods import make_method
 from aavs_jax.methods.aavs.config import AAVSConfig
 from aavs_jax.methods.aavs.network import AAVS
 from aavs_jax.methods.functional import functional
+from aavs_jax.methods.gradients import value_and_gradient
 from aavs_jax.methods.method import Method
 from aavs_jax.methods.objectives import set_prediction
 from aavs_jax.methods.objectives.set_prediction_config import LossConfig
@@ -57,11 +59,17 @@ def prepare(case: Case, weights: Path | None) -> Work:
         return _train(case, method, parameters)
 
 
-def _gradient(method: Method, trainable: Mapping, rest: Mapping, batch: Mapping, key: jax.Array):
-    """((loss, aux), gradients) of what trains."""
-    return jax.value_and_grad(
-        lambda trainable: method.loss(trainable | rest, batch, key, jnp.float32(0)), has_aux=True
-    )(trainable)
+def _gradient(case: Case, method: Method) -> Callable:
+    """(trainable, rest, batch, key) -> ((loss, aux), gradients of what trains)."""
+    frames_per_pass = cases.stage_of(case)["train"]["frames_per_pass"]
+    if frames_per_pass < 0:  # as `aavs_jax.train` has it
+        frames_per_pass = 1 if jax.default_backend() == "cpu" else 5
+    return functools.partial(
+        value_and_gradient,
+        method,
+        progress=jnp.float32(0),
+        frames_per_pass=frames_per_pass,
+    )
 
 
 def _unheard(method: Method) -> dict[str, jax.Array]:
@@ -121,10 +129,11 @@ def _train(case: Case, method: Method, parameters: dict[str, np.ndarray]) -> Wor
     def step(state, frozen, batch):
         key = jax.random.fold_in(jax.random.key(cases.SEED), state.step)
         rest = frozen | _unheard(method)
-        (loss, _), gradients = _gradient(method, state.trainable, rest, batch, key)
+        (loss, _), gradients = gradient(state.trainable, rest, batch, key)
         return state.apply_gradients(gradients, optimizer), loss
 
     # As `aavs_jax.train` has it.
+    gradient = _gradient(case, method)
     donated = () if jax.default_backend() == "cpu" else (0,)
     compiled, amount = _compiled(jax.jit(step, donate_argnums=donated), state, frozen, batch)
     kept = {"state": state}

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from aavs_jax.errors import UserError
-from aavs_jax.methods.gradients import value_and_gradient
+from aavs_jax.methods.gradients import suitable, value_and_gradient
 from aavs_jax.plan.stage import PhaseName, Stage, trained_paths
 from aavs_jax.run.logging_writer import LoggingWriter
 from aavs_jax.run.progress import compiling, progress_bar, say
@@ -199,12 +199,8 @@ def make_train_step(
     """
     method, seed, total = stage.method, stage.seed(name), stage.steps(name)
     # On CPU a checkpoint being written may look at the very memory that donation would reuse.
-    on_cpu = jax.default_backend() == "cpu"
-    donate = () if on_cpu else (0,)
-    frames_per_pass = stage.config["train"]["frames_per_pass"]
-    if frames_per_pass < 0:
-        # One frame's arrays a CPU's caches partly hold; a GPU would wait for so little work.
-        frames_per_pass = 1 if on_cpu else 5
+    donate = () if jax.default_backend() == "cpu" else (0,)
+    frames_per_pass = suitable(stage.config["train"]["frames_per_pass"])
 
     @functools.partial(jax.jit, donate_argnums=donate, out_shardings=(shardings, None))
     def train_step(state: TrainState, frozen: dict[str, jax.Array], batch: dict[str, jax.Array]):

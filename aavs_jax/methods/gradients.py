@@ -63,6 +63,14 @@ def value_and_gradient(
     return everywhere(*arguments)
 
 
+def suitable(frames_per_pass: int) -> int:
+    """The `frames_per_pass` that config.train means: -1 is what suits the device."""
+    if frames_per_pass >= 0:
+        return frames_per_pass
+    # One frame's arrays are partly in a CPU's caches; a GPU would wait for so little work.
+    return 1 if jax.default_backend() == "cpu" else 5
+
+
 def _summed(loss, at_once: int, trainable, rest, rows: Batch, shared: Any, progress):
     @jax.jit  # so that it is traced once: for its shapes, and in the loop
     def part(trainable, rest, rows, shared, progress):

@@ -165,7 +165,7 @@ def _layout(
         y_low, y_high = 0.0, y_ticks[-1]
     elif log:
         y_low, y_high = ys.min() / 1.1, ys.max() * 1.1
-        y_ticks = _log_ticks(y_low, y_high)
+        y_ticks = log_ticks(y_low, y_high)
     else:
         y_low, y_high = min(0.0, ys.min()), ys.max() * 1.05 or 1.0
         y_ticks = _linear_ticks(y_low, y_high, 5)
@@ -184,21 +184,21 @@ def _layout(
             for px, py in zip(x, y, strict=True)
             if curve.markers and np.isfinite(py)
         ]
-        path = _path(to_x(x), to_y(np.where(usable(y), y, np.nan)))
+        path = svg_path(to_x(x), to_y(np.where(usable(y), y, np.nan)))
         return {"path": path, "dots": dots, "colour": curve.colour % COLOURS, "kind": curve.kind}
 
     legend = sorted((c.colour, c.name.replace("_", " ")) for c in curves if c.kind != "faint")
     return {
         "legend": [(name, colour % COLOURS) for colour, name in legend],
-        "x_ticks": [(to_x(tick), _tick_text(tick)) for tick in _linear_ticks(0, x_high, 6)],
-        "y_ticks": [(to_y(tick), _tick_text(tick)) for tick in y_ticks],
+        "x_ticks": [(to_x(tick), tick_text(tick)) for tick in _linear_ticks(0, x_high, 6)],
+        "y_ticks": [(to_y(tick), tick_text(tick)) for tick in y_ticks],
         "starts": [(to_x(x), name) for name, x in starts.items()] if len(starts) > 1 else [],
         "curves": [drawn(curve, x, y) for curve in curves for x, y in curve.segments],
         "ring": best and (to_x(best[0]), to_y(best[1])),
     }
 
 
-def _path(x: np.ndarray, y: np.ndarray) -> str:
+def svg_path(x: np.ndarray, y: np.ndarray) -> str:
     """The `d` of an SVG path through the points; where y is NaN, the pen is lifted."""
     commands, pen_down = [], False
     for px, py in zip(x, y, strict=True):
@@ -219,7 +219,7 @@ def _linear_ticks(low: float, high: float, count: int) -> list[float]:
     return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def _log_ticks(low: float, high: float) -> list[float]:
+def log_ticks(low: float, high: float) -> list[float]:
     """1, 2, 5 of each power of ten in [low, high]; of many powers, only the 1s."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     factors = (1, 2, 5) if math.log10(high / low) <= 3 else (1,)
@@ -227,7 +227,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
     return [tick for tick in ticks if low <= tick <= high]
 
 
-def _tick_text(value: float) -> str:
+def tick_text(value: float) -> str:
     if abs(value) >= 10_000:
         return f"{value / 1000:g}k"
     return f"{round(value, 10):g}"

@@ -8,15 +8,23 @@ from pathlib import Path
 from aavs_jax.errors import UserError
 from data_pipelines.errors import reason, remedy
 
+# What else to do in a run than to make the file writable.
+OF_A_RUN = "or choose another folder with --workdir; the same command then resumes the run"
 
-def replace_file(path: str | os.PathLike, content: bytes) -> None:
+
+def replace_file(path: str | os.PathLike, content: bytes, advice: str = OF_A_RUN) -> None:
     """Writes a file so that it is seen either as it was or whole, whenever the process dies.
+
+    Args:
+      path: of the file; its folder is made.
+      content: all of it.
+      advice: what else to do where it cannot be written, for the error.
 
     Raises:
       UserError: the disk is full or the folder cannot be written.
     """
     path = Path(path)
-    with writing(path):
+    with writing(path, advice):
         path.parent.mkdir(parents=True, exist_ok=True)
         # One fixed name: what a killed process leaves behind is overwritten by the next.
         temporary = path.with_name(f".{path.name}.partial")
@@ -32,12 +40,12 @@ def replace_file(path: str | os.PathLike, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """What the system refuses is the user's to mend: a UserError that names `path` and a remedy."""
+def writing(path: Path, advice: str = OF_A_RUN) -> Iterator[None]:
+    """What the system refuses is the user's to mend: a UserError that names `path` and a remedy,
+    with `advice` on what else to do."""
     try:
         yield
     except OSError as error:
         raise UserError(
-            f"cannot write {path} ({reason(error)}): {remedy(error)}, or choose another folder "
-            "with --workdir; the same command then resumes the run"
+            f"cannot write {path} ({reason(error)}): {remedy(error)}, {advice}"
         ) from error

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import jax
 from tqdm import tqdm
 
+from aavs_jax.run.memory import give_back
+
 LOG_INTERVAL = 15.0  # seconds between lines of progress where there is no terminal
 _BARS: weakref.WeakSet = weakref.WeakSet()  # whose estimates leave compiling out
 
@@ -33,6 +35,7 @@ def compiling(where: str, what: str) -> Iterator[None]:
     say(f"[{where}] compiling {what}")
     start = time.monotonic()
     yield
+    give_back()
     seconds = time.monotonic() - start
     say(f"[{where}] compiled in {seconds:.1f} s")
     for bar in _BARS:

@@ -24,6 +24,7 @@ from data_pipelines.errors import tidy_path
 
 COMMAND = "python -m aavs_jax.benchmark"
 ADVICE = "or choose another folder with --out"
+AGAINST = {"torch": SIDES[1:], "torch_eager": SIDES[1:2]}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -57,7 +58,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--sizes", type=_some_of(cases.SIZES), default=cases.SIZES, metavar="small,full")
     what = ",".join(cases.WHAT)
     add("--what", type=_some_of(cases.WHAT), default=cases.WHAT, metavar=what)
-    add("--against", choices=("torch",), help="plain PyTorch, eager and by torch.compile")
+    add(
+        "--against",
+        choices=tuple(AGAINST),
+        help="plain PyTorch, eager and by torch.compile; the latter takes minutes a case to compile",
+    )
     add("--out", default="runs/benchmark", metavar="DIR", help="default: %(default)s")
     add("--rounds", type=_number, default=5, metavar="N", help="of each side (5)")
     add("--frames", type=_numbers, default=(1, 5), metavar="1,5", help="of a clip")
@@ -120,7 +125,7 @@ def _run(options: argparse.Namespace, command: str) -> int:
         _check_torch()
     out = tidy_path(options.out)
     _check_out(out)
-    bench = Bench(SIDES if options.against else SIDES[:1], options.rounds, _say)
+    bench = Bench((SIDES[0], *AGAINST.get(options.against, ())), options.rounds, _say)
     turns: list[tuple[str, Case]] = [("", case) for case in asked]
     if options.scaling != "none":
         turns += scaling.make(options.scaling, options.task, options.dtype)

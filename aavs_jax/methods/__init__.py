@@ -45,8 +45,8 @@ def make_method(stage: Mapping[str, Any], num_classes: int, *, ignores: bool = F
     """The method that a stage's config asks for.
 
     Args:
-      stage: `method`, `task`, `model`, `loss`, `prior`, `data` as in configs/base.py; where it is to
-        be trained also `train`, the run's.
+      stage: `method`, `task`, `model`, `loss`, `prior`, `data` as in configs/base.py; and to be
+        trained `train`, the run's.
       num_classes: K of the data set, background counted; the binary task has 2.
       ignores: whether the labels it is trained on may have ignored pixels, which count for nothing.
 

@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--against",
         choices=tuple(AGAINST),
-        help="plain PyTorch, eager and by torch.compile, which takes minutes a case; or eager alone",
+        help="plain PyTorch, eager and by torch.compile (minutes for each case), or eager alone",
     )
     add("--out", default="runs/benchmark", metavar="DIR", help="default: %(default)s")
     add("--rounds", type=_number, default=5, metavar="N", help="of each side (5)")

@@ -111,6 +111,15 @@ def score(
     state = metrics.init(task, protocols, num_classes=num_classes, clips=batches.clips)
     state = put_state(state, mesh)
     bar = progress_bar(len(batches), 0, description, enabled=jax.process_index() == 0)
+    before: list[tuple] = []  # the batch before, which observers see while the device computes
+
+    def show() -> None:
+        for batch, prediction in before:
+            classes = local_rows(prediction.classes)
+            for observe in observers:
+                observe(batch, classes)
+        before.clear()
+
     with bar:
         for batch in batches:
             counted = {"counted": batch["valid"] & batch["labelled"]}
@@ -134,10 +143,11 @@ def score(
                 if new:
                     compiled.add(shapes)
                     jax.block_until_ready(state)
-            classes = local_rows(prediction.classes) if observers else None
-            for observe in observers:
-                observe(batch, classes)
+            show()
+            if observers:
+                before.append((batch, prediction))
             bar.update(1)
+        show()
     return metrics.result(state)
 
 

@@ -92,12 +92,14 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
     )
     frame_size = (data["image_size"],) * 2
     label_size = (data["label_size"],) * 2
-    aavs = functional(lambda: AAVS(config, stage.get("train", {}).get("remat", "none")))
+    aavs = functional(lambda: AAVS(config))
+    remat = stage.get("train", {}).get("remat", "none")
+    in_training = functional(lambda: AAVS(config, remat))
 
     seen = ("frames", "audio", *(("prior_mask",) if has_prior else ()))
 
-    def forward(parameters, flat, keys=None):
-        return aavs.network(parameters)(
+    def forward(network, flat, keys=None):
+        return network(
             flat["frames"], flat["audio"], flat["prior_mask"] if has_prior else None, keys=keys
         )
 
@@ -131,7 +133,8 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
 
     def loss(parameters, rows, shares, progress):
         flat = {name: _frames(rows[name]) for name in seen if name != "frames"}
-        outputs = forward(parameters, {**flat, "frames": rows["frames"]}, rows["drop_path"])
+        network = in_training.network(parameters)
+        outputs = forward(network, {**flat, "frames": rows["frames"]}, rows["drop_path"])
         total, terms = set_prediction.set_prediction_loss(
             outputs["class_logits"],
             outputs["mask_logits"],
@@ -153,7 +156,7 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
 
     @jax.jit
     def predict_frames(parameters, flat):
-        outputs = forward(parameters, flat)
+        outputs = forward(aavs.network(parameters), flat)
         scores = mask_classification.class_scores(
             outputs["class_logits"][-1], outputs["mask_logits"][-1], frame_size, label_size
         )

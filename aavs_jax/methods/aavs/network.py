@@ -34,14 +34,21 @@ class AAVS(nnx.Module):
     A new instance holds zeros; `functional.py` draws initial values.
     """
 
-    def __init__(self, config: AAVSConfig, remat: str = "none"):
-        """`remat`: 'none', 'blocks' or 'everything', see configs/base.py; it changes no value."""
+    def __init__(self, config: AAVSConfig, remat: str | None = None):
+        """The same values come of any `remat`.
+
+        Args:
+          config: its sizes.
+          remat: of config.train, for training: layers of one shape are then the body of a loop,
+            which halves what there is to compile. None: straight code, which spares predictions
+            copies of the layers' parameters.
+        """
         self.config = config
         self.audio_encoder = AudioEncoder(config.audio, config.dtype)
         self.audio_proj = AudioProjection(config)
-        self.backbone = Swin(config.backbone, config.dtype, remat != "none")
-        self.pixel_decoder = PixelDecoder(config, remat == "everything")
-        self.decoder = Decoder(config, remat == "everything")
+        self.backbone = Swin(config.backbone, config.dtype, remat and remat != "none")
+        self.pixel_decoder = PixelDecoder(config, remat and remat == "everything")
+        self.decoder = Decoder(config, remat and remat == "everything")
 
     def __call__(
         self,

@@ -25,8 +25,10 @@ from aavs_jax.methods.parts.scanned import scanned
 class PixelDecoder(nnx.Module):
     """Backbone maps -> features at three strides for the decoder, and the mask features."""
 
-    def __init__(self, config: AAVSConfig, remat: bool = False):
-        """`remat`: layers keep their inputs only, and compute the rest again."""
+    def __init__(self, config: AAVSConfig, remat: bool | None = None):
+        """`remat`: whether layers keep their inputs only, and compute the rest again; None: nothing
+        is differentiated.
+        """
         self.remat = remat
         size, dtype = config.feature_size, config.dtype
         strides_4_to_32 = [config.backbone.embed_dim << stage for stage in range(4)]
@@ -69,15 +71,15 @@ class PixelDecoder(nnx.Module):
                 for shape, level_embed in zip(shapes, self.level_embed[...], strict=True)
             ]
         )
-        if len(self.layers) == 1 and not self.remat:
-            x = self.layers[0](x, positions, shapes)
+        if self.remat or (self.remat is not None and len(self.layers) > 1):
+
+            def apply(layer, x):
+                return layer(x, positions, shapes), None
+
+            x, _ = scanned(self.layers, x, apply, remat=self.remat)
         else:
-            x, _ = scanned(
-                self.layers,
-                x,
-                lambda layer, x: (layer(x, positions, shapes), None),
-                remat=self.remat,
-            )
+            for layer in self.layers:
+                x = layer(x, positions, shapes)
         ends = [math.prod(shape) for shape in shapes]
         levels = [
             tokens.reshape(-1, *shape, x.shape[-1])

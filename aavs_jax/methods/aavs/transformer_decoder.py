@@ -27,8 +27,10 @@ SILENT, SOUNDING = 0.4, 0.6  # a prior at most / at least this is taken at its w
 class Decoder(nnx.Module):
     """Queries that gather from the frame what they think they mask, layer by layer."""
 
-    def __init__(self, config: AAVSConfig, remat: bool = False):
-        """`remat`: rounds of layers keep their inputs only, and compute the rest again."""
+    def __init__(self, config: AAVSConfig, remat: bool | None = None):
+        """`remat`: whether rounds of layers keep their inputs only, and compute the rest again;
+        None: nothing is differentiated.
+        """
         self.remat = remat
         size, dtype = config.feature_size, config.dtype
         self.query_features = parameter((config.num_queries, size), Normal())
@@ -98,14 +100,16 @@ class Decoder(nnx.Module):
             blocked = _blocked(resize_bilinear(prior_mask, shape, axes=(1, 2))[:, None])
             blocked = jnp.broadcast_to(blocked, (*x.shape[:2], blocked.shape[2]))
         state, rest = (x, blocked), list(self.layers)
-        if self.remat or len(rest) > LEVELS:
+        if self.remat or (self.remat is not None and len(rest) > LEVELS):
             whole = len(rest) // LEVELS * LEVELS
             rounds = [nnx.List(rest[start : start + LEVELS]) for start in range(0, whole, LEVELS)]
             rest = rest[whole:]
             state, found = scanned(rounds, state, attend, remat=self.remat)
             predictions.append(jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), found))
-        if rest:
-            predictions.append(attend(rest, state)[1])
+        while rest:
+            state, found = attend(rest[:LEVELS], state)
+            predictions.append(found)
+            rest = rest[LEVELS:]
         queries, masks = jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *predictions)
         return self.class_predictor(queries), masks
 

@@ -19,9 +19,9 @@ BLOCKED = -100.0  # added to the attention between regions a shift brought side 
 class Swin(nnx.Module):
     """Four stages of windowed attention; gives one normalised feature map per stage."""
 
-    def __init__(self, config: SwinConfig, dtype: str, remat: bool = False):
-        """`remat`: blocks keep their inputs only, and compute the rest again in the backward pass;
-        values and gradients stay what they are.
+    def __init__(self, config: SwinConfig, dtype: str, remat: bool | None = None):
+        """`remat`: whether blocks keep their inputs only, and compute the rest again for gradients;
+        None: nothing is differentiated. No value depends on it.
         """
         self.depths = config.depths
         self.drop_path_rates = _drop_path_rates(config)
@@ -94,7 +94,7 @@ class PatchEmbedding(nnx.Module):
 class Stage(nnx.Module):
     """Blocks at one resolution, an output norm, and the step to the next resolution."""
 
-    def __init__(self, config: SwinConfig, index: int, dtype: str, remat: bool):
+    def __init__(self, config: SwinConfig, index: int, dtype: str, remat: bool | None):
         size = config.embed_dim << index
         hidden = int(size * config.mlp_ratio)
         last = index == len(config.depths) - 1
@@ -121,7 +121,7 @@ class Stage(nnx.Module):
         self, x: jax.Array, factors: jax.Array | None
     ) -> tuple[jax.Array | None, jax.Array]:
         """[N,h,w,C] -> (input of the next stage [N,h/2,w/2,2C] or None, output [N,h,w,C])."""
-        if self.remat or len(self.blocks) > 2:
+        if self.remat or (self.remat is not None and len(self.blocks) > 2):
             shifts = jnp.asarray(self.shifts, jnp.int32)
 
             def apply(block, x, shift, factors):

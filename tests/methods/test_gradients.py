@@ -55,6 +55,19 @@ def batch():
     }
 
 
+STEPS = {}  # by method and frames of a pass: each is compiled once
+
+
+def step_of(method, frames_per_pass):
+    """(parameters that train, the others, batch) -> ((loss, aux), gradients)."""
+
+    def run(trainable, rest, batch):
+        key, options = jax.random.key(3), {"frames_per_pass": frames_per_pass}
+        return value_and_gradient(method, trainable, rest, batch, key, jnp.float32(0), **options)
+
+    return STEPS.setdefault((id(method), frames_per_pass), jax.jit(run))
+
+
 def found(method, batch, frames_per_pass):
     """(loss and its parts, gradients of what phase b trains and of the rest of the backbone)."""
     # Initial adapters are next to nothing; made larger, what is behind them counts.
@@ -64,18 +77,8 @@ def found(method, batch, frames_per_pass):
     }
     trainable, rest = tree.partition(parameters, [".*adapter.*", "backbone/.*", "audio_.*"], "test")
 
-    def run(trainable, batch):
-        return value_and_gradient(
-            method,
-            trainable,
-            rest,
-            batch,
-            jax.random.key(3),
-            jnp.float32(0),
-            frames_per_pass=frames_per_pass,
-        )
-
-    (total, aux), gradients = jax.device_get(jax.jit(run)(trainable, batch))
+    step = step_of(method, frames_per_pass)
+    (total, aux), gradients = jax.device_get(step(trainable, rest, batch))
     return {"loss": float(total)} | {k: float(v) for k, v in aux.scalars.items()}, gradients
 
 
@@ -94,19 +97,21 @@ def at_once(method, batch):
     return found(method, batch, 0)
 
 
-@pytest.mark.parametrize("frames", [1, 4])
+@pytest.mark.parametrize("frames", [4, pytest.param(1, marks=pytest.mark.slow)])
 def test_passes_add_up(method, batch, at_once, frames):
     """4 of 10 do not come out even, and 3 of 10 have no part."""
     assert at_once[0]["loss"] > 1
     assert_same(found(method, batch, frames), at_once)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", ["blocks", "everything"])
 def test_what_is_computed_again_is_the_same(description, batch, at_once, remat):
     again = make_method({**description, "train": {"remat": remat}}, 4)
     assert_same(found(again, batch, 0 if remat == "blocks" else 4), at_once)
 
 
+@pytest.mark.slow
 def test_loops_give_what_straight_code_gives(description, batch):
     config = AAVSConfig.from_dict(
         {**description["model"], "task": "semantic", "num_classes": 4, "prior": True}
@@ -126,14 +131,15 @@ def test_loops_give_what_straight_code_gives(description, batch):
 
 
 def test_what_does_not_count_is_not_looked_at(method, batch, at_once):
-    """Frames without a part in the loss fill passes of their own, which are left out."""
+    """3 of 10 frames have no part in the loss: two have a pass to themselves, which is left out."""
     spoilt = batch["frames"].copy()
     audio = batch["audio"].copy()
     out = ~batch["labelled"]
-    spoilt[out], audio[out] = 255, np.nan
-    assert_same(found(method, {**batch, "frames": spoilt, "audio": audio}, 1), at_once)
+    spoilt[out], audio[out] = 255, 9
+    assert_same(found(method, {**batch, "frames": spoilt, "audio": audio}, 4), at_once)
 
 
+@pytest.mark.slow
 def test_one_picture_of_several_seconds(tiny_stage, batch):
     """Without drop-path, of which a picture draws once, it is that picture in every second."""
     still = tiny_stage("understand", **{**DEEP, "model.backbone.drop_path_rate": 0.0})
@@ -145,6 +151,7 @@ def test_one_picture_of_several_seconds(tiny_stage, batch):
     assert_same(found(method, still, 1), wanted)
 
 
+@pytest.mark.slow
 def test_less_memory(method, batch):
     """That of one frame, and less where blocks are computed again."""
 

@@ -85,6 +85,7 @@ def train_phase(
             {path: parameters[path] for path in sorted(method.mutable)},
         )
         state = put_state(state, mesh)
+        del parameters  # of the host: all of the network once more
         if begun:
             state = checkpoints.restore_latest(state, batches)
             say(f"[{name}] resumes from step {int(state.step)}")

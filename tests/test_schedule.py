@@ -137,7 +137,7 @@ def a_stage(tiny_stage, **phase):
     stage = tiny_stage("localise")
     usual = stage["phases"]["all"]
     stage |= {"order": ("a", "b"), "phases": {"a": usual, "b": usual | phase}}
-    return {"stages": {"localise": stage}}
+    return {"train": {"remat": "none"}, "stages": {"localise": stage}}
 
 
 @pytest.mark.parametrize("key", ["trains", "fresh", "zero"])

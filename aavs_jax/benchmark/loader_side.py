@@ -18,7 +18,7 @@ READ_AHEAD = 16  # batches, at least, which are there while nobody reads
 
 
 def prepare(case: Case) -> Work:
-    """Makes and prepares clips; a run reads as many batches as hold all of them once.
+    """Makes and prepares clips; a run reads at least as many batches as hold all of them.
 
     The sound of each frame is its log-mel example, computed when it is read.
     """
@@ -45,7 +45,8 @@ def prepare(case: Case) -> Work:
         prior="none" if case.task == "binary" else "true",
         cache=config["data"]["cache"],
     )
-    count = -(-len(source.clips) // data["batch_size"])
+    # What was read ahead is there at once, so that a few batches would take no time at all.
+    count = max(-(-len(source.clips) // data["batch_size"]), 3 * READ_AHEAD)
 
     def read(number: int) -> int:
         return sum(next(batches["iterator"])["valid"].size for _ in range(number))

@@ -97,12 +97,14 @@ def test_a_process_that_dies_is_told_and_the_others_are_measured(monkeypatch):
 
 
 def test_the_loader(tiny, here):
-    bench = measure.Bench(("aavs_jax", "torch_eager"), 2, lambda _: None)
+    bench = measure.Bench(("aavs_jax", "torch_eager"), 1, lambda _: None)
     bench.case(Case("loader", "small"))
     assert not bench.failed, bench.remarks
     assert {row["side"] for row in bench.rows} == {"aavs_jax"}
     row = {row["metric"]: row["median"] for row in bench.rows}
-    assert row["frames_per_second"] == pytest.approx(20 / row["seconds"], rel=0.5)
+    # Batches of 20 clips, a frame each: more than can have been read ahead.
+    batches = row["frames_per_second"] * row["seconds"] / 20
+    assert batches == pytest.approx(48)
 
 
 def test_wrong_requests_are_one_sentence(tmp_path, capsys, monkeypatch):

@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 
 def load(folder, *, method=None):
-    """A network from its folder of weights, see `aavs_jax.weights.network.load`."""
-    from aavs_jax.weights.network import load  # JAX is imported where it is needed
+    """A network from its folder of weights, see `aavs_jax.prediction.network.load`."""
+    from aavs_jax.prediction.network import load  # JAX is imported where it is needed
 
     return load(folder, method=method)

@@ -67,6 +67,11 @@ RULES = {
         *("aavs_jax.run", "aavs_jax.plan", "aavs_jax.inputs", "aavs_jax.scoring"),
         *("data_pipelines.pages", "data_pipelines.prepared"),
     },
+    "aavs_jax.prediction": {
+        *GROUND,
+        *("aavs_jax.weights", "aavs_jax.report.visualize"),
+        *("data_pipelines.loading", "data_pipelines.pages", "data_pipelines.media", *FACTS),
+    },
     "aavs_jax.convert": {*GROUND, "aavs_jax.weights"},
 }
 
@@ -228,7 +233,7 @@ def test_nobody_waits_for_tensorflow_or_torch():
     """Nor do libraries bring them along, where they are installed."""
     program = """
 import sys
-import aavs_jax.evaluate, aavs_jax.schedule, aavs_jax.weights.network, data_pipelines.prepare
+import aavs_jax.evaluate, aavs_jax.schedule, aavs_jax.prediction.network, data_pipelines.prepare
 print(*{"tensorflow", "torch", "transformers"} & set(sys.modules))
 """
     done = subprocess.run(

@@ -45,8 +45,9 @@ class Prediction:
 
     Attributes:
       classes: uint8 [B,T,G,G], class ids; of the binary task 0 and 1.
-      maps: for the binary task float32 [B,T,G,G] by name, for the F-score: 'foreground', Stepping
-        Stones', and 'softmax', that of other code bases.
+      maps: float32 [B,T,G,G] by name. Of the binary task for the F-score: 'foreground', Stepping
+        Stones', and 'softmax', that of other code bases. Of either task 'confidence', in [0,1]: the
+        share of the chosen class in the scores of all; without it every pixel counts as 1.
     """
 
     classes: jax.Array
@@ -166,8 +167,10 @@ class Method:
         progress float32 scalar, the share of the phase that is done, from 0 up to 1. To be jitted
         by the caller.
       predict: (parameters, batch) -> Prediction; compiled once for each shape, or number of frames.
-      entries: names of the batch's arrays that these two read, see `data_pipelines.loader`.
+      entries: names of the batch's arrays that these read, see `data_pipelines.loader`.
       front_end: what it hears of a waveform, the entry `audio`.
+      scores: (parameters, batch) -> float32 [B,T,G,G,K], of every class, 0 or more; the greatest
+        is what `predict` chooses. None where it has none.
       slices: the loss once more, as a sum over pictures; None where it is none.
       mutable: paths of running statistics, which the loss gives anew and no gradient changes.
       counts: batch -> bool scalar, whether any frame of it has part in the loss, where a batch
@@ -194,6 +197,7 @@ class Method:
     predict: Callable[[Parameters, Batch], Prediction]
     entries: tuple[str, ...]
     front_end: FrontEnd
+    scores: Callable[[Parameters, Batch], jax.Array] | None = None
     slices: Slices | None = None
     mutable: frozenset[str] = frozenset()
     counts: Callable[[Batch], jax.Array] | None = None

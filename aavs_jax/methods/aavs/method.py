@@ -148,23 +148,32 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
 
     slices = Slices(split, loss)
 
-    def predict(parameters, batch):
+    def by_clip(function):
+        """Of clips what a function of frames gives."""
+
         # Frames do not see each other, so that clips of all lengths share what is compiled.
-        found = predict_frames(parameters, {name: _frames(batch[name]) for name in seen})
-        clips = batch["frames"].shape[:2]
-        return jax.tree.map(lambda array: array.reshape(*clips, *array.shape[1:]), found)
+        def of_clips(parameters, batch):
+            found = function(parameters, {name: _frames(batch[name]) for name in seen})
+            clips = batch["frames"].shape[:2]
+            return jax.tree.map(lambda array: array.reshape(*clips, *array.shape[1:]), found)
+
+        return of_clips
+
+    def class_scores(parameters, flat):
+        outputs = forward(aavs.network(parameters), flat)
+        return mask_classification.class_scores(
+            outputs["class_logits"][-1], outputs["mask_logits"][-1], frame_size, label_size
+        )
 
     @jax.jit
     def predict_frames(parameters, flat):
-        outputs = forward(aavs.network(parameters), flat)
-        scores = mask_classification.class_scores(
-            outputs["class_logits"][-1], outputs["mask_logits"][-1], frame_size, label_size
-        )
+        scores = class_scores(parameters, flat)
+        maps = {"confidence": mask_classification.confidence(scores)}
         if task == "binary":
-            mask, foreground = mask_classification.binary_prediction(scores)
-            softmax = mask_classification.softmax_map(scores)
-            return Prediction(mask, {"foreground": foreground, "softmax": softmax})
-        return Prediction(mask_classification.semantic_prediction(scores))
+            mask, maps["foreground"] = mask_classification.binary_prediction(scores)
+            maps["softmax"] = mask_classification.softmax_map(scores)
+            return Prediction(mask, maps)
+        return Prediction(mask_classification.semantic_prediction(scores), maps)
 
     return Method(
         task=task,
@@ -174,7 +183,8 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         initial=aavs.initial,
         loss=slices.whole,
         slices=slices,
-        predict=predict,
+        predict=by_clip(predict_frames),
+        scores=by_clip(jax.jit(class_scores)),
         entries=(*seen, "labels", "labelled", "valid"),
         front_end=LogMel(config.audio.channels),
         counts=(lambda batch: weights(batch).any()) if data["drop_empty_clips"] else None,

@@ -49,6 +49,11 @@ def softmax_map(scores: jax.Array) -> jax.Array:
     return jax.nn.sigmoid(scores[..., 1] - scores[..., 0])
 
 
+def confidence(scores: jax.Array) -> jax.Array:
+    """Scores [N,G,G',K] -> float32 [N,G,G'] in [0,1], the greatest one's share of their sum."""
+    return scores.max(-1) / jnp.maximum(scores.sum(-1), jnp.finfo(scores.dtype).tiny)
+
+
 def semantic_prediction(scores: jax.Array) -> jax.Array:
     """Scores [N,G,G',K] -> class ids uint8 [N,G,G']."""
     return scores.argmax(-1).astype(jnp.uint8)

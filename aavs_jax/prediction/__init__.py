@@ -1,0 +1,1 @@
+"""What any clip gets: masks as they come, films and a page of them; networks to be called."""

@@ -9,8 +9,8 @@ for result in model.stream("clip.mp4", fps=4): ...  # as they come
 __version__ = "0.1.0"
 
 
-def load(folder, *, before=None, method=None):
+def load(folder, *, before=None, method=None, dtype=None):
     """A network from its folder of weights, see `aavs_jax.prediction.network.load`."""
     from aavs_jax.prediction.network import load  # JAX is imported where it is needed
 
-    return load(folder, before=before, method=method)
+    return load(folder, before=before, method=method, dtype=dtype)

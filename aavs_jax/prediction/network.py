@@ -244,6 +244,7 @@ def load(
     *,
     before: str | os.PathLike[str] | None = None,
     method: str | None = None,
+    dtype: str | None = None,
 ) -> Network:
     """A network from its folder; no config is needed.
 
@@ -255,14 +256,17 @@ def load(
         told where it sounds; `<run>/<stage>/<phase>`; or what `aavs_jax.convert` wrote.
       before: a folder of the network that says where it sounds, for one that is told so.
       method: of a folder by a method of one's own, the name of its module.
+      dtype: of matrix products, "float32" or "bfloat16"; None: as its card says.
 
     Raises:
       UserError: no weights there, not of a whole network, or damaged.
     """
     folder = Path(folder)
-    network = None if before is None else load(before, method=method)
+    network = None if before is None else load(before, method=method, dtype=dtype)
     for phase in kept_phases(folder) if (folder / "config.json").exists() else [folder]:
         parameters, card = cards.weights(phase)
+        if dtype is not None:
+            card = dataclasses.replace(card, network={**card.network, "dtype": dtype})
         made = method_of(card, method)
         for key, part in made.pretrained.items():
             if part.lacking and not any(path.startswith(part.prefix) for path in parameters):

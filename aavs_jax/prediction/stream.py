@@ -6,6 +6,7 @@ import itertools
 import queue
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,6 +25,7 @@ from data_pipelines.media.video_files import FRAME_MOMENT
 
 ALL = "all"
 AHEAD = 2  # batches that are read before they are needed
+MOST_BYTES = 2**26  # of the frames of a batch, of which there are some at a time
 LATE = FRAME_MOMENT - 0.5  # of a frame's time: a part that is begun by half gets its frame
 
 
@@ -60,14 +62,16 @@ class Streaming:
       sound: what is heard, from `start` on.
       heard: file of it; None: silence.
       rate: masks a second.
+      at_once: frames that are computed at once.
       expected: how many masks there will be, if that is known.
       results: what is found, as it comes; once.
     """
 
     pictures: OpenClip
     sound: SoundStream
-    heard: Any
+    heard: Path | None
     rate: float
+    at_once: int
     expected: int | None
     results: Iterator[Result]
 
@@ -108,7 +112,7 @@ def streaming(network: Network, clip: Clip, span: Span, frames: int = 0) -> Iter
         heard = sound_of(clip, pictures)
         with open_heard(heard, span.start, channels) as sound:
             hearing = Hearing(sound, front_ends)
-            count = frames or suitable(network, rate)
+            count = frames or suitable(network, rate, pictures.width * pictures.height)
             read = _batches(pictures, hearing, span, fps, (count, chain))
             expected = None
             if pictures.duration is not None:
@@ -116,17 +120,17 @@ def streaming(network: Network, clip: Clip, span: Span, frames: int = 0) -> Iter
                 expected = max(1, int(seconds * rate + 0.5))
             with _ahead(read) as batches:
                 found = _found(network, batches, round(rate), span.start)
-                yield Streaming(pictures, sound, heard, rate, expected, found)
+                yield Streaming(pictures, sound, heard, rate, count, expected, found)
 
 
-def suitable(network: Network, rate: float) -> int:
-    """How many frames are computed at once."""
+def suitable(network: Network, rate: float, pixels: int) -> int:
+    """How many frames of so many pixels are computed at once."""
     if network.method.over_time:
         return CLIP_SECONDS * max(1, round(rate))
-    if jax.default_backend() != "cpu":
-        return 16
     # A CPU gains nothing by many large ones, and would compute many in vain at the end.
-    return max(1, 8 * 64**2 // network.side**2)
+    on_cpu = jax.default_backend() == "cpu"
+    count = 8 * 64**2 // network.side**2 if on_cpu else 16
+    return max(1, min(count, MOST_BYTES // (3 * pixels)))
 
 
 def _check_prior(network: Network) -> None:

@@ -69,7 +69,7 @@ RULES = {
     },
     "aavs_jax.prediction": {
         *GROUND,
-        *("aavs_jax.weights", "aavs_jax.report.visualize"),
+        *("aavs_jax.weights", "aavs_jax.report.visualize", "aavs_jax.scoring.mask_pictures"),
         *("data_pipelines.loading", "data_pipelines.pages", "data_pipelines.media", *FACTS),
     },
     "aavs_jax.convert": {*GROUND, "aavs_jax.weights"},

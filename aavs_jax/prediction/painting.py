@@ -96,7 +96,7 @@ class Painter:
         if not self._named:
             return None
         if ids not in self._legends:
-            lines = [(printable(self._classes[k]), tuple(self._palette[0, k])) for k in ids]
+            lines = [(printable(self._classes[k]), tuple(self._palette[0, k].tolist())) for k in ids]
             self._legends[ids] = _legend(lines, self._size)
         return self._legends[ids]
 

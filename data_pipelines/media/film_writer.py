@@ -164,6 +164,7 @@ class FilmWriter:
         context = stream.codec_context
         # Without frames that lean on later ones every player finds each frame at its own time.
         context.max_b_frames, context.gop_size = 0, KEY_FRAMES
+        context.flags |= av.codec.context.Flags.frame_duration
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = _LIMITED
         return stream

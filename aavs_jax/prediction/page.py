@@ -21,7 +21,7 @@ MOST_MARKS = 9000
 MOST_COMPARED = 8
 MOST_PEAKS = 4000
 COMPARED_SIDE = 320  # pixels of the longer side of a picture in the comparison
-LISTENS = 0.5  # of what is marked must go in silence, to be said to listen
+LISTENS = 0.5  # of what is marked must disappear in silence, to be said to listen
 
 _TEMPLATE = Path(__file__).with_name("clip_page.html")
 _SCRIPT = Path(__file__).with_name("clip_page.js")
@@ -220,9 +220,11 @@ def _verdict(comparison) -> str:
     if not marked:
         if area <= 0:
             return "It marks nothing in these frames, with their sound or without."
-        return f"It marks nothing with their sound, but {percent(area)} of the picture in silence."
+        return f"It marks nothing with their sound, but in silence {percent(area)} of the picture."
     gone = 1 - stays / marked
-    words = f"Of what it marks in these frames with their sound, {percent(gone)} goes in silence"
+    words = (
+        f"Of what it marks with the sound of these frames, {percent(gone)} disappears in silence"
+    )
     if gone >= LISTENS:
         return f"{words}: it listens."
-    return f"{words}: here it goes by what it sees more than by what it hears."
+    return f"{words}: here it relies more on what it sees than on what it hears."

@@ -203,10 +203,10 @@ def test_a_page_stands_with_parts_missing(tmp_path, changes):
 @pytest.mark.parametrize(
     ("silence", "words"),
     [
-        ([grid(0), grid(0)], "100% goes in silence: it listens"),
-        ([grid(1), grid(2)], "nothing goes in silence: here it goes by what it sees"),
-        ([grid(2), grid(2)], "50% goes in silence: it listens"),
-        ([grid(1), None], "nothing goes in silence"),
+        ([grid(0), grid(0)], "100% disappears in silence: it listens"),
+        ([grid(1), grid(2)], "nothing disappears in silence: here it relies more on what it sees"),
+        ([grid(2), grid(2)], "50% disappears in silence: it listens"),
+        ([grid(1), None], "nothing disappears in silence"),
     ],
 )
 def test_it_says_whether_it_listens(tmp_path, silence, words):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from aavs_jax.prediction.films import small_size
+from aavs_jax.prediction.films import SMALL_SIDE, small_size
 from aavs_jax.prediction.painting import Painter
 from aavs_jax.prediction.result import at_size
 from aavs_jax.run.files import replace_file
@@ -104,7 +104,7 @@ def write_page(path: str | os.PathLike[str], page: PageContent) -> None:
         size=small_size(page.width, page.height),
         data={
             "duration": page.duration,
-            "size": small_size(page.width, page.height),
+            "size": _canvas_size(page.width, page.height),
             "grid": np.shape(page.marks[0][1]) if len(page.marks) else (1, 1),
             "colours": np.asarray(page.palette).tolist(),
             "times": [seconds for seconds, _, _ in marks],
@@ -131,6 +131,12 @@ def _parts(head: str, film, tail: str) -> Iterator[bytes]:
         while part := file.read(_PART):
             yield base64.b64encode(part)
     yield tail.encode()
+
+
+def _canvas_size(width: int, height: int) -> tuple[int, int]:
+    """Of what is painted over the film: outlines are smooth over a film that is enlarged, too."""
+    scale = SMALL_SIDE / max(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _hash_of(script: Path) -> str:

@@ -99,7 +99,7 @@ def test_everything_is_inside_and_nothing_is_loaded(tmp_path):
     assert len(page.named("img")) == 4 and all(a["alt"] for a in page.named("img"))
     markup = re.sub(r"<script.*?</script>|data:image/[^\"]*", "", text, flags=re.S)
     assert not re.search(r"https?:|//\w|@import|<link|url\(", markup)
-    assert data["duration"] == 10 and data["size"] == [320, 180] and data["grid"] == [GRID, GRID]
+    assert data["duration"] == 10 and data["size"] == [640, 360] and data["grid"] == [GRID, GRID]
 
 
 def test_only_its_own_script_may_run(tmp_path):

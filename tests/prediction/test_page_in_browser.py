@@ -216,7 +216,7 @@ def test_it_plays_and_the_masks_go_with_it(page):
     dog, guitar = key_of(1), key_of(2)
     first = page.value(PAINTED)
     assert set(first) == {dog}
-    assert first[dog] == pytest.approx(320 * 180 / 8, rel=0.02)  # a quarter wide, half as high
+    assert first[dog] == pytest.approx(640 * 360 / 8, rel=0.02)  # a quarter wide, half as high
     assert page.value(SHOWN) == pytest.approx([10, 120, 220], abs=6)
     page.call("Runtime.evaluate", expression="document.getElementById('film').play()")
     page.wait(f"{TIME} > 1.2")

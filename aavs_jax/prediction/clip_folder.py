@@ -14,7 +14,7 @@ import numpy as np
 
 from aavs_jax.prediction import outputs
 from aavs_jax.prediction.arrays import shown_at
-from aavs_jax.prediction.filming import PAGE_FILM, Films, lasting_of
+from aavs_jax.prediction.films import PAGE_FILM, Films, lasting_of
 from aavs_jax.prediction.network import Network
 from aavs_jax.prediction.page import MOST_COMPARED, PageContent, write_page
 from aavs_jax.prediction.result import Result

@@ -7,7 +7,6 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from aavs_jax.errors import UserError
@@ -45,7 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "weights",
-        help="a run, of which both stages are taken; <run>/<stage>/<phase>; or a converted folder",
+        metavar="FOLDER[,FOLDER]",
+        help="a run, of which both stages are taken, <run>/<stage>/<phase>, or a converted folder; "
+        "of two the first says where it sounds and the second what it is",
     )
     parser.add_argument("--out", required=True, help="a new folder, or an earlier export")
     parser.add_argument("--method", help="of weights by a method of one's own, its module")
@@ -53,9 +54,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> None:
-    weights, out = tidy_path(options.weights), tidy_path(options.out)
-    if not options.out or lies_in(out, weights):
-        raise UserError(f"--out {options.out!r} is no place outside {weights}: choose another")
+    folders = [tidy_path(name.strip()) for name in options.weights.split(",") if name.strip()]
+    if not 1 <= len(folders) <= 2:
+        raise UserError(f"{options.weights!r}: give a folder, or two with a comma between them")
+    out = tidy_path(options.out)
+    if out.name in ("", "..") or any(lies_in(out, folder) for folder in folders):
+        raise UserError(f"--out {options.out!r} is no new folder outside the weights: choose one")
     # Heavy imports wait until the flags are known to be right.
     from aavs_jax.prediction import exporting
     from aavs_jax.prediction.network import load
@@ -63,11 +67,12 @@ def _run(options: argparse.Namespace) -> None:
 
     exporting.check_flatbuffers()
     exporting.check_place(out)
-    network = load(weights, method=options.method)
+    before = folders[0] if len(folders) == 2 else None
+    network = load(folders[-1], before=before, method=options.method)
     say(f"writing {network.card.describe()} as a program")
     exporting.write(network, out)
     size = sum(path.stat().st_size for path in out.iterdir())
-    say(f"wrote {out} ({size / 1e6:.1f} MB): {Path(out) / exporting.README} says how to load it")
+    say(f"wrote {out} ({size / 1e6:.1f} MB): {out / exporting.README} says how to load it")
 
 
 if __name__ == "__main__":

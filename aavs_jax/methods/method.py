@@ -176,6 +176,8 @@ class Method:
       counts: batch -> bool scalar, whether any frame of it has part in the loss, where a batch
         without any is no step of the optimiser; None: every batch is a step. To be jitted by the
         caller.
+      over_time: whether what is said of a second depends on the clip's others: clips are then given
+        whole.
       stills: whether `frames` may be [B,1,...] where audio and labels are [B,T,...]: one picture
         for all seconds.
       sound_encoder: None where nothing can be kept.
@@ -201,6 +203,7 @@ class Method:
     slices: Slices | None = None
     mutable: frozenset[str] = frozenset()
     counts: Callable[[Batch], jax.Array] | None = None
+    over_time: bool = False
     stills: bool = False
     sound_encoder: SoundEncoder | None = None
     frame_encoder: FrameEncoder | None = None

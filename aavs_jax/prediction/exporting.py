@@ -1,15 +1,12 @@
 """A network as a folder that jax and numpy alone can run: a StableHLO program and its weights."""
 
-import contextlib
 import datetime
 import hashlib
 import importlib.metadata
 import importlib.util
 import json
-import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -19,8 +16,8 @@ from jax import export
 
 from aavs_jax.errors import UserError
 from aavs_jax.prediction.network import Network
+from aavs_jax.prediction.outputs import ADVICE, check_free, whole
 from aavs_jax.run.files import writing
-from aavs_jax.weights.card_method import SIDE
 from data_pipelines.facts.avsbench import SAMPLE_RATE
 from data_pipelines.loading.front_ends import FrontEnd
 
@@ -29,7 +26,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 PROMISE = datetime.timedelta(days=180)
 FILES = ("program.jaxexport", "weights.npz", "export.json", "README.md", "load.py")
 PROGRAM, WEIGHTS, CARD, README, LOADER = FILES
-_ADVICE = "or choose another place with --out"
+WRITTEN_BY = "aavs_jax.export"
 
 
 def check_flatbuffers() -> None:
@@ -43,15 +40,14 @@ def check_flatbuffers() -> None:
 
 def check_place(out: Path) -> None:
     """Raises UserError where something lies at `out` that is neither empty nor an export."""
-    with writing(out, _ADVICE):
-        if not os.path.lexists(out):
-            return
-        # Python leaves the last one where the loader was imported from its folder.
-        found = set(os.listdir(out)) - {"__pycache__"} if out.is_dir() else {out.name}
-    if out.is_symlink() or (found and not (CARD in found and found <= set(FILES))):
+    with writing(out, ADVICE):
+        check_free(out, CARD, WRITTEN_BY)
+        # What loads it may lie beside it; Python leaves the last one there.
+        strangers = {path.name for path in out.glob("*")} - {*FILES, "__pycache__"}
+    if strangers:
         raise UserError(
-            f"{out} is there already and was not written by aavs_jax.export: choose another name "
-            "with --out, or move it away"
+            f"{out} holds {min(strangers)} besides an earlier export: move that away, or choose "
+            "another folder with --out"
         )
 
 
@@ -71,7 +67,7 @@ def write(network: Network, out: Path) -> None:
     check_flatbuffers()
     check_place(out)
     program = exported(network)
-    with _replacing(out) as folder:
+    with whole(out, CARD, WRITTEN_BY) as folder, writing(out, ADVICE):
         (folder / PROGRAM).write_bytes(program.serialize())
         # NumPy's own format, so that nothing but NumPy is needed to read it.
         values = {path: np.asarray(array) for path, array in _parameters(network).items()}
@@ -94,8 +90,8 @@ def exported(network: Network) -> export.Exported:
       UserError: a front end cannot be exported; stages see frames of different sizes; the network
         is told where it sounds, and the one that tells it is not there.
     """
-    stages = _stages(network)
-    sides = [stage.card.image_size or SIDE for stage in stages]
+    stages = network.chain
+    sides = [stage.side for stage in stages]
     if len(set(sides)) > 1:
         raise UserError(
             f"the stages see frames of different sizes ({sides} pixels), and a program takes one: "
@@ -104,7 +100,7 @@ def exported(network: Network) -> export.Exported:
     if stages[0].card.network.get("prior"):
         raise UserError(
             f"{stages[0].card.describe()} is told where it sounds: export the run that has both "
-            "stages"
+            "stages, or give both folders"
         )
     for stage in stages:
         _check_front_end(stage.method.front_end)
@@ -120,7 +116,7 @@ def exported(network: Network) -> export.Exported:
         return export.export(jax.jit(_program(stages)), platforms=PLATFORMS)(*shapes)
 
 
-def _program(stages: list[Network]) -> Callable:
+def _program(stages: Sequence[Network]) -> Callable:
     def program(parameters, frames, waveform):
         waveform = waveform if waveform.ndim == 3 else waveform[..., None]
         # A frame and its second are a clip of their own.
@@ -128,8 +124,7 @@ def _program(stages: list[Network]) -> Callable:
         for index, stage in enumerate(stages):
             own = {path: parameters[f"{index}/{path}"] for path in stage.parameters}
             batch["audio"] = _hears(stage.method.front_end, waveform)
-            wanted = {name: batch[name] for name in stage.method.entries if name in batch}
-            found = stage.method.predict(own, wanted)
+            found = stage.method.predict(own, stage.seen(batch))
             batch["prior_mask"] = found.classes.astype(jnp.float32)
         confidence = found.maps.get("confidence", jnp.ones(found.classes.shape, jnp.float32))
         return found.classes[:, 0], confidence[:, 0]
@@ -157,20 +152,15 @@ def _check_front_end(front_end: FrontEnd) -> None:
         ) from error
 
 
-def _stages(network: Network) -> list[Network]:
-    """The network after those that tell it where it sounds, first to last."""
-    return [*(_stages(network.before) if network.before else ()), network]
-
-
 def _parameters(network: Network) -> dict[str, jax.Array]:
     return {
         f"{index}/{path}": array
-        for index, stage in enumerate(_stages(network))
+        for index, stage in enumerate(network.chain)
         for path, array in stage.parameters.items()
     }
 
 
-def _sound_shape(stages: list[Network]) -> tuple[int, ...]:
+def _sound_shape(stages: Sequence[Network]) -> tuple[int, ...]:
     channels = max(stage.method.front_end.channels for stage in stages)
     return (SAMPLE_RATE,) if channels == 1 else (SAMPLE_RATE, channels)
 
@@ -180,9 +170,10 @@ def _card(network: Network, program: export.Exported) -> dict:
     today = datetime.datetime.now(datetime.UTC).date()
     _, frames, waveform = jax.tree.unflatten(program.in_tree, program.in_avals)[0]
     return {
-        "stages": [stage.card.describe() for stage in _stages(network)],
+        "written_by": WRITTEN_BY,
+        "stages": [stage.card.describe() for stage in network.chain],
         "task": network.method.task,
-        "classes": list(network.card.classes),
+        "classes": list(network.classes),
         "frames": list(frames.shape[1:]),
         "waveform": list(waveform.shape[1:]),
         "sample_rate": SAMPLE_RATE,
@@ -218,24 +209,6 @@ frame its second of sound at {card["sample_rate"]} Hz, samples in [-1,1]. The fi
 compiles. {PROGRAM} is the program, front end included (`jax.export`), {WEIGHTS} its
 parameters, {CARD} says the rest.
 """
-
-
-@contextlib.contextmanager
-def _replacing(out: Path) -> Iterator[Path]:
-    """A folder to be filled, which takes the name `out` once it is whole."""
-    out = out.absolute()
-    with writing(out, _ADVICE):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
-        try:
-            made = partial / "made"
-            made.mkdir()
-            yield made
-            if out.exists():
-                out.rename(partial / "earlier")
-            made.rename(out)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _digest(path: Path) -> str:

@@ -150,6 +150,21 @@ def put_back(directory: Path) -> str:
     )
 
 
+def newest_run(folder: Path) -> Path:
+    """The run in a folder whose checkpoints were written last.
+
+    Raises:
+      UserError: there is none.
+    """
+    places = [place for place in folder.glob("*/*/*/checkpoints") if place.is_dir()]
+    if not places:
+        raise UserError(
+            f"there is no trained run in {folder}: name weights with --weights=FOLDER, or train "
+            "with python -m aavs_jax.main --config=configs/avss.py"
+        )
+    return max(places, key=lambda place: place.stat().st_mtime).parents[2]
+
+
 def kept_phases(run: Path) -> list[Path]:
     """The folders of the phases whose best a run's stages keep, of those that have been trained."""
     path = run / "config.json"

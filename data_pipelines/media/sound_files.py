@@ -22,6 +22,7 @@ GAP = 0.05  # s by which time stamps must differ from the count of samples to be
 
 _MAGIC = (b"RIFF", b"RIFX", b"RF64", b"fLaC", b"OggS")
 _SOUNDFILE_ERRORS = (soundfile.SoundFileError, RuntimeError, OSError, ValueError)
+ERRORS = (streams.StreamFault, *_SOUNDFILE_ERRORS, *streams.ERRORS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Excerpt:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Track:
+class Track:
     """An opened recording: `blocks(begin)` gives (position, float32 [n, channels]) from there.
 
     The first block may begin before `begin`. `length` is in samples; None: not known.
@@ -71,31 +72,74 @@ def read_sound(
     """
     with media.open_file(path, "sound file") as file, contextlib.ExitStack() as stack:
         try:
-            track = _open_with_soundfile(file, stack) or _open_with_av(file, stack)
-            if not media.RATES[0] <= track.rate <= media.RATES[1]:
-                raise _beyond(path, "cannot be used", f"its sampling rate is {track.rate} Hz")
-            if not 1 <= track.channels <= media.MAX_CHANNELS:
-                raise _beyond(path, "cannot be used", f"it has {track.channels} channels")
+            track = open_track(path, file, stack)
             with np.errstate(all="ignore"):  # numbers beyond all bounds are looked for below
                 samples = _cut(path, track, start, seconds, middle, sides and track.channels > 1)
-        except (streams.StreamFault, *_SOUNDFILE_ERRORS, *streams.ERRORS) as fault:
-            message = f"sound file cannot be read: {path} ({streams.reason_of(fault)})"
-            raise MediaError("sound unreadable", message) from fault
+        except ERRORS as fault:
+            raise unreadable(path, fault) from fault
     if not len(samples):
         where = f" from second {start:g} on" if start else ""
         raise MediaError("no samples", f"sound file holds no samples{where}: {path}")
+    check_samples(path, samples)
+    return Excerpt(samples, track.rate)
+
+
+def sound_seconds(path: str | os.PathLike[str]) -> float:
+    """How long a sound file, or the sound track of a video, is, s: its header's word, or counted.
+
+    Raises:
+        MediaError: naming the file.
+    """
+    with media.open_file(path, "sound file") as file, contextlib.ExitStack() as stack:
+        try:
+            track = open_track(path, file, stack, whole=True)
+            length = track.length
+            if length is None:
+                length = max((at + len(block) for at, block in track.blocks(0)), default=0)
+        except ERRORS as fault:
+            raise unreadable(path, fault) from fault
+    return length / track.rate
+
+
+def open_track(path, file, stack: contextlib.ExitStack, *, whole: bool = False) -> Track:
+    """Opens a recording.
+
+    Args:
+        path: of the file, for errors.
+        file: opened.
+        stack: that closes the track.
+        whole: it is to be read to the end, however long that is.
+
+    Raises:
+        MediaError: its rate or channels are beyond the limits; ERRORS, of which `unreadable` makes
+            a sentence, here and when blocks are read.
+    """
+    track = _open_with_soundfile(file, stack, whole) or _open_with_av(file, stack, whole)
+    if not media.RATES[0] <= track.rate <= media.RATES[1]:
+        raise _beyond(path, "cannot be used", f"its sampling rate is {track.rate} Hz")
+    if not 1 <= track.channels <= media.MAX_CHANNELS:
+        raise _beyond(path, "cannot be used", f"it has {track.channels} channels")
+    return track
+
+
+def unreadable(path, error: Exception) -> MediaError:
+    message = f"sound file cannot be read: {path} ({streams.reason_of(error)})"
+    return MediaError("sound unreadable", message)
+
+
+def check_samples(path, samples: np.ndarray) -> None:
+    """Raises a MediaError where samples are no sound of full scale 1."""
     if not np.isfinite(samples).all():
         message = f"sound file holds samples that are no numbers: {path}"
         raise MediaError("samples no numbers", message)
-    if (highest := np.abs(samples).max()) > media.MAX_LEVEL:
+    if (highest := np.abs(samples).max(initial=0)) > media.MAX_LEVEL:
         raise MediaError(
             "samples out of range",
             f"sound file holds samples up to {highest:g}, they should lie between -1 and 1: {path}",
         )
-    return Excerpt(samples, track.rate)
 
 
-def _cut(path, track: _Track, start, seconds, middle: bool, sides: bool) -> np.ndarray:
+def _cut(path, track: Track, start, seconds, middle: bool, sides: bool) -> np.ndarray:
     most = media.MAX_SOUND_VALUES // (2 if sides else 1)
     want = most + 1 if seconds is None else round(seconds * track.rate)
     if seconds is not None and want > most:
@@ -117,7 +161,7 @@ def _cut(path, track: _Track, start, seconds, middle: bool, sides: bool) -> np.n
     return samples[begin : begin + want].copy()
 
 
-def _fill(track: _Track, begin: int, want: int, sides: bool) -> np.ndarray:
+def _fill(track: Track, begin: int, want: int, sides: bool) -> np.ndarray:
     """float32 [up to `want`, 1 or 2]. Where a stream has gaps there is silence."""
     buffer = np.zeros((want, 2 if sides else 1), np.float32)
     end = 0
@@ -134,7 +178,7 @@ def _fill(track: _Track, begin: int, want: int, sides: bool) -> np.ndarray:
     return buffer[:end]
 
 
-def _open_with_soundfile(file, stack: contextlib.ExitStack) -> _Track | None:
+def _open_with_soundfile(file, stack: contextlib.ExitStack, whole: bool) -> Track | None:
     """None: it is not for libsndfile, or libsndfile does not know it."""
     magic = file.read(4)
     file.seek(0)
@@ -156,16 +200,16 @@ def _open_with_soundfile(file, stack: contextlib.ExitStack) -> _Track | None:
             yield position, block
             position += len(block)
             decoded += block.size
-            if decoded > media.MAX_DECODED_VALUES:
+            if decoded > media.MAX_DECODED_VALUES and not whole:
                 raise streams.StreamFault("it is too long")
 
     # FLAC files need not say how long they are; libsndfile then gives the largest number there is.
     length = sound.frames if sound.frames < 2**48 else None
-    return _Track(sound.samplerate, sound.channels, length, blocks)
+    return Track(sound.samplerate, sound.channels, length, blocks)
 
 
-def _open_with_av(file, stack: contextlib.ExitStack) -> _Track:
-    container, stream = streams.open_stream(file, stack, "audio")
+def _open_with_av(file, stack: contextlib.ExitStack, whole: bool) -> Track:
+    container, stream = streams.open_stream(file, stack, "audio", whole=whole)
     rate, channels = stream.codec_context.sample_rate or 0, stream.codec_context.channels
     length = None
     if stream.duration and stream.time_base:
@@ -189,10 +233,10 @@ def _open_with_av(file, stack: contextlib.ExitStack) -> _Track:
             yield position, block
             position += len(block)
             decoded += block.size
-            if decoded > media.MAX_DECODED_VALUES:
+            if decoded > media.MAX_DECODED_VALUES and not whole:
                 raise streams.StreamFault("the moment asked for lies too deep in the stream")
 
-    return _Track(rate, channels, length if length and length > 0 else None, blocks)
+    return Track(rate, channels, length if length and length > 0 else None, blocks)
 
 
 def _to_float(frame: av.AudioFrame) -> np.ndarray:

@@ -44,16 +44,23 @@ class _Bounded:
         return self._file.tell()
 
 
-def open_stream(file, stack: contextlib.ExitStack, kind: str):
-    """Container and its best stream of a kind, decoded by one thread (others use the cores)."""
+def open_stream(file, stack: contextlib.ExitStack, kind: str, *, whole: bool = False):
+    """Container and its best stream of a kind, decoded by one thread (others use the cores).
+
+    Args:
+        file: opened; read within `media.MAX_STREAM_BYTES`.
+        stack: that closes the container.
+        kind: "audio" or "video".
+        whole: it is to be read to the end, however long that is, and may be an animation.
+    """
     codec = {"threads": "1", "max_pixels": str(media.MAX_VIDEO_PIXELS)}
     probe = {
-        "format_whitelist": _CONTAINERS,
+        "format_whitelist": f"{_CONTAINERS},gif" if whole else _CONTAINERS,
         "probesize": str(media.PROBE_BYTES),
         "analyzeduration": str(media.PROBE_MICROSECONDS),
     }
     container = stack.enter_context(
-        av.open(_Bounded(file), options=codec | probe, metadata_errors="replace")
+        av.open(file if whole else _Bounded(file), options=codec | probe, metadata_errors="replace")
     )
     stream = container.streams.best(kind)
     if stream is None or stream.codec_context is None:

@@ -19,6 +19,7 @@ import aavs_jax
 from aavs_jax.errors import UserError
 from aavs_jax.export import main
 from aavs_jax.prediction import exported_loader, exporting
+from aavs_jax.weights.card_method import method_of
 from data_pipelines.prepared.source import open_source
 
 HOP = 15_360  # samples from one log-mel example to the next
@@ -157,11 +158,15 @@ def test_one_stage_takes_the_place_of_an_earlier_export(tiny_run, copy):
 def test_what_lies_there_and_is_no_export_is_left_alone(tiny_run, copy, capsys):
     notes = copy / "notes.txt"
     notes.write_text("mine")
-    for out in (copy, notes):
-        assert "was not written by aavs_jax.export" in _said(capsys, tiny_run[0], "--out", out)
+    for out, fault in (
+        (copy, "copy holds notes.txt besides an earlier export: move that away"),
+        (notes, "notes.txt is a file"),
+        (copy.parent, "holds something else than what aavs_jax.export wrote earlier"),
+        (tiny_run[0] / "exported", "is no new folder outside the weights"),
+        ("/", "is no new folder outside the weights"),
+    ):
+        assert fault in _said(capsys, tiny_run[0], "--out", out)
     assert notes.read_text() == "mine" and len(list(copy.iterdir())) == 6
-    inside = tiny_run[0] / "exported"
-    assert "is no place outside" in _said(capsys, tiny_run[0], "--out", inside)
 
 
 def test_what_cannot_be_exported_leaves_the_earlier_export(tiny_run, exported, tmp_path, capsys):
@@ -186,6 +191,14 @@ def test_without_flatbuffers_it_is_said_what_to_install(tiny_run, tmp_path, caps
         importlib.util, "find_spec", lambda *name: None if "flatbuffers" in name else find(*name)
     )
     assert "pip install flatbuffers" in _said(capsys, tiny_run[0], "--out", tmp_path / "new")
+
+
+def test_sounds_have_two_channels_where_a_stage_hears_left_and_right(network):
+    sizes = {**network.card.network, "audio": {**network.card.network["audio"], "channels": 2}}
+    method = method_of(dataclasses.replace(network.card, network=sizes))
+    stereo = dataclasses.replace(network, method=method, parameters=method.initial(0))
+    waveform = exporting.exported(stereo).in_avals[-1]
+    assert (waveform.shape[1:], waveform.dtype) == ((16000, 2), np.float32)
 
 
 class OfNumPy:

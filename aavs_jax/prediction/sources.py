@@ -1,0 +1,236 @@
+"""What a user may name as a clip: a video, a picture or a folder of frames, each with a sound."""
+
+import contextlib
+import dataclasses
+import math
+import re
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import ImageOps
+
+from aavs_jax.errors import UserError
+from data_pipelines import media
+from data_pipelines.media.films import Shown, open_film
+from data_pipelines.media.sound_files import sound_seconds
+from data_pipelines.media.sound_stream import SoundStream, open_sound
+
+PICTURES = (".jpg", ".jpeg", ".png")
+FILMS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".3gp", ".gif")
+SOUNDS = (".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".oga", ".opus", ".aiff")
+FRAMES = "frames"  # the folder in a clip's folder, as AVSBench has it
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """A clip as a user named it.
+
+    Attributes:
+      name: for folders and headlines.
+      path: of the video, the picture or the folder of frames.
+      pictures: files of frames in their order; () of a video.
+      sound: file whose sound is heard, the video itself or another; None: none was found.
+      silent: nothing is to be heard.
+    """
+
+    name: str
+    path: Path
+    pictures: tuple[Path, ...]
+    sound: Path | None
+    silent: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenClip:
+    """A clip whose frames can be read, once.
+
+    Attributes:
+      width: of its pictures, upright.
+      height: likewise.
+      rate: frames a second.
+      duration: s, None where that is not known.
+      frames: start in s -> its frames from the one that is seen then.
+      has_sound: whether the file that shows them has a sound track.
+      notes: sentences about it that a user should know.
+    """
+
+    width: int
+    height: int
+    rate: float
+    duration: float | None
+    frames: Callable[[float], Iterator[Shown]]
+    has_sound: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def find(names: Sequence[str], sound: Path | None = None, *, silent: bool = False) -> list[Clip]:
+    """The clips that a user named.
+
+    Args:
+      names: of videos, pictures, folders of frames, folders of any of these, and text files with a
+        name in each line.
+      sound: heard in place of each clip's own.
+      silent: nothing is heard.
+
+    Raises:
+      UserError: there is no such file or folder, or nothing in it. Whether a file can be read
+        shows when it is opened.
+    """
+    clips: list[Clip] = []
+    for name in names:
+        clips += _clips(Path(name), sound, silent)
+    counts: dict[str, int] = {}
+    for place, clip in enumerate(clips):
+        counts[clip.name] = number = counts.get(clip.name, 0) + 1
+        if number > 1:
+            clips[place] = dataclasses.replace(clip, name=f"{clip.name}-{number}")
+    return clips
+
+
+def _clips(path: Path, sound: Path | None, silent: bool) -> list[Clip]:
+    if not path.exists():
+        raise UserError(f"there is no file or folder {path}: check the path")
+    if path.is_dir():
+        frames = _frames_in(path / FRAMES if (path / FRAMES).is_dir() else path)
+        sounds = sorted(p for p in path.iterdir() if p.suffix.lower() in SOUNDS)
+        films = any(p.suffix.lower() in FILMS for p in path.iterdir())
+        # Frames with one sound at most are one clip; otherwise each file is one.
+        if frames and not films and len(sounds) <= 1:
+            heard = sound or (sounds[0] if sounds else _beside(path))
+            return [Clip(path.name, path, frames, None if silent else heard, silent)]
+        inside = [p for p in sorted(path.iterdir()) if p.is_dir() or _is_clip(p)]
+        found = [clip for p in inside for clip in _clips(p, sound, silent)]
+        if not found:
+            raise UserError(
+                f"{path} holds no videos, pictures or folders of frames: name one that does"
+            )
+        return found
+    if path.suffix.lower() == ".txt":
+        return [clip for line in _lines(path) for clip in _clips(line, sound, silent)]
+    if path.suffix.lower() in PICTURES:
+        heard = None if silent else sound or _beside(path)
+        return [Clip(path.stem, path, (path,), heard, silent)]
+    return [Clip(path.stem, path, (), None if silent else sound or path, silent)]
+
+
+def _lines(path: Path) -> list[Path]:
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no list of files: write a path in each line") from error
+    found = [path.parent / line.strip() for line in lines if line.strip()]
+    if not found:
+        raise UserError(f"{path} names no files: write a path in each line")
+    return found
+
+
+def _is_clip(path: Path) -> bool:
+    return path.suffix.lower() in (*FILMS, *PICTURES)
+
+
+def _films_in(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.suffix.lower() in FILMS]
+
+
+def _frames_in(folder: Path) -> tuple[Path, ...]:
+    """Pictures by the numbers in their names: 2.jpg before 10.jpg."""
+    found = [path for path in folder.iterdir() if path.suffix.lower() in PICTURES]
+    parts = {path: re.split(r"(\d+)", path.name) for path in found}
+    return tuple(
+        sorted(found, key=lambda p: [(int(x), "") if x.isdigit() else (-1, x) for x in parts[p]])
+    )
+
+
+def _sounds_of_folder(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SOUNDS)
+
+
+def _beside(path: Path) -> Path | None:
+    """A sound file beside it that has its name."""
+    for suffix in SOUNDS:
+        if (beside := path.with_suffix(suffix)).is_file():
+            return beside
+    return None
+
+
+@contextlib.contextmanager
+def open_pictures(clip: Clip, rate: float = 1.0) -> Iterator[OpenClip]:
+    """Opens what is seen of a clip.
+
+    Args:
+      clip: from `find`.
+      rate: frames a second of a folder of frames, or of one picture shown as long as its sound.
+
+    Raises:
+      DataError, now or while frames are read: a file cannot be read.
+    """
+    if not clip.pictures:
+        with open_film(clip.path) as film:
+            notes = (
+                ("Its colours are of high dynamic range and were taken as they are.",)
+                if film.high_range
+                else ()
+            )
+            sizes = film.width, film.height, film.rate, film.duration
+            yield OpenClip(*sizes, film.frames, film.has_sound, notes)
+        return
+    first = _picture(clip.pictures[0])
+    count = len(clip.pictures)
+    if count == 1 and clip.sound is not None:
+        count = max(1, math.ceil(sound_seconds(clip.sound) * rate - 0.5))
+    height, width = first.shape[:2]
+
+    def frames(start: float = 0.0) -> Iterator[Shown]:
+        for number in range(int(start * rate), count):
+            path = clip.pictures[min(number, len(clip.pictures) - 1)]
+            if len(clip.pictures) == 1:
+                yield Shown(number / rate, 1 / rate, lambda: first)
+            else:
+                yield Shown(number / rate, 1 / rate, lambda path=path: _picture(path, first.shape))
+
+    yield OpenClip(width, height, rate, count / rate, frames)
+
+
+def sound_of(clip: Clip, opened: OpenClip) -> Path | None:
+    """The file whose sound a clip is heard with; None: silence.
+
+    Raises:
+      UserError: it has none.
+    """
+    if clip.silent:
+        return None
+    if clip.sound is None or (clip.sound == clip.path and not opened.has_sound):
+        heard = None if clip.sound is None else _beside(clip.path)
+        if heard is None:
+            raise UserError(
+                f"{clip.path} has no sound: give one with --sound=FILE, or ask for --silence"
+            )
+        return heard
+    return clip.sound
+
+
+@contextlib.contextmanager
+def open_heard(path: Path | None, start: float, channels: int) -> Iterator[SoundStream]:
+    """Opens a sound from second `start` on; None is silence.
+
+    Raises:
+      DataError, now or while it is read: the file cannot be read.
+    """
+    if path is None:
+        yield SoundStream(channels)
+    else:
+        with open_sound(path, start, channels) as sound:
+            yield sound
+
+
+def _picture(path: Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """uint8 [H,W,3], upright; of another size than `shape` resized to it."""
+    _, image = media.read_picture(path, "frame")
+    with contextlib.suppress(ValueError, TypeError, struct.error):  # of damaged EXIF
+        image = ImageOps.exif_transpose(image)  # phones store upright pictures lying
+    image = media.to_rgb(image)
+    if shape is not None and image.size != (shape[1], shape[0]):
+        image = image.resize((shape[1], shape[0]))
+    return np.asarray(image)

@@ -1,0 +1,192 @@
+"""Films read from their first frame to their last, however long: memory does not grow with them."""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+
+import av
+import cv2
+import numpy as np
+
+from data_pipelines import media
+from data_pipelines.media import MediaError, streams
+
+STAMP = 0.002  # s by which time stamps of frames are rounded (to whole milliseconds in Matroska)
+CUT_SHORT = 1.0  # s that a film may lack of the length in its header
+# Transfer functions of high dynamic range, as FFmpeg numbers them: PQ and HLG.
+_HIGH_RANGE = (16, 18)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """A frame of a film.
+
+    Attributes:
+        seconds: when it is shown, by the film's own clock.
+        duration: for how long, s.
+        picture: gives it: uint8 [H,W,3], RGB, upright, with square pixels.
+    """
+
+    seconds: float
+    duration: float
+    picture: Callable[[], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Film:
+    """An opened film.
+
+    Attributes:
+        width: of its pictures, upright, with square pixels.
+        height: likewise.
+        rate: frames a second, on average.
+        duration: s, as its header says; None: it does not.
+        has_sound: whether it has a sound track.
+        high_range: whether its colours are of high dynamic range, which is shown without mapping.
+        frames: start in s -> its frames from the one that is seen then. To be called once.
+    """
+
+    width: int
+    height: int
+    rate: float
+    duration: float | None
+    has_sound: bool
+    high_range: bool
+    frames: Callable[[float], Iterator[Shown]]
+
+
+@contextlib.contextmanager
+def open_film(path: str | os.PathLike[str]) -> Iterator[Film]:
+    """Opens a video to be read whole.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        MediaError: naming the file, now or while frames are read; also where it ends more than
+            `CUT_SHORT` before the end that its header promises.
+    """
+    with media.open_file(path, "video") as file, contextlib.ExitStack() as stack:
+        with _as_sentence(path):
+            container, stream = streams.open_stream(file, stack, "video", whole=True)
+            context = stream.codec_context
+            aspect = float(stream.sample_aspect_ratio or 0) or 1.0
+            first = _first_picture(container, stream, aspect)
+            length = stream.duration and stream.time_base and stream.duration * stream.time_base
+            has_sound = container.streams.best("audio") is not None
+        if first is None:
+            raise _unreadable(path, "it has no frames")
+        (height, width, _), origin = first.shape, streams.origin(container)
+        rate = float(stream.average_rate or stream.guessed_rate or 25)
+        duration = float(length) if length and length > 0 else None
+
+        def frames(start: float = 0.0) -> Iterator[Shown]:
+            with _as_sentence(path):
+                end, before = 0.0, None
+                for time, lasts, frame in _decoded(container, stream, origin, start, rate):
+                    shown = Shown(
+                        time, lasts, lambda frame=frame: _picture(frame, aspect, first.shape)
+                    )
+                    end = max(end, time + lasts)
+                    if time <= start + STAMP:
+                        before = shown
+                        continue
+                    if before is not None:
+                        yield before
+                        before = None
+                    yield shown
+                if before is not None:
+                    yield before
+                if duration is not None and end < duration - CUT_SHORT:
+                    raise streams.StreamFault(
+                        f"it ends after {end:.1f} s of {duration:.1f} s: the file is cut short"
+                    )
+
+        yield Film(
+            width,
+            height,
+            rate,
+            duration,
+            has_sound,
+            getattr(context, "color_trc", None) in _HIGH_RANGE,
+            frames,
+        )
+
+
+def at_moments(
+    frames: Iterator[Shown], moments: Iterator[float], late: float = 0.0
+) -> Iterator[tuple[float, Shown]]:
+    """The frame that is seen at each of some moments.
+
+    Args:
+        frames: in order of time.
+        moments: in s, growing, without end.
+        late: s by which a moment may come after the film's end; the last frame is taken for it.
+
+    Yields:
+        (moment, frame), at least one of a film that has a frame: one shorter than the first moment
+        gives its last. Of a moment after the end the frame's own time is told.
+    """
+    current, moment, none_yet = None, next(moments), True
+    for shown in frames:
+        while current is not None and shown.seconds > moment + STAMP:
+            yield moment, current
+            moment, none_yet = next(moments), False
+        current = shown
+    if current is None:
+        return
+    end = current.seconds + current.duration
+    while moment < end + late or none_yet:
+        yield moment if moment < end else max(current.seconds, end - late), current
+        moment, none_yet = next(moments), False
+
+
+def _decoded(container, stream, origin: float, start: float, rate: float):
+    """(time, duration, frame) from a little before `start`, in s."""
+    # What was decoded to learn the size is decoded again: few containers can put a frame back.
+    streams.seek(container, stream, start + origin)
+    usual, time = 1 / rate, start - 1 / rate
+    for frame in streams.decoded_frames(container, stream):
+        streams.check_frame(frame.width, frame.height, frame.format)
+        time += usual
+        if frame.pts is not None and frame.time_base:
+            time = float(frame.pts * frame.time_base) - origin
+        lasts = float(frame.duration * frame.time_base) if frame.duration else usual
+        yield time, lasts, frame
+
+
+def _first_picture(container, stream, aspect: float) -> np.ndarray | None:
+    for frame in streams.decoded_frames(container, stream):
+        streams.check_frame(frame.width, frame.height, frame.format)
+        return _picture(frame, aspect)
+    return None
+
+
+def _picture(
+    frame: av.VideoFrame, aspect: float, shape: tuple[int, ...] | None = None
+) -> np.ndarray:
+    """uint8 [H,W,3], of a shape that is given; `aspect` is the width of a pixel by its height."""
+    picture = frame.to_ndarray(format="rgb24")
+    if aspect != 1:
+        wide = max(1, round(picture.shape[1] * aspect))
+        if wide * picture.shape[0] <= media.MAX_VIDEO_PIXELS:
+            picture = cv2.resize(picture, (wide, picture.shape[0]), interpolation=cv2.INTER_LINEAR)
+    turn = round(frame.rotation)  # phones store upright films lying
+    if turn % 90 == 0:
+        picture = np.rot90(picture, turn // 90)
+    if shape is not None and picture.shape != shape:  # a film whose size changes midway
+        picture = cv2.resize(picture, shape[1::-1], interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(picture)
+
+
+@contextlib.contextmanager
+def _as_sentence(path) -> Iterator[None]:
+    try:
+        yield
+    except (streams.StreamFault, *streams.ERRORS) as fault:
+        raise _unreadable(path, streams.reason_of(fault)) from fault
+
+
+def _unreadable(path, reason: str) -> MediaError:
+    return MediaError("video unreadable", f"video cannot be read: {path} ({reason})")

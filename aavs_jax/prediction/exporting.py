@@ -197,7 +197,7 @@ promise it loads with what jax is released until {card["loads_until"]}. {LOADER}
 aavs_jax: `pip install jax flatbuffers`. It runs on {", ".join(card["platforms"])}.
 
 ```python
-from load import load
+from load import load  # load.py of this folder
 
 model = load("this/folder")
 masks = model(frames, waveform)  # uint8 {shape("masks")}, class ids: model.card["classes"]

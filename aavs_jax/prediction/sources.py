@@ -81,6 +81,8 @@ def find(names: Sequence[str], sound: Path | None = None, *, silent: bool = Fals
     clips: list[Clip] = []
     for name in names:
         clips += _clips(Path(name), sound, silent)
+    # Names become folders and lines on a terminal.
+    clips = [dataclasses.replace(clip, name=media.printable(clip.name)) for clip in clips]
     counts: dict[str, int] = {}
     for place, clip in enumerate(clips):
         counts[clip.name] = number = counts.get(clip.name, 0) + 1

@@ -68,6 +68,8 @@ def open_film(path: str | os.PathLike[str]) -> Iterator[Film]:
             `CUT_SHORT` before the end that its header promises.
     """
     with media.open_file(path, "video") as file, contextlib.ExitStack() as stack:
+        if not os.fstat(file.fileno()).st_size:
+            raise _unreadable(path, "the file is empty")
         with _as_sentence(path):
             container, stream = streams.open_stream(file, stack, "video", whole=True)
             context = stream.codec_context
@@ -184,6 +186,9 @@ def _picture(
 def _as_sentence(path) -> Iterator[None]:
     try:
         yield
+    except av.InvalidDataError as fault:
+        reason = "it is cut short, damaged, encrypted or no video: does a player show it?"
+        raise _unreadable(path, reason) from fault
     except (streams.StreamFault, *streams.ERRORS) as fault:
         raise _unreadable(path, streams.reason_of(fault)) from fault
 

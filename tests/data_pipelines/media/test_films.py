@@ -105,11 +105,18 @@ def test_a_film_cut_short_is_a_sentence_and_not_a_shorter_film(tmp_path):
     assert len(read(tmp_path / "fast.mp4")[1]) == 250
 
 
-@pytest.mark.parametrize("content", [b"", b"no film at all\n" * 100, bytes(5000)])
-def test_what_is_no_film(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"no film at all\n" * 100, "it is cut short, damaged, encrypted or no video"),
+        (bytes(5000), "it is cut short, damaged, encrypted or no video"),
+    ],
+)
+def test_what_is_no_film(tmp_path, content, reason):
     (tmp_path / "film.mp4").write_bytes(content)
     with (
-        pytest.raises(MediaError, match="video cannot be read: .*film.mp4"),
+        pytest.raises(MediaError, match=rf"video cannot be read: .*film.mp4 \({reason}"),
         films.open_film(tmp_path / "film.mp4"),
     ):
         pass

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from aavs_jax.errors import UserError
@@ -12,12 +12,14 @@ from data_pipelines.errors import reason, remedy
 OF_A_RUN = "or choose another folder with --workdir; the same command then resumes the run"
 
 
-def replace_file(path: str | os.PathLike, content: bytes, advice: str = OF_A_RUN) -> None:
+def replace_file(
+    path: str | os.PathLike, content: bytes | Iterable[bytes], advice: str = OF_A_RUN
+) -> None:
     """Writes a file so that it is seen either as it was or whole, whenever the process dies.
 
     Args:
       path: of the file; its folder is made.
-      content: all of it.
+      content: all of it, or its parts one after the other.
       advice: what else to do where it cannot be written, for the error.
 
     Raises:
@@ -30,7 +32,8 @@ def replace_file(path: str | os.PathLike, content: bytes, advice: str = OF_A_RUN
         temporary = path.with_name(f".{path.name}.partial")
         try:
             with open(temporary, "wb") as file:
-                file.write(content)
+                for part in [content] if isinstance(content, bytes) else content:
+                    file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)

@@ -2,6 +2,7 @@
 
     <subset>/<uid>/<i>.png                         Stepping Stones, and what is written here
     <subset>/<uid>/labels_semantic/<i>.png         AVSBench's unified release; or labels_rgb
+    <name>/masks/<i>.png                           what aavs_jax.predict writes of several clips
     <split>/<category>/<name>/<name>_<i>.png       AVSBench's first release, S4; i from 1
     <split>/<name>/<name>_<i>.png                  and MS3; i from 1
     <category>/<name>/<name>_<i>.png               what AVSBench's and AVSegFormer's test scripts
@@ -27,7 +28,7 @@ from aavs_jax.scoring import mask_pictures
 from data_pipelines.facts import avsbench
 from data_pipelines.prepared.source import Clip, ClipSource
 
-PLACES = ("", "labels_semantic", "labels_rgb")  # between a clip's folder and its masks
+PLACES = ("", "labels_semantic", "labels_rgb", "masks")  # between a clip's folder and its masks
 JPEG = (".jpg", ".jpeg")
 LAYOUTS = "<subset>/<uid>/<i>.png, <category>/<name>/<name>_<i>.png and the like"
 

@@ -71,7 +71,8 @@ def open_film(path: str | os.PathLike[str]) -> Iterator[Film]:
         with _as_sentence(path):
             container, stream = streams.open_stream(file, stack, "video", whole=True)
             context = stream.codec_context
-            first = _first_picture(container, stream)
+            aspect = float(stream.sample_aspect_ratio or 0) or 1.0
+            first = _first_picture(container, stream, aspect)
             length = stream.duration and stream.time_base and stream.duration * stream.time_base
             has_sound = container.streams.best("audio") is not None
         if first is None:
@@ -84,7 +85,9 @@ def open_film(path: str | os.PathLike[str]) -> Iterator[Film]:
             with _as_sentence(path):
                 end, before = 0.0, None
                 for time, lasts, frame in _decoded(container, stream, origin, start, rate):
-                    shown = Shown(time, lasts, lambda frame=frame: _picture(frame, width, height))
+                    shown = Shown(
+                        time, lasts, lambda frame=frame: _picture(frame, aspect, first.shape)
+                    )
                     end = max(end, time + lasts)
                     if time <= start + STAMP:
                         before = shown
@@ -93,7 +96,7 @@ def open_film(path: str | os.PathLike[str]) -> Iterator[Film]:
                         yield before
                         before = None
                     yield shown
-                if before is not None and before.seconds + before.duration > start:
+                if before is not None:
                     yield before
                 if duration is not None and end < duration - CUT_SHORT:
                     raise streams.StreamFault(
@@ -153,26 +156,27 @@ def _decoded(container, stream, origin: float, start: float, rate: float):
         yield time, lasts, frame
 
 
-def _first_picture(container, stream) -> np.ndarray | None:
+def _first_picture(container, stream, aspect: float) -> np.ndarray | None:
     for frame in streams.decoded_frames(container, stream):
         streams.check_frame(frame.width, frame.height, frame.format)
-        return _picture(frame)
+        return _picture(frame, aspect)
     return None
 
 
-def _picture(frame: av.VideoFrame, width: int = 0, height: int = 0) -> np.ndarray:
-    """uint8 [H,W,3], of the size that is asked for, if one is."""
+def _picture(
+    frame: av.VideoFrame, aspect: float, shape: tuple[int, ...] | None = None
+) -> np.ndarray:
+    """uint8 [H,W,3], of a shape that is given; `aspect` is the width of a pixel by its height."""
     picture = frame.to_ndarray(format="rgb24")
-    aspect = getattr(frame, "sample_aspect_ratio", None)
-    if aspect and aspect > 0 and aspect != 1:
-        wide = max(1, round(picture.shape[1] * float(aspect)))
+    if aspect != 1:
+        wide = max(1, round(picture.shape[1] * aspect))
         if wide * picture.shape[0] <= media.MAX_VIDEO_PIXELS:
             picture = cv2.resize(picture, (wide, picture.shape[0]), interpolation=cv2.INTER_LINEAR)
     turn = round(frame.rotation)  # phones store upright films lying
     if turn % 90 == 0:
         picture = np.rot90(picture, turn // 90)
-    if width and picture.shape[:2] != (height, width):  # a film whose size changes midway
-        picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+    if shape is not None and picture.shape != shape:  # a film whose size changes midway
+        picture = cv2.resize(picture, shape[1::-1], interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(picture)
 
 

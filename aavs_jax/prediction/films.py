@@ -1,0 +1,152 @@
+"""A clip's frames become films: one with masks painted over it, one for the page."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from aavs_jax.prediction.painting import Painter
+from aavs_jax.prediction.result import at_size
+from data_pipelines.media.film_writer import FilmWriter
+
+SMALL_SIDE = 640  # pixels of the longer side of the film in a page
+MOST_FRAMES = 9000  # of the film in a page: five minutes at 30 frames a second
+# Of a clip whose length is not known all of the first frames are kept, then ever fewer: at a moment
+# this many times as far apart as it is late. So more than an hour fits.
+_ALL_OF_THE_FIRST = 3000
+_GAP = 1 / 1250
+
+
+class Shown(Protocol):
+    """A frame of a video, decoded when it is asked for.
+
+    Attributes:
+      seconds: when it is shown, from the clip's beginning.
+      picture: gives it: uint8 [H,W,3], RGB, upright.
+    """
+
+    seconds: float
+    picture: Callable[[], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Mark:
+    """What was found at a moment: `grid` is uint8 [G,G], class ids; `seconds` as in `Shown`."""
+
+    seconds: float
+    grid: np.ndarray
+
+
+def small_size(width: int, height: int) -> tuple[int, int]:
+    """Width and height of a page's film: even, the longer at most `SMALL_SIDE`, none enlarged."""
+    scale = min(1.0, SMALL_SIDE / max(width, height))
+    return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
+
+
+def write_films(
+    shown: Iterable[Shown],
+    marks: Iterable[Mark],
+    *,
+    overlay: FilmWriter | None = None,
+    painter: Painter | None = None,
+    small: FilmWriter | None = None,
+    duration: float | None = None,
+) -> int:
+    """Writes the films of a clip in one pass over its frames, and finishes them.
+
+    Each frame shows the mark that is nearest in time; of two that are equally near, the earlier.
+
+    Args:
+      shown: all frames of the video, in order of time.
+      marks: in order of time; no more of them are taken than one after each frame, and none
+        where there is no overlay.
+      overlay: film of the frames' size, which gets them with the masks painted over them.
+      painter: paints the overlay.
+      small: film for a page, see `small_size`, which gets them unpainted, at most `MOST_FRAMES`:
+        of longer clips frames are left out evenly.
+      duration: of the clip, s, until when the last frame is shown; None: not known.
+
+    Returns:
+      How many frames were shown.
+
+    Raises:
+      MediaError: a film cannot be written, or there was no frame.
+    """
+    nearest, kept = _Nearest(marks), _Kept(duration)
+    count, last, gap = 0, 0.0, 0.0
+    for frame in shown:
+        picture = None
+        if overlay is not None:
+            picture = frame.picture()
+            mask = nearest.mask(frame.seconds, picture.shape[:2])
+            painted = picture if mask is None else painter.paint(picture, mask)
+            overlay.write(frame.seconds, painted)
+        if small is not None and kept.keeps(frame.seconds):
+            picture = frame.picture() if picture is None else picture
+            small.write(frame.seconds, _shrunk(picture, (small.width, small.height)))
+        count, gap = count + 1, max(0.0, frame.seconds - last)
+        last = frame.seconds
+    end = duration if duration is not None and duration > last else last + gap
+    for film in (overlay, small):
+        if film is not None:
+            film.finish(end)
+    return count
+
+
+class _Nearest:
+    """The mask at each of some moments, asked for in order of time."""
+
+    def __init__(self, marks: Iterable[Mark]):
+        self._marks: Iterator[Mark] = iter(marks)
+        self._current: Mark | None = None
+        self._coming: Mark | None = None  # asked for no earlier than it is needed
+        self._mask: np.ndarray | None = None
+
+    def mask(self, seconds: float, size: tuple[int, int]) -> np.ndarray | None:
+        """uint8 of `size` (height, width), the same array while the mark is; None: no marks."""
+        if self._current is None:
+            self._current = next(self._marks, None)
+        if self._current is None:
+            return None
+        while seconds > self._current.seconds:
+            if self._coming is None:
+                self._coming = next(self._marks, None)
+            if self._coming is None or (
+                self._coming.seconds - seconds >= seconds - self._current.seconds
+            ):
+                break
+            self._current, self._coming, self._mask = self._coming, None, None
+        if self._mask is None:
+            self._mask = at_size(self._current.grid, size)
+        return self._mask
+
+
+class _Kept:
+    """Which frames are kept, so that they are `MOST_FRAMES` at most."""
+
+    def __init__(self, duration: float | None):
+        self._duration, self._count = duration, 0
+        self._last = -math.inf
+
+    def keeps(self, seconds: float) -> bool:
+        place, due = seconds, True
+        if self._duration:
+            # By the part of the film in which it lies, so that the rhythm does not drift.
+            place = math.floor(seconds / self._duration * MOST_FRAMES + 1e-6)
+            due = place > self._last
+        elif self._count >= _ALL_OF_THE_FIRST:
+            due = seconds - self._last >= seconds * _GAP
+        if not due or self._count >= MOST_FRAMES:
+            return False
+        self._last = place
+        self._count += 1
+        return True
+
+
+def _shrunk(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    if picture.shape[1::-1] == size:
+        return picture
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)

@@ -1,0 +1,94 @@
+"""What counts as a clip: videos, pictures and folders of frames, each with its sound."""
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from aavs_jax.errors import UserError
+from aavs_jax.prediction import sources
+
+
+def picture(path, value=0, size=(8, 6), **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((size[1], size[0], 3), value, np.uint8)).save(path, **options)
+
+
+def tone(path, seconds=2.0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.full(round(8000 * seconds), 0.1), 8000)
+    return path
+
+
+def test_a_folder_of_frames_is_one_clip_in_the_order_of_numbers(tmp_path):
+    for number in (10, 2, 1):
+        picture(tmp_path / "clip" / "frames" / f"f{number}.png", number)
+    sound = tone(tmp_path / "clip" / "audio.wav")
+    (clip,) = sources.find([str(tmp_path / "clip")])
+    assert (clip.name, clip.sound) == ("clip", sound)
+    with sources.open_pictures(clip, rate=2) as opened:
+        shown = list(opened.frames(0.0))
+        assert [frame.picture().max() for frame in shown] == [1, 2, 10]
+        assert [frame.seconds for frame in shown] == [0, 0.5, 1]
+        assert (opened.width, opened.height, opened.duration) == (8, 6, 1.5)
+
+
+def test_a_picture_is_shown_as_long_as_the_sound_beside_it(tmp_path):
+    picture(tmp_path / "dog.jpg", 7)
+    tone(tmp_path / "dog.wav", 3.2)
+    (clip,) = sources.find([str(tmp_path / "dog.jpg")])
+    with sources.open_pictures(clip, rate=1) as opened:
+        assert sources.sound_of(clip, opened) == tmp_path / "dog.wav"
+        assert len(list(opened.frames(0.0))) == 3
+    other = tone(tmp_path / "other" / "long.wav", 7)
+    (clip,) = sources.find([str(tmp_path / "dog.jpg")], other)
+    assert clip.sound == other
+    (clip,) = sources.find([str(tmp_path / "dog.jpg")], silent=True)
+    with sources.open_pictures(clip) as opened:
+        assert sources.sound_of(clip, opened) is None and opened.duration == 1
+
+
+def test_phones_store_upright_pictures_lying(tmp_path):
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned by 90 degrees clockwise
+    picture(tmp_path / "phone.jpg", exif=turned)
+    (clip,) = sources.find([str(tmp_path / "phone.jpg")], silent=True)
+    with sources.open_pictures(clip) as opened:
+        assert (opened.width, opened.height) == (6, 8)
+
+
+def test_folders_and_lists_of_clips_have_names_of_their_own(tmp_path):
+    picture(tmp_path / "all" / "a" / "0.png")
+    picture(tmp_path / "all" / "b" / "a" / "0.png")
+    (tmp_path / "all" / "film.mp4").write_bytes(b"")
+    (tmp_path / "all" / "notes.doc").write_bytes(b"")
+    listed = tmp_path / "list.txt"
+    listed.write_text("all/a\n\nall\n")
+    clips = sources.find([str(listed)], silent=True)
+    assert [clip.name for clip in clips] == ["a", "a-2", "a-3", "film"]
+    assert len({clip.name for clip in clips}) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nothing.mp4", "there is no file or folder .*nothing.mp4: check the path"),
+        ("empty", "empty holds no videos, pictures or folders of frames"),
+        ("none.txt", "none.txt names no files: write a path in each line"),
+    ],
+)
+def test_what_is_not_there_is_a_sentence(tmp_path, name, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "none.txt").write_text("\n")
+    with pytest.raises(UserError, match=message):
+        sources.find([str(tmp_path / name)])
+
+
+def test_a_clip_without_a_sound_wants_one(tmp_path):
+    picture(tmp_path / "mute" / "0.png")
+    (clip,) = sources.find([str(tmp_path / "mute")])
+    with (
+        sources.open_pictures(clip) as opened,
+        pytest.raises(UserError, match="mute has no sound: give one with --sound=FILE, or ask"),
+    ):
+        sources.sound_of(clip, opened)

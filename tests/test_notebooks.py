@@ -21,13 +21,13 @@ BADGE = "https://colab.research.google.com/github/OWNER/aavs_jax/blob/main/launc
 # What some cells show, as HTML.
 SHOWN = {
     "quickstart": {
-        "train": "understand: validation",
+        "train": "Understand: validation",
         "report": "audio controls",
         "see": "data:image/jpeg",
         "silence": "data:image/jpeg",
     },
     "your_clip": {"player": "aavs_jax.predict", "listen": "data:image/jpeg"},
-    "stamps": {"train": "localise: validation", "report": "audio controls", "clip": "video"},
+    "stamps": {"train": "Localise: validation", "report": "audio controls", "clip": "video"},
     "avsbench_and_public_weights": {"report": "cavp", "recipe": "audio controls"},
 }
 LONGEST = 400  # seconds that a cell may take

@@ -12,7 +12,7 @@ from aavs_jax.run.logging_writer import read_metrics
 from data_pipelines.pages import embedded, render
 
 LAST_LINES = 30  # of what a command says, that stay to be read
-STAGE_HEIGHT, LINE_HEIGHT = 400, 60  # pixels
+STAGE_HEIGHT, LINE_HEIGHT = 360, 60  # pixels
 
 
 class Page:

@@ -1,4 +1,4 @@
-"""What a notebook shows, and how it watches a command; notebooks themselves: tests/test_notebooks.py."""
+"""What a notebook shows, and how it watches a command."""
 
 import html
 import json
@@ -73,8 +73,10 @@ def test_curves_appear_while_the_command_runs(command, shown, capsys):
         "print('it <trains>', flush=True)\n"
         f"(WORKDIR / 'metrics.jsonl').write_text({json.dumps(line) + chr(10)!r})\n"
         "import time\n"
-        "while not (WORKDIR / 'seen').exists(): time.sleep(0.01)\n"
-        "print('done')\n"
+        "for _ in range(3000):\n"
+        "    if (WORKDIR / 'seen').exists(): sys.exit(print('done'))\n"
+        "    time.sleep(0.01)\n"
+        "sys.exit('nobody looked')\n"
     )
     notebook.watch(text, every=0.05)
     assert "best J 0.250" in shown[-1]
@@ -92,3 +94,21 @@ def test_other_commands_are_refused(text, shown):
     with pytest.raises(UserError, match="--workdir=DIR"):
         notebook.watch(text)
     assert not shown
+
+
+def test_an_interrupt_waits_until_the_state_is_saved(command, shown, capsys, monkeypatch):
+    """It reaches the command by itself, as both are in the foreground."""
+    text = command("import time\ntime.sleep(0.5)\nprint('saved')\nsys.exit(130)\n")
+    waits = []
+
+    class Interrupted(notebook.subprocess.Popen):
+        def wait(self, timeout=None):
+            waits.append(timeout)
+            if timeout is not None:
+                raise KeyboardInterrupt
+            return super().wait()
+
+    monkeypatch.setattr(notebook.subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        notebook.watch(text, every=0.05)
+    assert capsys.readouterr().out == "saved\n" and waits[:2] == [0.05, None]

@@ -136,10 +136,9 @@ def _run(flags: argparse.Namespace) -> int:
             continue
         found = ", ".join(summary["found"]) or "nothing"
         show = folder / ("index.html" if "page" in kinds else "")
-        say(
-            f"{clip.name}: {summary['masks']} masks at {summary['frames_per_second']:g} a second; "
-            f"it hears {found}: {show}"
-        )
+        speed = summary["frames_per_second"]
+        pace = f" at {speed:g} a second" if speed else ""
+        say(f"{clip.name}: {summary['masks']} masks{pace}; found: {found}; {show}")
         for note in summary["notes"]:
             say(f"  {note}")
     if left_out:

@@ -17,6 +17,7 @@ Say = Callable[[str], None]
 # Of float32 outputs, relative to the largest: the orders of summing differ, and at zero a logit's
 # sign, which decides what a query looks at.
 AGREE = {"float32": 1e-3, "tf32": 3e-2, "bfloat16": 0.3}
+FLIPPED = 10.0  # times that, of the few frames in which a threshold was met to the last bit
 
 
 class Bench:
@@ -136,13 +137,17 @@ def agreement(ours: Measured, theirs: Measured) -> tuple[bool, str]:
     """Whether two sides did the same, and what is known of it."""
     if outputs := ours.told["outputs"]:
         errors = {
-            name: relative_error(array, theirs.told["outputs"][name])
+            name: relative_errors(array, theirs.told["outputs"][name])
             for name, array in outputs.items()
         }
         words = " and ".join(
-            f"{key.replace('_', ' ')} {value:.0e}" for key, value in errors.items()
+            f"{key.replace('_', ' ')} {np.median(found):.0e} (at most {found.max():.0e})"
+            for key, found in errors.items()
         )
-        agree = max(errors.values()) < AGREE[ours.case.dtype]
+        # Attention masks are logits above a threshold: where one lies on it, the last bit of a
+        # number decides, and that frame's outputs differ by more than rounding. Few frames do.
+        limit = AGREE[ours.case.dtype]
+        agree = all(np.median(e) < limit and e.max() < FLIPPED * limit for e in errors.values())
         return agree, f"relative error of {words}"
     losses = [side.told["loss"] for side in (ours, theirs)]
     counts = [side.told.get("trained") for side in (ours, theirs)]
@@ -158,9 +163,13 @@ def _is_unsteady(measured: Measured) -> bool:
     return max(seconds) > UNSTEADY * min(seconds)
 
 
-def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """The largest difference by the largest value; infinite where shapes differ or it is NaN."""
+def relative_errors(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """Of each frame the largest difference by the largest value of all frames, float [N].
+
+    Infinite where shapes differ or it is no number.
+    """
     if ours.shape != theirs.shape:
-        return float("inf")
-    error = float(np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-30))
-    return error if np.isfinite(error) else float("inf")
+        return np.full(1, np.inf)
+    frames = np.abs(ours - theirs).reshape(len(ours), -1).max(axis=1)
+    errors = frames / max(np.abs(theirs).max(), 1e-30)
+    return np.where(np.isfinite(errors), errors, np.inf)

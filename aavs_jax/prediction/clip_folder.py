@@ -2,35 +2,31 @@
 
 import contextlib
 import dataclasses
-import queue
 import time
+import weakref
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from data_pipelines.media.film_writer import FilmWriter, SoundTrack
 
 from aavs_jax.prediction import outputs
 from aavs_jax.prediction.arrays import shown_at
-from aavs_jax.prediction.films import Mark, small_size, write_films
+from aavs_jax.prediction.films import PAGE_FILM, Films, lasting_of
 from aavs_jax.prediction.network import Network
 from aavs_jax.prediction.page import MOST_COMPARED, PageContent, write_page
-from aavs_jax.prediction.painting import Painter
 from aavs_jax.prediction.result import Result
-from aavs_jax.prediction.sources import Clip, open_pictures
+from aavs_jax.prediction.sources import Clip
 from aavs_jax.prediction.stream import Span, Streaming, streaming
-from aavs_jax.run.progress import progress_bar
+from aavs_jax.run.progress import compiling, progress_bar
 from data_pipelines.facts.avsbench import SAMPLE_RATE
-from data_pipelines.media.films import Shown
 from data_pipelines.media.sound_stream import PEAKS
 
-UNKNOWN = 24 * 3600.0  # s that a clip is taken to last at most where its file does not say
 LACKING = 0.2  # s of sound that may lack without a word
-PAGE_CRF = 28  # quality of the film in the page
+# By network the shapes that it was compiled for.
+_COMPILED: weakref.WeakKeyDictionary[Callable, set] = weakref.WeakKeyDictionary()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,16 +61,19 @@ def write_clip(network: Network, clip: Clip, folder: Path, asked: Asked) -> dict
     Raises:
       UserError, DataError: the clip cannot be read, or the folder not be written; nothing is.
     """
-    begun = time.monotonic()
+    begun = 0.0  # when the first mask was there; until then there may be something to compile
     with outputs.whole(folder) as partial, contextlib.ExitStack() as stack:
         opened = stack.enter_context(streaming(network, clip, asked.span, asked.frames))
         files = stack.enter_context(
             outputs.Files(partial, "masks" in asked.kinds, "objects" in asked.kinds)
         )
-        films = stack.enter_context(_Films(clip, network, opened, asked, partial))
+        films = stack.enter_context(
+            Films(clip, network, opened, (asked.span, asked.kinds), partial)
+        )
         course, compared = _Course(), _Compared()
         bar = stack.enter_context(progress_bar(opened.expected, 0, clip.name))
-        for result in opened.results:
+        for result in _said(network, clip, opened):
+            begun = begun or time.monotonic()
             files.add(result)
             films.add(result)
             course.add(result)
@@ -82,14 +81,30 @@ def write_clip(network: Network, clip: Clip, folder: Path, asked: Asked) -> dict
             bar.update(1)
         files.finish()
         films.finish()
-        seconds = time.monotonic() - begun
         summary = _summary(network, clip, opened, asked, course)
-        summary["frames_per_second"] = round(len(course.times) / seconds, 2)
+        # When the first mask is given out two batches have been computed.
+        timed = len(course) - 2 * opened.at_once
+        speed = timed / (time.monotonic() - begun) if timed >= 2 * opened.at_once else None
+        summary["frames_per_second"] = speed and round(speed, 2)
         if "page" in asked.kinds:
             comparison = () if opened.heard is None else compared.rows(network, opened)
             _write_page(partial, network, opened, asked, (summary, course, comparison))
         outputs.write_summary(partial, summary)
     return summary
+
+
+def _said(network: Network, clip: Clip, opened: Streaming) -> Iterator[Result]:
+    """The results; where they wait for something to be compiled, it is said."""
+    compiled = _COMPILED.setdefault(network.method.predict, set())
+    shapes = opened.at_once, network.side
+    with contextlib.ExitStack() as stack:
+        if shapes not in compiled:
+            stack.enter_context(compiling(clip.name, "the network"))
+        first = next(opened.results, None)
+    compiled.add(shapes)
+    if first is not None:
+        yield first
+        yield from opened.results
 
 
 class _Course:
@@ -170,97 +185,11 @@ def _in_silence(network: Network, frames: list[np.ndarray]) -> np.ndarray:
     return np.asarray(network.of_rows(shown, heard).classes[0])
 
 
-class _Films:
-    """The overlay, and the film of the page, made in a thread that reads the clip by itself.
-
-    So frames between those that get masks are neither kept nor waited for by the network.
-    """
-
-    def __init__(
-        self, clip: Clip, network: Network, opened: Streaming, asked: Asked, partial: Path
-    ):
-        self._clip, self._network, self._opened, self._asked = clip, network, opened, asked
-        self._partial = partial
-        self._marks: queue.SimpleQueue[Mark | None] = queue.SimpleQueue()
-        self._pool = ThreadPoolExecutor(1)
-        self._done: Future | None = None
-        self._stopped = False
-        if {"overlay", "page"} & set(asked.kinds):
-            self._done = self._pool.submit(self._write)
-
-    def __enter__(self) -> "_Films":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._stopped = True
-        self._marks.put(None)
-        self._pool.shutdown()
-
-    def add(self, result: Result) -> None:
-        self._marks.put(Mark(result.seconds - self._asked.span.start, result.grid))
-        if self._done is not None and self._done.done():
-            self._done.result()  # raises what went wrong, before more is computed
-
-    def finish(self) -> None:
-        self._marks.put(None)
-        if self._done is not None:
-            with progress_bar(None, 0, f"{self._clip.name}: film") as bar:
-                while True:
-                    with contextlib.suppress(TimeoutError):
-                        self._done.result(timeout=1)
-                        return
-                    bar.refresh()
-
-    def _write(self) -> None:
-        pictures, span = self._opened.pictures, self._asked.span
-        classes, palette = self._network.classes, self._network.palette
-        duration = _lasting(self._opened, span)
-        sound = None
-        if self._opened.heard is not None:
-            seconds = UNKNOWN if duration is None else duration
-            sound = SoundTrack(self._opened.heard, span.start, seconds)
-        with contextlib.ExitStack() as stack:
-
-            def film(name: str, size: tuple[int, int], crf: int) -> FilmWriter:
-                options = {"sound": sound, "crf": crf, "rate_hint": pictures.rate}
-                return stack.enter_context(FilmWriter(self._partial / name, *size, **options))
-
-            size = pictures.width, pictures.height
-            kinds, small = self._asked.kinds, small_size(*size)
-            overlay = film("overlay.mp4", size, 20) if "overlay" in kinds else None
-            page = film("page.mp4", small, PAGE_CRF) if "page" in kinds else None
-            rate = self._opened.rate
-            again = stack.enter_context(open_pictures(self._clip, rate))
-            write_films(
-                self._shown(again.frames(span.start)),
-                iter(self._marks.get, None),
-                overlay=overlay,
-                painter=Painter(classes, palette, pictures.height, pictures.width),
-                small=page,
-                duration=duration,
-            )
-
-    def _shown(self, frames: Iterator[Shown]) -> Iterator[Shown]:
-        """The frames of the span, from its own second 0."""
-        start, duration = self._asked.span.start, self._asked.span.duration
-        for shown in frames:
-            if self._stopped or (duration is not None and shown.seconds >= start + duration):
-                return
-            yield dataclasses.replace(shown, seconds=max(0.0, shown.seconds - start))
-
-
-def _lasting(opened: Streaming, span: Span) -> float | None:
-    """s that is predicted; None where the file does not say."""
-    if opened.pictures.duration is None:
-        return None
-    return min(opened.pictures.duration - span.start, span.duration or UNKNOWN)
-
-
 def _summary(
     network: Network, clip: Clip, opened: Streaming, asked: Asked, course: _Course
 ) -> dict[str, Any]:
     pictures, span = opened.pictures, asked.span
-    lasting = _lasting(opened, span) or course.times[-1] - span.start + 1 / opened.rate
+    lasting = lasting_of(opened, span) or course.times[-1] - span.start + 1 / opened.rate
     areas: Counter[int] = Counter()
     for found in course.found:
         areas.update({class_id: share for class_id, _, share in found})
@@ -303,10 +232,11 @@ def _write_page(partial: Path, network: Network, opened: Streaming, asked: Asked
         ("heard", summary["sound"] or "silence"),
         ("size", f"{summary['width']}x{summary['height']}"),
         ("masks", f"{len(course)}, {summary['masks_per_second']:g} a second"),
-        ("speed", f"{summary['frames_per_second']:g} masks a second"),
     ]
+    if speed := summary["frames_per_second"]:
+        facts.append(("speed", f"{speed:g} masks a second"))
     peaks = opened.sound.peaks()[: round(summary["duration"] * PEAKS)]
-    film = partial / "page.mp4"
+    film = partial / PAGE_FILM
     start = asked.span.start
     content = PageContent(
         title=Path(summary["clip"]).name,

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from aavs_jax.prediction.films import small_size
+from aavs_jax.prediction.films import SMALL_SIDE, small_size
 from aavs_jax.prediction.painting import Painter
 from aavs_jax.prediction.result import at_size
 from aavs_jax.run.files import replace_file
@@ -21,7 +21,7 @@ MOST_MARKS = 9000
 MOST_COMPARED = 8
 MOST_PEAKS = 4000
 COMPARED_SIDE = 320  # pixels of the longer side of a picture in the comparison
-LISTENS = 0.5  # of what is marked must go in silence, to be said to listen
+LISTENS = 0.5  # of what is marked must disappear in silence, to be said to listen
 
 _TEMPLATE = Path(__file__).with_name("clip_page.html")
 _SCRIPT = Path(__file__).with_name("clip_page.js")
@@ -104,7 +104,7 @@ def write_page(path: str | os.PathLike[str], page: PageContent) -> None:
         size=small_size(page.width, page.height),
         data={
             "duration": page.duration,
-            "size": small_size(page.width, page.height),
+            "size": _canvas_size(page.width, page.height),
             "grid": np.shape(page.marks[0][1]) if len(page.marks) else (1, 1),
             "colours": np.asarray(page.palette).tolist(),
             "times": [seconds for seconds, _, _ in marks],
@@ -131,6 +131,12 @@ def _parts(head: str, film, tail: str) -> Iterator[bytes]:
         while part := file.read(_PART):
             yield base64.b64encode(part)
     yield tail.encode()
+
+
+def _canvas_size(width: int, height: int) -> tuple[int, int]:
+    """Of what is painted over the film: outlines are smooth over a film that is enlarged, too."""
+    scale = SMALL_SIDE / max(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _hash_of(script: Path) -> str:
@@ -220,9 +226,11 @@ def _verdict(comparison) -> str:
     if not marked:
         if area <= 0:
             return "It marks nothing in these frames, with their sound or without."
-        return f"It marks nothing with their sound, but {percent(area)} of the picture in silence."
+        return f"It marks nothing with their sound, but in silence {percent(area)} of the picture."
     gone = 1 - stays / marked
-    words = f"Of what it marks in these frames with their sound, {percent(gone)} goes in silence"
+    words = (
+        f"Of what it marks with the sound of these frames, {percent(gone)} disappears in silence"
+    )
     if gone >= LISTENS:
         return f"{words}: it listens."
-    return f"{words}: here it goes by what it sees more than by what it hears."
+    return f"{words}: here it relies more on what it sees than on what it hears."

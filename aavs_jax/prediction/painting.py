@@ -96,7 +96,8 @@ class Painter:
         if not self._named:
             return None
         if ids not in self._legends:
-            lines = [(printable(self._classes[k]), tuple(self._palette[0, k])) for k in ids]
+            colours = self._palette[0].tolist()
+            lines = [(printable(self._classes[k]), tuple(colours[k])) for k in ids]
             self._legends[ids] = _legend(lines, self._size)
         return self._legends[ids]
 

@@ -116,7 +116,8 @@ class FilmWriter:
         """Adds a frame.
 
         Args:
-            seconds: when it is shown, after those before it; the first one at 0 or later.
+            seconds: when it is shown, after those before it. The first is shown from 0 on, as
+                players differ in what they do before it.
             picture: uint8 [H,W,3], RGB, of the film's size.
 
         Raises:
@@ -128,9 +129,9 @@ class FilmWriter:
             found = f"{picture.dtype} {list(picture.shape)}"
             raise ValueError(f"{found} in a film of uint8 {list(shape)}")
         with self._as_sentence():
-            tick = max(0, round(seconds * TICKS))
+            tick = 0
             if self._held is not None:
-                tick = max(tick, self._held.pts + 1)
+                tick = max(round(seconds * TICKS), self._held.pts + 1)
             self._encode_held(tick)
             self._held = self._frame(picture, tick)
 
@@ -164,6 +165,7 @@ class FilmWriter:
         context = stream.codec_context
         # Without frames that lean on later ones every player finds each frame at its own time.
         context.max_b_frames, context.gop_size = 0, KEY_FRAMES
+        context.flags |= av.codec.context.Flags.frame_duration
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = _LIMITED
         return stream

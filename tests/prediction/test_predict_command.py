@@ -49,7 +49,7 @@ def run(*arguments) -> int:
 def test_everything_is_written_and_agrees(tiny_run, clips, tmp_path, capsys):
     out = tmp_path / "out"
     assert run(clips / "film.mp4", f"--weights={tiny_run[0]}", f"--out={out}", "--fps=2") == 0
-    assert "film: 6 masks at" in capsys.readouterr().out
+    assert "film: 6 masks; found: " in capsys.readouterr().out
     names = ["index.html", "masks", "objects.json", "overlay.mp4", "summary.json"]
     assert sorted(path.name for path in out.iterdir()) == names
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

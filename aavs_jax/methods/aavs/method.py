@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aavs_jax.methods.aavs.config import AAVSConfig
-from aavs_jax.methods.aavs.network import AAVS, MEAN, STD
+from aavs_jax.methods.aavs.network import AAVS, normalised
 from aavs_jax.methods.functional import functional
 from aavs_jax.methods.method import (
     Aux,
@@ -236,16 +236,17 @@ def _frame_encoder(config: AAVSConfig, size: int) -> FrameEncoder:
     sizes = dataclasses.replace(config.backbone, drop_path_rate=0.0)
     sides = [-(-size // (sizes.patch_size << level)) for level in range(len(sizes.depths))]
 
-    def look(backbone: Swin, frames: jax.Array) -> list[jax.Array]:
-        return backbone((frames.astype(jnp.float32) / 255 - MEAN) / STD)
-
     return FrameEncoder(
         "backbone/",
-        functools.partial(_on_host, lambda: Swin(sizes, config.dtype), look),
+        functools.partial(_on_host, lambda: Swin(sizes, config.dtype), _look),
         shapes=tuple((side, side, sizes.embed_dim << n) for n, side in enumerate(sides)),
         settings=f"{sizes} {config.dtype}",
         random_by="backbone.drop_path_rate" if config.backbone.drop_path_rate else "",
     )
+
+
+def _look(backbone: Swin, frames: jax.Array) -> list[jax.Array]:
+    return backbone(normalised(frames))
 
 
 def _on_host(make: Callable, call: Callable, parameters: Mapping[str, np.ndarray]) -> Callable:

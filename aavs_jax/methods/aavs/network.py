@@ -108,9 +108,14 @@ class AAVS(nnx.Module):
 
     def look(self, frames: jax.Array, keys: jax.Array | None = None) -> list[jax.Array]:
         """The backbone's maps at strides 4, 8, 16, 32; arguments as above."""
-        if frames.dtype == jnp.uint8:
-            frames = (frames.astype(jnp.float32) / 255 - MEAN) / STD
-        return self.backbone(frames, keys=keys)
+        return self.backbone(normalised(frames), keys=keys)
+
+
+def normalised(frames: jax.Array) -> jax.Array:
+    """Frames as the backbone takes them: uint8 as ImageNet's float32, others as they are."""
+    if frames.dtype != jnp.uint8:
+        return frames
+    return (frames.astype(jnp.float32) / 255 - MEAN) / STD
 
 
 class AudioProjection(nnx.Module):

@@ -185,6 +185,11 @@ def _open(stages: list[Stage], workdir: Workdir) -> tuple[list[Stage], Path]:
         data_dir = dataset.prepared(config["data"], workdir.root)
     workdir.keep_to_data(data_dir, fingerprint(data_dir))
     opened = [on_data(stage, data_dir, mesh, wanted=("test",)) for stage in stages]
+    if not any(clip.labelled for clip in opened[0].sources["test"].clips):
+        raise UserError(
+            "the test split has no labels, so there is nothing to score: for masks of such clips "
+            "give python -m aavs_jax.predict their folder, and the same weights"
+        )
     for stage in opened:
         checks.classes_are_told(stage)
     return opened, data_dir

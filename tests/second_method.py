@@ -35,12 +35,11 @@ class Spectrum:
 
     channels: int = 1
 
-    def __call__(self, waveform: np.ndarray, seconds: int) -> np.ndarray:
-        samples = np.zeros(seconds * 16000, np.float32)
-        heard = waveform[: len(samples), 0]
-        samples[: len(heard)] = heard
-        power = np.abs(np.fft.rfft(samples.reshape(seconds, 16000)))[:, :8000]
-        return np.log1p(power.reshape(seconds, 32, 250).mean(-1)).astype(np.float32)
+    def __call__(self, waveform: np.ndarray, seconds: int, xp=np) -> np.ndarray:
+        heard = waveform[: seconds * 16000, 0]
+        samples = xp.pad(heard, (0, seconds * 16000 - len(heard)))
+        power = xp.abs(xp.fft.rfft(samples.reshape(seconds, 16000)))[:, :8000]
+        return xp.log1p(power.reshape(seconds, 32, 250).mean(-1)).astype(np.float32)
 
 
 class Network(nnx.Module):

@@ -12,6 +12,7 @@ import grain
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 from aavs_jax import evaluate
@@ -26,6 +27,7 @@ from aavs_jax.weights import card, given_weights, pretrained
 from aavs_jax.weights.card import Card
 from configs import avss, avss_end_to_end, s4
 from data_pipelines.errors import DataError
+from data_pipelines.prepare import prepare
 
 DECIDED = {"J", "mIoU", "mIoU_no_background", "F_no_background", "FDR", "F1"}  # not by soft maps
 
@@ -560,6 +562,19 @@ def test_data_without_a_test_split(tiny_run, config, passes, tmp_path, monkeypat
     run = tiny_run[0]
     with pytest.raises(DataError, match="in split 'test': it only has train"):
         evaluate.evaluate_weights(config, run.parent / tmp_path.name, "avss", str(run))
+    assert not passes
+
+
+def test_clips_without_labels_are_to_be_predicted(tiny_run, config, passes, tmp_path):
+    clip = tmp_path / "raw" / "walk"
+    (clip / "frames").mkdir(parents=True)
+    for second in range(2):
+        Image.new("RGB", (32, 32), (9, 90, 200)).save(clip / "frames" / f"{second}.jpg")
+    soundfile.write(clip / "audio.wav", np.zeros(32000), 16000)
+    prepare(tmp_path / "raw", tmp_path / "data")
+    config["data"]["folder"] = str(tmp_path / "data")
+    with pytest.raises(UserError, match="no labels, so there is nothing to score: .*predict"):
+        evaluate.evaluate_weights(config, tmp_path / "run", "avss", str(tiny_run[0]))
     assert not passes
 
 

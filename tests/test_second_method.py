@@ -10,6 +10,7 @@ import pytest
 
 import aavs_jax
 from aavs_jax.errors import UserError
+from aavs_jax.prediction import exporting
 from aavs_jax.state.checkpoint import PhaseCheckpoints
 from aavs_jax.weights import card
 
@@ -97,6 +98,19 @@ def test_a_folder_of_its_weights_is_enough_to_predict(run, tmp_path, convert_in_
     # A card may come from a stranger, so its word is not enough to import a module.
     with pytest.raises(UserError, match="or name the module of its method"):
         aavs_jax.load(tmp_path / "weights")
+
+
+def test_exported_it_hears_by_its_own_front_end(run):
+    network = aavs_jax.load(run / "understand" / "all", method=METHOD)
+    parameters = {f"0/{path}": value for path, value in network.parameters.items()}
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (2, 32, 32, 3), np.uint8)
+    seconds = rng.normal(size=(2, 16000)).astype(np.float32) * 0.1
+    masks, confidence = exporting.exported(network).call(parameters, frames, seconds)
+    for frame, second, mask in zip(frames, seconds, masks, strict=True):
+        expected = network.predict(frame[None], second).classes[0, 0]
+        np.testing.assert_array_equal(mask, expected)
+    np.testing.assert_array_equal(confidence, np.ones((2, 32, 32)))  # it says nothing of that
 
 
 @pytest.fixture

@@ -34,15 +34,15 @@ WAITING = 8  # results that may wait to be written
 
 
 @contextlib.contextmanager
-def whole(folder: Path) -> Iterator[Path]:
+def whole(folder: Path, record: str = SUMMARY, written_by: str = WRITTEN_BY) -> Iterator[Path]:
     """Gives a folder to write into, which gets its name at the end, or is removed.
 
-    An earlier prediction of that name is replaced then.
+    An earlier one of that name is replaced then, see `check_free`.
 
     Raises:
       UserError: something else is there; it cannot be written.
     """
-    check_free(folder)
+    check_free(folder, record, written_by)
     partial = folder.with_name(f".{folder.name}.partial")
     with writing(folder, ADVICE):
         shutil.rmtree(partial, ignore_errors=True)
@@ -60,23 +60,29 @@ def whole(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def check_free(folder: Path) -> None:
-    """Raises a UserError where a folder, or what is there, holds anything but a prediction."""
+def check_free(folder: Path, record: str = SUMMARY, written_by: str = WRITTEN_BY) -> None:
+    """Raises a UserError where something lies at a folder's name that is not an earlier one.
+
+    Args:
+      folder: to be written.
+      record: the file in it by which it is known again.
+      written_by: what that says under this key.
+    """
     if not folder.exists() and not folder.is_symlink():
         return
     if not folder.is_dir():
         raise UserError(f"{folder} is a file: choose another folder with --out")
-    if any(folder.iterdir()) and not _is_prediction(folder):
+    if any(folder.iterdir()) and _writer(folder / record) != written_by:
         raise UserError(
-            f"{folder} holds something else than an earlier prediction: choose another folder "
-            "with --out"
+            f"{folder} holds something else than what {written_by} wrote earlier: choose another "
+            "folder with --out"
         )
 
 
-def _is_prediction(folder: Path) -> bool:
+def _writer(record: Path) -> str | None:
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        return json.loads((folder / SUMMARY).read_bytes()).get("written_by") == WRITTEN_BY
-    return False
+        return json.loads(record.read_bytes()).get("written_by")
+    return None
 
 
 @dataclasses.dataclass

@@ -8,6 +8,8 @@ not fill a window, or an example, at the end is dropped.
 
 import dataclasses
 import functools
+import math
+from types import ModuleType
 from typing import Protocol
 
 import numpy as np
@@ -35,13 +37,16 @@ class FrontEnd(Protocol):
 
     channels: int
 
-    def __call__(self, waveform: np.ndarray, seconds: int) -> np.ndarray:
+    def __call__(self, waveform: np.ndarray, seconds: int, xp: ModuleType = np) -> np.ndarray:
         """What is heard in each second.
 
         Args:
             waveform: float32 [S, channels], 16 kHz, full scale 1; it may be somewhat longer or
                 shorter than the seconds.
             seconds: T.
+            xp: what it computes with: numpy when clips are loaded, jax.numpy in an exported
+                program, whose arrays the waveform and the rows then are. A front end without this
+                parameter serves everything but `aavs_jax.export`.
 
         Returns:
             [T, ...], a row for each second; a row is the same however many are asked for.
@@ -54,7 +59,7 @@ class LogMel:
 
     channels: int = 1
 
-    def __call__(self, waveform: np.ndarray, seconds: int) -> np.ndarray:
+    def __call__(self, waveform: np.ndarray, seconds: int, xp: ModuleType = np) -> np.ndarray:
         """float32 [T, 96, 64] of one channel, [T, 96, 64, 2] of two.
 
         Raises:
@@ -64,15 +69,17 @@ class LogMel:
         count = min(seconds, example_count(len(waveform)))
         if not count:
             raise DataError("the sound is shorter than one second: too short for a log-mel example")
-        sides = [log_mel_examples(side, count) for side in waveform.T]
-        examples = sides[0] if self.channels == 1 else np.stack(sides, axis=-1)
+        sides = [log_mel_examples(side, count, xp) for side in waveform.T]
+        examples = sides[0] if self.channels == 1 else xp.stack(sides, axis=-1)
         return examples[np.minimum(np.arange(seconds), count - 1)]
 
 
 LOG_MEL = LogMel()  # the usual one
 
 
-def log_mel_examples(waveform: np.ndarray, count: int | None = None) -> np.ndarray:
+def log_mel_examples(
+    waveform: np.ndarray, count: int | None = None, xp: ModuleType = np
+) -> np.ndarray:
     """Log-mel examples of a waveform.
 
     log(mel + 0.01), natural logarithm, of magnitudes (not powers) in 64 bands.
@@ -80,21 +87,34 @@ def log_mel_examples(waveform: np.ndarray, count: int | None = None) -> np.ndarr
     Args:
         waveform: float [S], 16 kHz mono, samples in [-1, 1).
         count: n, no more than there are; None: all there are.
+        xp: numpy or jax.numpy, see `FrontEnd`.
 
     Returns:
         float32 [n, 96, 64] (time, band); n = 0 if the sound is shorter than 0.975 s.
     """
-    waveform = np.ascontiguousarray(waveform, dtype=np.float32)
+    waveform = xp.asarray(waveform, dtype=np.float32)
     count = example_count(len(waveform)) if count is None else count
     if not count:
-        return np.zeros((0, EXAMPLE_WINDOWS, MEL_BANDS), np.float32)
-    windows = np.lib.stride_tricks.sliding_window_view(waveform, WINDOW)[::HOP]
-    windows = windows[: count * EXAMPLE_WINDOWS]
+        return xp.zeros((0, EXAMPLE_WINDOWS, MEL_BANDS), np.float32)
+    windows = _windows(waveform, count * EXAMPLE_WINDOWS, xp)
     # One matrix product in place of an FFT: a third of the time, as most of 512 points are
     # padding or lie outside the bands.
-    real, imaginary = np.split(windows @ _fourier_matrix(), 2, axis=1)
-    mel = np.sqrt(real * real + imaginary * imaginary) @ _mel_matrix()
-    return np.log(mel + np.float32(LOG_OFFSET)).reshape(count, EXAMPLE_WINDOWS, MEL_BANDS)
+    real, imaginary = xp.split(windows @ _fourier_matrix(), 2, axis=1)
+    mel = xp.sqrt(real * real + imaginary * imaginary) @ _mel_matrix()
+    return xp.log(mel + np.float32(LOG_OFFSET)).reshape(count, EXAMPLE_WINDOWS, MEL_BANDS)
+
+
+def _windows(waveform: np.ndarray, count: int, xp: ModuleType) -> np.ndarray:
+    """The first windows of a waveform, float32 [count, 400].
+
+    Laid out of blocks that windows share, by slices, which numpy and jax.numpy both have.
+    """
+    block = math.gcd(WINDOW, HOP)
+    blocks = waveform[: (count - 1) * HOP + WINDOW].reshape(-1, block)
+    step, last = HOP // block, (count - 1) * HOP // block + 1
+    return xp.concatenate(
+        [blocks[first : first + last : step] for first in range(WINDOW // block)], axis=1
+    )
 
 
 @functools.cache

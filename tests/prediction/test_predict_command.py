@@ -106,7 +106,7 @@ def test_an_earlier_prediction_is_replaced_and_nothing_else(tiny_run, clips, tmp
     other.mkdir()
     (other / "photo.jpg").write_bytes(b"mine")
     assert run(clips / "photo.png", weights, f"--out={other}") == 2
-    assert "holds something else than an earlier prediction" in capsys.readouterr().err
+    assert "holds something else than what aavs_jax.predict wrote" in capsys.readouterr().err
     assert (other / "photo.jpg").read_bytes() == b"mine"
 
 

@@ -89,7 +89,7 @@ class AAVS(nnx.Module):
         embeddings = audio if audio.ndim == 2 else self.audio_encoder(audio)
         maps = frames if isinstance(frames, list | tuple) else self.look(frames, keys)
         levels, mask_features = self.pixel_decoder(maps)
-        if (sounds := len(audio) // len(mask_features)) > 1:
+        if (sounds := audio.shape[0] // mask_features.shape[0]) > 1:
             levels = [jnp.repeat(level, sounds, axis=0) for level in levels]
             mask_features = jnp.repeat(mask_features, sounds, axis=0)
         fused = mask_features

@@ -2,6 +2,8 @@
 
 import pickle
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -86,3 +88,14 @@ def test_what_a_front_end_is_called_tells_it_from_others():
     front_ends = [LogMel(), LogMel(2)]
     assert len({repr(each) for each in front_ends}) == len(set(front_ends)) == 2
     assert [pickle.loads(pickle.dumps(each)) for each in front_ends] == front_ends
+
+
+@pytest.mark.parametrize("front_end", [LogMel(), LogMel(2)])
+def test_jax_hears_the_same(front_end):
+    waveform = noise(2 * 16000, front_end.channels)
+    with jax.default_matmul_precision("highest"):
+        examples = jax.jit(lambda waveform: front_end(waveform, 3, xp=jnp))(waveform)
+    expected = front_end(waveform, 3)
+    assert examples.dtype == np.float32
+    # As against the definition, above.
+    assert np.abs(examples - expected).max() <= 1e-5 * np.abs(expected).max()

@@ -34,9 +34,9 @@ from data_pipelines.loading.checks import (
 from data_pipelines.loading.features import Features
 from data_pipelines.loading.front_ends import LOG_MEL, FrontEnd
 from data_pipelines.loading.lengths import ByLength, batch_lengths
-from data_pipelines.loading.partners import other_sounds
+from data_pipelines.loading.partners import lenders
 from data_pipelines.loading.read_clip import ReadClip
-from data_pipelines.loading.request import SILENCE, Draw, Request, shows_one
+from data_pipelines.loading.request import Draw, Request, shows_one
 from data_pipelines.prepared.embeddings import Embeddings
 from data_pipelines.prepared.source import ClipSource, open_source
 
@@ -257,11 +257,7 @@ def eval_loader(
     check_sound(front_end, embeddings)
     if frames_per_batch < 1:
         raise DataError(f"frames_per_batch is {frames_per_batch}: give at least 1")
-    everyone = range(len(source))
-    if sound == "other":
-        sounds = other_sounds(source.clips)
-    else:
-        sounds = [SILENCE] * len(source) if sound == "silence" else list(everyone)
+    sounds = lenders(source.clips, sound)
     read = ReadClip(
         source,
         task,
@@ -281,7 +277,7 @@ def eval_loader(
     buckets = []
     for total in totals:
         rows = []
-        for index in everyone:
+        for index in range(len(source)):
             length = source.clips[index].seconds
             if total_of[length] == total:
                 seconds = tuple(min(t, length - 1) for t in range(total))

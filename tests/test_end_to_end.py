@@ -178,6 +178,9 @@ def test_report_needs_no_other_file(tiny_run):
     # Two clips, each with frames, truth, three sounds, and two priors times two sounds.
     assert page.count("data:image/png") >= 2 * 5 * 9
     assert "localise" in page and "mIoU" in page
+    # Of both clips their own sound and the other's; the page may play them.
+    assert page.count("<audio controls") == 4 and "media-src data:" in page
+    assert page.count("<figcaption>another clip&#39;s: ") == 2
     assert len(list((run / "report").glob("*.png"))) == 2
 
 

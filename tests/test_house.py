@@ -65,7 +65,7 @@ RULES = {
     "aavs_jax.scoring": {*GROUND, "aavs_jax.plan", "aavs_jax.inputs", *NUMPY_WORLD},
     "aavs_jax.report": {
         *("aavs_jax.run", "aavs_jax.plan", "aavs_jax.inputs", "aavs_jax.scoring"),
-        *("data_pipelines.pages", "data_pipelines.prepared"),
+        *("aavs_jax.errors", "data_pipelines.pages", "data_pipelines.prepared", *FACTS),
     },
     "aavs_jax.prediction": {
         *GROUND,

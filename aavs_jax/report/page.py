@@ -16,7 +16,9 @@ from aavs_jax.report import score_tables
 from aavs_jax.report.learning_curves import FRAME, learning_curves
 from aavs_jax.report.score_tables import PRIOR_NAMES, main_sound, pivot, shown_as
 from aavs_jax.run.files import replace_file
+from data_pipelines.facts.avsbench import SAMPLE_RATE
 from data_pipelines.pages import data_uri, render
+from data_pipelines.pages.sounds import sound_uri
 
 MAX_PICTURE = 256  # pixels of the longer side; larger pictures are shrunk into the page
 SMALL_PICTURE = 128  # up to here a picture is kept exactly and enlarged without blurring
@@ -42,7 +44,7 @@ def write_report(
       rows: scores, see `figure_tables`.
       metrics: the lines of `metrics.jsonl`, see `logging_writer.read_metrics`.
       examples: dicts of `title`, `note`, `rows` = [(label, [uint8 [H, W, 3] per second])] and,
-        optionally, `sounds` = [what is heard in each second].
+        optionally, `sounds` = [(label, float32 [S, channels], 16 kHz, full scale 1)].
       legend: (class name, (r, g, b)) of the colours in the examples.
       notes: sentences under the headline scores.
 
@@ -142,8 +144,8 @@ def _card(
 
 def _example(example: Mapping) -> dict[str, Any]:
     rows = [(label, [_picture(image) for image in images]) for label, images in example["rows"]]
-    sounds = example.get("sounds") or []
-    columns = max([len(sounds), *(len(pictures) for _, pictures in rows)])
+    sounds = [(label, sound_uri(wave, SAMPLE_RATE)) for label, wave in example.get("sounds", ())]
+    columns = max((len(pictures) for _, pictures in rows), default=0)
     given = {"note": "", **example}
     return {**given, "sounds": sounds, "rows": rows, "columns": columns}
 

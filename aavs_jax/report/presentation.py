@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from aavs_jax.inputs.batches import sounds_to_hear
+from aavs_jax.inputs.sounds import heard_with
 from aavs_jax.plan.stage import Stage
 from aavs_jax.report.page import write_report
 from aavs_jax.report.score_tables import format_table
@@ -77,7 +78,8 @@ def present(
             continue
         shown |= classes
         note = f"on screen: {_names(source, source.clips[_index(source, name)].objects)}"
-        examples.append({"title": title, "note": note, "rows": pictures})
+        sounds = _sounds(stages, name)
+        examples.append({"title": title, "note": note, "rows": pictures, "sounds": sounds})
         sheet = mosaic([images for _, images in pictures], [label for label, _ in pictures])
         picture = workdir.root / "report" / f"{name.replace('/', '-')}.png"
         replace_file(picture, to_png_bytes(sheet))
@@ -167,6 +169,19 @@ def _example(stages: Sequence[Stage], source: ClipSource, name: str, colours: np
                 label += f", {prior} prior" if prior != "none" else ""
                 predicted.append((label, _painted(frames, masks, binary, colours)))
     return name, [*pictures, ("truth", truth), *predicted], classes - {0}
+
+
+def _sounds(stages: Sequence[Stage], name: str) -> list[tuple[str, np.ndarray]]:
+    """(label, waveform) of a clip's own sound, and of the others that it was scored with.
+
+    Each stage has found its partner among its own clips, so that two of them may differ.
+    """
+    _, own = heard_with(stages[-1], name, "right")
+    others = dict(
+        heard_with(stage, name, "other") for stage in stages if "other" in sounds_to_hear(stage)
+    )
+    sounds = [(f"another clip's: {lender}", waveform) for lender, waveform in others.items()]
+    return [(SOUND_ROWS["right"], own), *sounds]
 
 
 def _thumbnail(encoded: bytes) -> np.ndarray:

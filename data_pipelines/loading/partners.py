@@ -6,8 +6,24 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.errors import DataError
+from data_pipelines.loading.request import SILENCE
 
 PAIRING_SEED = 3407  # of the order in which clips are asked for their sound; the same in every run
+
+
+def lenders(clips: Sequence[Any], sound: str) -> list[int]:
+    """For each clip the index of the one whose sound is heard with it, or `request.SILENCE`.
+
+    Args:
+        clips: `source.Clip`s.
+        sound: "right", "other" or "silence".
+
+    Raises:
+        DataError: see `other_sounds`.
+    """
+    if sound == "other":
+        return other_sounds(clips)
+    return [SILENCE] * len(clips) if sound == "silence" else list(range(len(clips)))
 
 
 def other_sounds(clips: Sequence[Any]) -> list[int]:

@@ -5,6 +5,7 @@ lie beside the code that fills them in.
 """
 
 import base64
+import html
 import io
 from pathlib import Path
 from typing import Any
@@ -59,3 +60,18 @@ def data_uri(picture: Image.Image, **options: Any) -> str:
     picture.save(buffer, **options)
     content = base64.b64encode(buffer.getvalue()).decode("ascii")
     return f"data:image/{options['format']};base64,{content}"
+
+
+def embedded(page: str, height: int) -> str:
+    """A page within another one, such as a notebook, whose style it neither takes nor changes.
+
+    Args:
+        page: HTML that needs no other file.
+        height: pixels; of a longer page one scrolls.
+
+    Returns:
+        An `<iframe>` that holds the page, in a `<div>`.
+    """
+    inner = html.escape(page)
+    style = f"width:100%; height:{height}px; border:0"
+    return f'<div><iframe srcdoc="{inner}" style="{style}"></iframe></div>'

@@ -1,7 +1,6 @@
 """Audible Stamps: made from packages that the tests draw, and once from the real ones."""
 
 import csv
-import gzip
 import json
 import os
 import shutil
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 from PIL import Image
 
 from data_pipelines.errors import DataError
@@ -26,50 +24,6 @@ from data_pipelines.making.audible_stamps.stamps import BACKGROUNDS, TABLE, in_s
 SEED, CLIPS, SIZE = 5, 24, 32
 NAMES = sorted({stamp.name for stamp in TABLE})
 REAL = os.environ.get("AAVS_STAMPS")  # where the real packages were unpacked
-
-
-def _picture(path, index):
-    """A disc with a hole, in a colour of its own, in the middle of nothing."""
-    y, x = np.mgrid[:60, :80]
-    away = np.hypot(y - 30, x - 40)
-    rgba = np.zeros((60, 80, 4), np.uint8)
-    rgba[..., :3] = (37 * index % 256, 91 * index % 256, 200)
-    rgba[..., 3] = 255 * ((away < 25) & (away > 6))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(rgba).save(path)
-
-
-def _recording(path, index):
-    """A tone of its own with a pause in the middle and silence around it."""
-    time = np.arange(22050) / 22050
-    tone = 0.3 * np.sin(2 * np.pi * (200 + 60 * index) * time)
-    silence = np.zeros(22050 // 2)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, np.concatenate([silence, tone, silence, tone, silence]), 22050)
-
-
-@pytest.fixture(scope="session")
-def packages(tmp_path_factory):
-    """Both packages as dpkg-deb -x unpacks them, with drawn media."""
-    root = tmp_path_factory.mktemp("packages")
-    share = root / "usr" / "share"
-    for index, stamp in enumerate(TABLE):
-        _picture(share / "tuxpaint/stamps" / f"{stamp.picture}.png", index)
-        ending = "wav" if index % 2 else "ogg"
-        sound = share / "tuxpaint/stamps" / f"{stamp.recording}.{ending}"
-        if not any(sound.with_suffix(s).exists() for s in (".ogg", ".wav")):
-            _recording(sound, index)
-    rng = np.random.default_rng(0)
-    for index, name in enumerate(BACKGROUNDS):
-        folder = share / "tuxpaint" / ("templates" if index else "starters")
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (48, 64, 3), np.uint8)).save(folder / name)
-    for package in media_files.PACKAGES:
-        folder = share / "doc" / package
-        folder.mkdir(parents=True)
-        with gzip.open(folder / "changelog.Debian.gz", "wt") as file:
-            file.write(f"{package} (1:2.3-4) unstable; urgency=low\n")
-    return root
 
 
 @pytest.fixture(scope="session")

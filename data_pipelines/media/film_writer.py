@@ -92,6 +92,7 @@ class FilmWriter:
         self._held: av.VideoFrame | None = None  # its duration is known when the next one comes
         self._sound: Iterator[tuple[float, list]] = iter(())
         self._heard = 0.0  # s of sound that are written
+        self._encoder = None  # of a sound that is not copied
         with contextlib.ExitStack() as stack, self._as_sentence():
             # A name without a folder could be taken for a protocol, as in "a:b.mp4".
             name = os.path.abspath(path)
@@ -139,7 +140,7 @@ class FilmWriter:
         """Ends the film, and closes the file.
 
         Args:
-            end_seconds: until when the last frame is shown.
+            end_seconds: until when the last frame is shown; no more sound is read after it.
 
         Raises:
             MediaError: see `write`; or there was no frame.
@@ -149,7 +150,8 @@ class FilmWriter:
         with self._as_sentence():
             self._encode_held(max(round(end_seconds * TICKS), self._held.pts + 1))
             self._container.mux(self._video.encode(None))
-            self._write_sound(float("inf"))
+            if self._encoder is not None:
+                self._container.mux(self._encoder.encode(None))
             self._stack.close()
 
     def _add_video(self, crf: int, rate_hint: float):
@@ -184,8 +186,8 @@ class FilmWriter:
             raise sound_files.unreadable(sound.path, fault) from fault
         layout = "mono" if track.channels == 1 else "stereo"
         rate = track.rate if track.rate in _AAC_RATES else _USUAL_RATE
-        target = self._container.add_stream("aac", rate, layout=layout)
-        return _encoded(sound, track, target, layout)
+        self._encoder = self._container.add_stream("aac", rate, layout=layout)
+        return _encoded(sound, track, self._encoder, layout)
 
     def _frame(self, picture: np.ndarray, tick: int) -> av.VideoFrame:
         if self.height % 2 or self.width % 2:
@@ -262,7 +264,6 @@ def _encoded(sound: SoundTrack, track, target, layout: str) -> Iterator[tuple[fl
         frame.time_base = Fraction(1, track.rate)
         done += len(block)
         yield done / track.rate, target.encode(frame)
-    yield sound.seconds, target.encode(None)
 
 
 def _blocks(sound: SoundTrack, track) -> Iterator[np.ndarray]:

@@ -41,7 +41,7 @@ class Film:
         width: of its pictures, upright, with square pixels.
         height: likewise.
         rate: frames a second, on average.
-        duration: s, as its header says; None: it does not.
+        duration: s until its last frame ends, as its header says; None: it does not.
         has_sound: whether it has a sound track.
         high_range: whether its colours are of high dynamic range, which is shown without mapping.
         frames: start in s -> its frames from the one that is seen then. To be called once.
@@ -75,21 +75,22 @@ def open_film(path: str | os.PathLike[str]) -> Iterator[Film]:
             context = stream.codec_context
             aspect = float(stream.sample_aspect_ratio or 0) or 1.0
             first = _first_picture(container, stream, aspect)
-            length = stream.duration and stream.time_base and stream.duration * stream.time_base
             has_sound = container.streams.best("audio") is not None
         if first is None:
             raise _unreadable(path, "it has no frames")
         (height, width, _), origin = first.shape, streams.origin(container)
         rate = float(stream.average_rate or stream.guessed_rate or 25)
-        duration = float(length) if length and length > 0 else None
+        duration = _end_of(stream, origin)
+
+        def picture_of(frame: av.VideoFrame) -> np.ndarray:
+            with _as_sentence(path):
+                return _picture(frame, aspect, first.shape)
 
         def frames(start: float = 0.0) -> Iterator[Shown]:
             with _as_sentence(path):
                 end, before = 0.0, None
                 for time, lasts, frame in _decoded(container, stream, origin, start, rate):
-                    shown = Shown(
-                        time, lasts, lambda frame=frame: _picture(frame, aspect, first.shape)
-                    )
+                    shown = Shown(time, lasts, lambda frame=frame: picture_of(frame))
                     end = max(end, time + lasts)
                     if time <= start + STAMP:
                         before = shown
@@ -98,6 +99,8 @@ def open_film(path: str | os.PathLike[str]) -> Iterator[Film]:
                         yield before
                         before = None
                     yield shown
+                if before is not None and duration is None and end < start:
+                    raise streams.StreamFault(f"it ends after {end:.1f} s, before second {start:g}")
                 if before is not None:
                     yield before
                 if duration is not None and end < duration - CUT_SHORT:
@@ -128,7 +131,7 @@ def at_moments(
 
     Yields:
         (moment, frame), at least one of a film that has a frame: one shorter than the first moment
-        gives its last. Of a moment after the end the frame's own time is told.
+        gives its last. In place of a moment after the end one of the last frame is told.
     """
     current, moment, none_yet = None, next(moments), True
     for shown in frames:
@@ -142,6 +145,14 @@ def at_moments(
     while moment < end + late or none_yet:
         yield moment if moment < end else max(current.seconds, end - late), current
         moment, none_yet = next(moments), False
+
+
+def _end_of(stream, origin: float) -> float | None:
+    """s, from the moment that counts as 0: the pictures may begin later than the sound."""
+    if not stream.duration or stream.duration < 0 or not stream.time_base:
+        return None
+    begin = float((stream.start_time or 0) * stream.time_base) - origin
+    return max(0.0, begin) + float(stream.duration * stream.time_base)
 
 
 def _decoded(container, stream, origin: float, start: float, rate: float):

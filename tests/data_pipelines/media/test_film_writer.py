@@ -181,6 +181,16 @@ def test_streams_that_begin_at_different_times(tmp_path, video_late, sound_late,
     assert heard(path) == pytest.approx([time for time in expected if time > 0], abs=0.03)
 
 
+@pytest.mark.parametrize("start", [0.0, 0.4])
+def test_a_sound_ends_with_the_film(tmp_path, start):
+    """Of films that do not say how long they are, only the end does."""
+    source = clip(tmp_path / "a.mp4", sound_codec="aac", rate=44100)
+    path = write(tmp_path / "b.mp4", times=[0, 0.5], end=1.0, sound=SoundTrack(source, start, 99))
+    with av.open(str(path)) as file:
+        (track,) = file.streams.audio
+        assert float(track.duration * track.time_base) == pytest.approx(1.0, abs=0.06)
+
+
 def test_many_channels_are_heard_on_both_sides(tmp_path):
     sound = np.zeros((48000, 6), np.float32)
     sound[:, 2] = 0.9 * np.sin(np.arange(48000) / 10)

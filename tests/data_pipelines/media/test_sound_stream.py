@@ -1,5 +1,8 @@
 """Sounds as streams: the samples that prepared data hold, in order, silence where there is none."""
 
+from fractions import Fraction
+
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -64,3 +67,22 @@ def test_faults_are_sentences_that_name_the_file(tmp_path):
         sound_stream.open_sound(tmp_path / "text.wav"),
     ):
         pass
+
+
+def test_a_sound_that_begins_later_than_its_pictures(tmp_path):
+    given = (9000 * np.sin(np.arange(16000))).astype(np.int16)
+    with av.open(str(tmp_path / "film.mkv"), "w") as file:
+        pictures = file.add_stream("mpeg4", rate=10)
+        pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
+        track = file.add_stream("flac", rate=16000, layout="mono")
+        picture = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8))
+        heard = av.AudioFrame.from_ndarray(given[None], "s16", "mono")
+        heard.sample_rate, heard.pts, heard.time_base = 16000, 8000, Fraction(1, 16000)
+        for stream, frame in ((pictures, picture), (pictures, None), (track, heard), (track, None)):
+            file.mux(stream.encode(frame))
+    for start in (0.0, 0.25):
+        late = round(16000 * (0.5 - start))
+        with sound_stream.open_sound(tmp_path / "film.mkv", start) as sound:
+            read = sound.read(0, late + 16000)[:, 0]
+        assert sound.begins == pytest.approx(0.5 - start, abs=1e-3) and not read[:late].any()
+        np.testing.assert_array_equal(read[late:], given / np.float32(32768))

@@ -5,7 +5,7 @@ import dataclasses
 import math
 import queue
 from collections.abc import Collection, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import cv2
@@ -151,6 +151,10 @@ def _shrunk(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
+class _Stopped(Exception):
+    """Nobody wants the films any more."""
+
+
 class Films:
     """The overlay, and the film of the page, made in a thread that reads the clip by itself.
 
@@ -185,7 +189,8 @@ class Films:
         self._pool.shutdown()
 
     def add(self, result: Result) -> None:
-        self._marks.put(Mark(result.seconds - self._span.start, result.grid))
+        if "overlay" in self._kinds:  # nothing else takes them
+            self._marks.put(Mark(result.seconds - self._span.start, result.grid))
         if self._done is not None and self._done.done():
             self._done.result()  # raises what went wrong, before more is computed
 
@@ -195,11 +200,10 @@ class Films:
             lasting = lasting_of(self._opened, self._span)
             total = lasting and max(1, round(lasting * self._opened.pictures.rate))
             with progress_bar(total, 0, f"{self._clip.name}: film") as bar:
-                while True:
+                while not wait([self._done], timeout=1).done:
                     bar.update(self._count - bar.n)
-                    with contextlib.suppress(TimeoutError):
-                        self._done.result(timeout=1)
-                        return
+                bar.update(self._count - bar.n)
+            self._done.result()
 
     def _write(self) -> None:
         pictures, span = self._opened.pictures, self._span
@@ -207,7 +211,7 @@ class Films:
         duration = lasting_of(self._opened, span)
         sound = None
         if self._opened.heard is not None:
-            seconds = UNKNOWN if duration is None else duration
+            seconds = duration or span.duration or UNKNOWN
             sound = SoundTrack(self._opened.heard, span.start, seconds)
         with contextlib.ExitStack() as stack:
 
@@ -234,7 +238,9 @@ class Films:
         """The frames of the span, from its own second 0."""
         start, duration = self._span.start, self._span.duration
         for shown in frames:
-            if self._stopped or (duration is not None and shown.seconds >= start + duration):
+            if self._stopped:
+                raise _Stopped  # and not the end, at which all of the sound would be written
+            if duration is not None and shown.seconds >= start + duration:
                 return
             self._count += 1
             yield dataclasses.replace(shown, seconds=max(0.0, shown.seconds - start))

@@ -96,4 +96,5 @@ def make(stage, num_classes: int, ignores: bool) -> Method:
         predict=predict,
         entries=("frames", "audio", "labels", "labelled", "valid"),
         front_end=Spectrum(),
+        over_time=True,
     )

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
+from PIL import Image
 
 import aavs_jax
 from aavs_jax.errors import UserError
 from aavs_jax.prediction import exporting
 from aavs_jax.state.checkpoint import PhaseCheckpoints
 from aavs_jax.weights import card
+from data_pipelines.media.waveforms import to_int16
 
 METHOD = "tests.second_method"
 STATISTICS = ("norm/mean", "norm/var")
@@ -98,6 +101,31 @@ def test_a_folder_of_its_weights_is_enough_to_predict(run, tmp_path, convert_in_
     # A card may come from a stranger, so its word is not enough to import a module.
     with pytest.raises(UserError, match="or name the module of its method"):
         aavs_jax.load(tmp_path / "weights")
+
+
+@pytest.mark.parametrize("fps", [0.5, 1, 2])
+def test_a_stream_gives_it_clips_of_seconds_that_look_at_each_other(run, tmp_path, fps):
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (12, 40, 56, 3), np.uint8)
+    for number, frame in enumerate(frames):
+        Image.fromarray(frame).save(tmp_path / f"{number}.png")
+    # Loud and low by turns, so that seconds differ.
+    sound = rng.normal(size=24 * 16000) * np.repeat(rng.uniform(0.001, 0.2, 24), 16000)
+    sound = to_int16(sound.astype(np.float32)).astype(np.float32) / 32768
+    soundfile.write(tmp_path / "sound.wav", sound, 16000)
+    network = aavs_jax.load(run, method=METHOD)
+    results = list(network.stream(tmp_path, fps=fps))
+    assert len(results) == 12
+    masks = np.stack([result.mask for result in results])
+    if fps == 0.5:  # of which no second has one
+        return
+    if fps == 1:
+        expected = [network(frames[:10], sound[:160000]), network(frames[10:], sound[160000:])]
+        np.testing.assert_array_equal(masks, np.concatenate(expected))
+        alone = [network(frame[None], sound[16000 * n :][:16000]) for n, frame in enumerate(frames)]
+        assert (masks != np.concatenate(alone)).any()  # or else this would not say anything
+    else:  # every other frame is a clip of its own, whose sound begins at the nearest 1/20 s
+        np.testing.assert_array_equal(masks[1::2], network(frames[1::2], sound[800:]))
 
 
 def test_exported_it_hears_by_its_own_front_end(run):

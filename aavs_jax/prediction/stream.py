@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,24 +113,28 @@ def streaming(network: Network, clip: Clip, span: Span, frames: int = 0) -> Iter
         with open_heard(heard, span.start, channels) as sound:
             hearing = Hearing(sound, front_ends)
             count = frames or suitable(network, rate, pictures.width * pictures.height)
-            read = _batches(pictures, hearing, span, fps, (count, chain))
+            read = _batches(_taken(clip, pictures, span, fps), hearing, span.start, (count, chain))
             expected = None
             if pictures.duration is not None:
                 seconds = min(pictures.duration - span.start, span.duration or float("inf"))
                 expected = max(1, int(seconds * rate + 0.5))
             with _ahead(read) as batches:
-                found = _found(network, batches, round(rate), span.start)
+                found = _found(network, batches, max(1, round(rate)))
                 yield Streaming(pictures, sound, heard, rate, count, expected, found)
 
 
 def suitable(network: Network, rate: float, pixels: int) -> int:
     """How many frames of so many pixels are computed at once."""
-    if network.method.over_time:
+    if _over_time(network.chain):
         return CLIP_SECONDS * max(1, round(rate))
     # A CPU gains nothing by many large ones, and would compute many in vain at the end.
     on_cpu = jax.default_backend() == "cpu"
     count = 8 * 64**2 // network.side**2 if on_cpu else 16
     return max(1, min(count, MOST_BYTES // (3 * pixels)))
+
+
+def _over_time(chain: Sequence[Network]) -> bool:
+    return any(network.method.over_time for network in chain)
 
 
 def _check_prior(network: Network) -> None:
@@ -141,30 +145,34 @@ def _check_prior(network: Network) -> None:
         )
 
 
-def _taken(pictures: OpenClip, span: Span, fps: float | str) -> Iterator[tuple[float, Shown]]:
-    """The frames that get masks, with their moments."""
+def _taken(clip: Clip, pictures: OpenClip, span: Span, fps) -> Iterator[tuple[float, Shown]]:
+    """The frames that get masks, with their moments; at least one."""
     until = float("inf") if span.duration is None else span.start + span.duration
     frames = itertools.takewhile(lambda shown: shown.seconds < until, pictures.frames(span.start))
+    first = next(frames, None)
+    if first is None:  # its pictures begin later than its sound
+        raise UserError(f"{clip.path} shows nothing until second {until:g}: choose another part")
+    frames = itertools.chain([first], frames)
     if fps == ALL:
-        return ((shown.seconds, shown) for shown in frames)
+        yield from ((shown.seconds, shown) for shown in frames)
+        return
     shortened = (
         dataclasses.replace(shown, duration=min(shown.duration, until - shown.seconds))
         for shown in frames
     )
     times = (span.start + moment for moment in moments(fps))
-    return at_moments(shortened, times, LATE / fps)
+    yield from at_moments(shortened, times, LATE / fps)
 
 
-def _batches(pictures: OpenClip, hearing: Hearing, span: Span, fps, asked) -> Iterator[dict]:
+def _batches(taken, hearing: Hearing, start: float, asked) -> Iterator[dict]:
     """`count` frames each: times, frames, what each network sees of them, and what it hears."""
     count, chain = asked
-    taken = _taken(pictures, span, fps)
     while group := list(itertools.islice(taken, count)):
         times = [time for time, _ in group]
         frames = [shown.picture() for _, shown in group]
-        short = 0 if chain[-1].method.over_time else count - len(group)
+        short = 0 if _over_time(chain) else count - len(group)
         padded = [*frames, *frames[-1:] * short]
-        at = [max(0.0, time - span.start) for time in times]
+        at = [max(0.0, time - start) for time in times]
         yield {
             "times": times,
             "frames": frames,
@@ -176,7 +184,7 @@ def _batches(pictures: OpenClip, hearing: Hearing, span: Span, fps, asked) -> It
         }
 
 
-def _found(network: Network, batches: Iterator[dict], rate: int, start: float) -> Iterator[Result]:
+def _found(network: Network, batches: Iterator[dict], rate: int) -> Iterator[Result]:
     """Results, one batch behind what the device computes."""
     index = itertools.count()
 
@@ -191,7 +199,7 @@ def _found(network: Network, batches: Iterator[dict], rate: int, start: float) -
     before = None
     for batch in batches:
         shown, heard = batch.pop("shown"), batch.pop("heard")
-        if network.method.over_time:
+        if _over_time(network.chain):
             # Clips of one frame a second, one for each of the frames that a second has.
             shown, heard = ({k: _clips(a, rate) for k, a in d.items()} for d in (shown, heard))
         else:

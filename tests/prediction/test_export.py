@@ -54,19 +54,8 @@ np.savez(out, masks=masks, confidence=confidence, one=one)
 
 
 @pytest.fixture(scope="module")
-def network(tiny_run):
-    """Both stages, with queries and masks so different that not all pixels are background."""
-    classes, masks = "decoder/class_predictor/kernel", "decoder/mask_embedder/2/kernel"
-    rng = np.random.default_rng(3)
-
-    def surer(network):
-        parameters = dict(network.parameters)
-        parameters[classes] = rng.normal(0, 3, parameters[classes].shape).astype(np.float32)
-        parameters[masks] = 10 * parameters[masks]
-        before = network.before and surer(network.before)
-        return dataclasses.replace(network, parameters=parameters, before=before)
-
-    return surer(aavs_jax.load(tiny_run[0]))
+def network(marking_tiny_run):
+    return marking_tiny_run
 
 
 @pytest.fixture(scope="module")

@@ -1,23 +1,24 @@
 """Clips of any length as streams: the masks of a call, at any number of frames a second."""
 
 import itertools
+import threading
 
 import numpy as np
 import pytest
 import soundfile
 from PIL import Image
 
-import aavs_jax
 from aavs_jax.errors import UserError
 from aavs_jax.prediction import sources, stream
 from aavs_jax.prediction.result import Result, at_size
+from data_pipelines.media.films import Shown
 
 SECONDS = 12  # more than the clips that a sound is cut into
 
 
 @pytest.fixture(scope="module")
-def model(tiny_run):
-    return aavs_jax.load(tiny_run[0])
+def model(marking_tiny_run):
+    return marking_tiny_run
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,8 @@ def clip(tmp_path_factory):
     """(folder of frames and sound, frames, samples)."""
     folder = tmp_path_factory.mktemp("clips") / "noise"
     random = np.random.default_rng(1)
-    frames = random.integers(0, 256, (SECONDS, 40, 56, 3)).astype(np.uint8)
+    blocks = random.integers(0, 256, (SECONDS, 5, 7, 3)).astype(np.uint8)
+    frames = blocks.repeat(8, axis=1).repeat(8, axis=2)
     (folder / "frames").mkdir(parents=True)
     for second, frame in enumerate(frames):
         Image.fromarray(frame).save(folder / "frames" / f"{second}.png")
@@ -52,6 +54,11 @@ def test_a_stream_gives_what_a_call_gives_of_clips_of_ten_seconds(model, clip):
     assert [result.index for result in results] == list(range(SECONDS))
     np.testing.assert_allclose([r.seconds for r in results], np.arange(SECONDS) + 15 / 16)
     check(results, model, frames, samples)
+    grids = np.stack([result.grid for result in results])
+    differ = (grids[1:] != grids[:-1]).any(axis=(1, 2))
+    assert differ.mean() > 0.5  # or else this would not say much
+    untold = model.predict(frames[:10], samples[:160000], np.zeros((10, 32, 32))).classes[0]
+    assert (untold != grids[:10]).any()
     for result, frame in zip(results, frames, strict=True):
         np.testing.assert_array_equal(result.frame, frame)
 
@@ -80,7 +87,7 @@ def test_another_sound_and_silence(model, clip, tmp_path):
         assert differ.max() > 1e-3  # it listens, or else these would not say anything
 
 
-def test_a_stream_reads_no_further_than_it_has_to(model, clip, monkeypatch):
+def test_a_stream_reads_no_further_than_it_has_to_and_ends_its_thread(model, clip, monkeypatch):
     (found,) = sources.find([str(clip[0])])
     read = []
     picture = sources._picture
@@ -90,11 +97,35 @@ def test_a_stream_reads_no_further_than_it_has_to(model, clip, monkeypatch):
         return picture(path, *rest)
 
     monkeypatch.setattr(sources, "_picture", noting)
-    at_once = 1
-    with stream.streaming(model, found, stream.Span(), frames=at_once) as opened:
-        list(itertools.islice(opened.results, 1))
+    monkeypatch.setattr(stream, "suitable", lambda *_: 1)
+    threads = set(threading.enumerate())
+    results = stream.results(model, found)
+    next(results)
+    assert len(set(threading.enumerate()) - threads) == 1
+    results.close()
+    assert set(threading.enumerate()) == threads
     # One given out, one computing, those that are ready and the one being read; and the first.
     assert len(read) <= 4 + stream.AHEAD
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(0.3, 1), (2.4, 2), (2.6, 3)])
+def test_a_second_that_is_there_by_half_has_its_mask(clip, seconds, count):
+    (found,) = sources.find([str(clip[0])])
+    shown = Shown(0.0, seconds, lambda: None)
+    opened = sources.OpenClip(8, 6, 1, seconds, lambda start: iter([shown]))
+    taken = list(stream._taken(found, opened, stream.Span(), 1))
+    assert len(taken) == count and max(moment for moment, _ in taken) < seconds
+
+
+def test_a_part_in_which_nothing_is_seen_yet(clip):
+    (found,) = sources.find([str(clip[0])])
+    late = Shown(1.3, 0.1, lambda: None)
+    opened = sources.OpenClip(8, 6, 10, 5.0, lambda start: iter([late]))
+    for fps in (1, "all"):
+        with pytest.raises(UserError, match="noise shows nothing until second 1: choose another"):
+            next(stream._taken(found, opened, stream.Span(duration=1), fps))
+        ((moment, shown),) = stream._taken(found, opened, stream.Span(duration=1.4), fps)
+        assert shown.seconds == late.seconds and moment == (1.3 if fps == "all" else 15 / 16)
 
 
 @pytest.mark.parametrize(

@@ -65,11 +65,14 @@ class Hearing:
             self._clips = {key: rows for key, rows in self._clips.items() if key[0] >= number}
             begin = number * CLIP_SECONDS * SAMPLE_RATE
             length = CLIP_SECONDS * SAMPLE_RATE
-            waveform = self._waveform(begin, late + length)[late:]
+            waveform = self._sound.read(begin, begin + late + length)[late:]
             self._clips[number, late] = [
-                front_end(waveform, CLIP_SECONDS) for front_end in self._front_ends
+                front_end(_channels(waveform, front_end.channels), CLIP_SECONDS)
+                for front_end in self._front_ends
             ]
         return self._clips[number, late]
 
-    def _waveform(self, begin: int, length: int) -> np.ndarray:
-        return self._sound.read(begin, begin + length)
+
+def _channels(waveform: np.ndarray, channels: int) -> np.ndarray:
+    """Of a sound that another front end hears with both sides, the mean for those that do not."""
+    return waveform if waveform.shape[1] == channels else waveform.mean(axis=1, keepdims=True)

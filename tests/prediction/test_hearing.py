@@ -67,6 +67,17 @@ def test_before_a_whole_second_was_heard_it_is_the_first_second(sound):
         np.testing.assert_array_equal(row, expected)
 
 
+def test_one_network_hears_both_sides_and_another_their_mean(tmp_path):
+    samples = np.random.default_rng(1).integers(-9000, 9000, (2 * RATE, 2)).astype(np.int16)
+    soundfile.write(tmp_path / "sides.wav", samples, RATE)
+    waveform = samples.astype(np.float32) / 32768
+    with open_sound(tmp_path / "sides.wav", 0.0, 2) as stream:
+        found = Hearing(stream, [LogMel(1), LogMel(2)]).rows([15 / 16])
+    expected = LogMel(2)(waveform, 1)
+    np.testing.assert_array_equal(found[LogMel(2)], expected)
+    np.testing.assert_array_equal(found[LogMel(1)], LogMel(1)(waveform.mean(1, keepdims=True), 1))
+
+
 def test_both_sides_and_the_silence_after_the_end(sound):
     path, _ = sound
     both = rows(path, first(1, 30), channels=2)

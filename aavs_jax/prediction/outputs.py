@@ -68,6 +68,13 @@ def check_free(folder: Path, record: str = SUMMARY, written_by: str = WRITTEN_BY
       record: the file in it by which it is known again.
       written_by: what that says under this key.
     """
+    with writing(folder, ADVICE):
+        _check_free(folder, record, written_by)
+
+
+def _check_free(folder: Path, record: str, written_by: str) -> None:
+    if folder.name in ("", ".."):
+        raise UserError(f"{folder} is no folder that can be made: name a new one with --out")
     if not folder.exists() and not folder.is_symlink():
         return
     if not folder.is_dir():

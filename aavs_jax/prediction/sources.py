@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import re
 import struct
@@ -13,6 +14,7 @@ from PIL import ImageOps
 
 from aavs_jax.errors import UserError
 from data_pipelines import media
+from data_pipelines.errors import reason
 from data_pipelines.media.films import Shown, open_film
 from data_pipelines.media.sound_files import sound_seconds
 from data_pipelines.media.sound_stream import SoundStream, open_sound
@@ -80,14 +82,23 @@ def find(names: Sequence[str], sound: Path | None = None, *, silent: bool = Fals
     """
     clips: list[Clip] = []
     for name in names:
-        clips += _clips(Path(name), sound, silent)
+        try:
+            clips += _clips(Path(name), sound, silent)
+        except OSError as error:
+            place = str(error.filename or name)[:200]
+            raise UserError(f"cannot look for {place} ({reason(error)}): check the path") from error
+        except RecursionError as error:
+            raise UserError(f"{name} names itself: leave that line out") from error
     # Names become folders and lines on a terminal.
-    clips = [dataclasses.replace(clip, name=media.printable(clip.name)) for clip in clips]
-    counts: dict[str, int] = {}
+    taken = {media.printable(clip.name) for clip in clips}
+    used: set[str] = set()
     for place, clip in enumerate(clips):
-        counts[clip.name] = number = counts.get(clip.name, 0) + 1
-        if number > 1:
-            clips[place] = dataclasses.replace(clip, name=f"{clip.name}-{number}")
+        name = media.printable(clip.name)
+        if name in used:
+            numbered = (f"{name}-{number}" for number in itertools.count(2))
+            name = next(new for new in numbered if new not in taken | used)
+        used.add(name)
+        clips[place] = dataclasses.replace(clip, name=name)
     return clips
 
 
@@ -95,15 +106,7 @@ def _clips(path: Path, sound: Path | None, silent: bool) -> list[Clip]:
     if not path.exists():
         raise UserError(f"there is no file or folder {path}: check the path")
     if path.is_dir():
-        frames = _frames_in(path / FRAMES if (path / FRAMES).is_dir() else path)
-        sounds = sorted(p for p in path.iterdir() if p.suffix.lower() in SOUNDS)
-        films = any(p.suffix.lower() in FILMS for p in path.iterdir())
-        # Frames with one sound at most are one clip; otherwise each file is one.
-        if frames and not films and len(sounds) <= 1:
-            heard = sound or (sounds[0] if sounds else _beside(path))
-            return [Clip(path.name, path, frames, None if silent else heard, silent)]
-        inside = [p for p in sorted(path.iterdir()) if p.is_dir() or _is_clip(p)]
-        found = [clip for p in inside for clip in _clips(p, sound, silent)]
+        found = _in_folder(path, sound, silent)
         if not found:
             raise UserError(
                 f"{path} holds no videos, pictures or folders of frames: name one that does"
@@ -128,12 +131,27 @@ def _lines(path: Path) -> list[Path]:
     return found
 
 
+def _in_folder(path: Path, sound: Path | None, silent: bool) -> list[Clip]:
+    """One clip of frames, or those inside, if there are any; a folder may hold other things."""
+    path = path if path.name.strip(".") else path.resolve()  # "." has no name
+    frames = _frames_in(path / FRAMES if (path / FRAMES).is_dir() else path)
+    sounds = sorted(p for p in path.iterdir() if p.suffix.lower() in SOUNDS)
+    films = any(p.suffix.lower() in FILMS for p in path.iterdir())
+    # Frames with one sound at most are one clip; otherwise each file is one.
+    if frames and not films and len(sounds) <= 1:
+        heard = sound or (sounds[0] if sounds else _beside(path))
+        return [Clip(path.name, path, frames, None if silent else heard, silent)]
+    found: list[Clip] = []
+    for inside in sorted(path.iterdir()):
+        if inside.is_dir():
+            found += _in_folder(inside, sound, silent)
+        elif _is_clip(inside):
+            found += _clips(inside, sound, silent)
+    return found
+
+
 def _is_clip(path: Path) -> bool:
     return path.suffix.lower() in (*FILMS, *PICTURES)
-
-
-def _films_in(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.suffix.lower() in FILMS]
 
 
 def _frames_in(folder: Path) -> tuple[Path, ...]:
@@ -141,12 +159,8 @@ def _frames_in(folder: Path) -> tuple[Path, ...]:
     found = [path for path in folder.iterdir() if path.suffix.lower() in PICTURES]
     parts = {path: re.split(r"(\d+)", path.name) for path in found}
     return tuple(
-        sorted(found, key=lambda p: [(int(x), "") if x.isdigit() else (-1, x) for x in parts[p]])
+        sorted(found, key=lambda p: [(int(x), "") if x.isdecimal() else (-1, x) for x in parts[p]])
     )
-
-
-def _sounds_of_folder(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SOUNDS)
 
 
 def _beside(path: Path) -> Path | None:

@@ -62,11 +62,19 @@ def test_folders_and_lists_of_clips_have_names_of_their_own(tmp_path):
     picture(tmp_path / "all" / "b" / "a" / "0.png")
     (tmp_path / "all" / "film.mp4").write_bytes(b"")
     (tmp_path / "all" / "notes.doc").write_bytes(b"")
+    (tmp_path / "all" / "empty" / "inside").mkdir(parents=True)
+    picture(tmp_path / "a-2" / "0.png")
     listed = tmp_path / "list.txt"
-    listed.write_text("all/a\n\nall\n")
+    listed.write_text("all/a\n\nall\na-2\n")
     clips = sources.find([str(listed)], silent=True)
-    assert [clip.name for clip in clips] == ["a", "a-2", "a-3", "film"]
-    assert len({clip.name for clip in clips}) == 4
+    assert [clip.name for clip in clips] == ["a", "a-3", "a-4", "film", "a-2"]
+
+
+def test_the_folder_in_which_one_is_has_its_name(tmp_path, monkeypatch):
+    picture(tmp_path / "clip" / "0.png")
+    monkeypatch.chdir(tmp_path / "clip")
+    (clip,) = sources.find(["."])
+    assert clip.name == "clip" and clip.sound is None
 
 
 @pytest.mark.parametrize(
@@ -75,11 +83,15 @@ def test_folders_and_lists_of_clips_have_names_of_their_own(tmp_path):
         ("nothing.mp4", "there is no file or folder .*nothing.mp4: check the path"),
         ("empty", "empty holds no videos, pictures or folders of frames"),
         ("none.txt", "none.txt names no files: write a path in each line"),
+        ("self.txt", "self.txt names itself"),
+        ("prose.txt", "cannot look for .*wordsword.* [(]File name too long[)]: check the path"),
     ],
 )
 def test_what_is_not_there_is_a_sentence(tmp_path, name, message):
     (tmp_path / "empty").mkdir()
     (tmp_path / "none.txt").write_text("\n")
+    (tmp_path / "self.txt").write_text("self.txt\n")
+    (tmp_path / "prose.txt").write_text("words" * 60)
     with pytest.raises(UserError, match=message):
         sources.find([str(tmp_path / name)])
 

@@ -232,6 +232,13 @@ class Network:
                     f"{self.card.describe()} is told where it sounds: give prior_mask, or load the "
                     "run that has both stages"
                 )
+            if prior_mask is not None and (
+                np.ndim(prior_mask) != 3 or len(prior_mask) != len(frames)
+            ):
+                raise UserError(
+                    f"prior_mask is {list(np.shape(prior_mask))}: give [T,h,w], of {len(frames)} "
+                    "frames"
+                )
             if prior_mask is None:
                 before = self.before.predict(frames, waveform, sample_rate=sample_rate)
                 prior_mask = before.classes[0]
@@ -259,10 +266,10 @@ def load(
       dtype: of matrix products, "float32" or "bfloat16"; None: as its card says.
 
     Raises:
-      UserError: no weights there, not of a whole network, or damaged.
+      UserError: no weights there, not of a whole network, or damaged; `before` has no use.
     """
     folder = Path(folder)
-    network = None if before is None else load(before, method=method, dtype=dtype)
+    network = given = None if before is None else load(before, method=method, dtype=dtype)
     for phase in kept_phases(folder) if (folder / "config.json").exists() else [folder]:
         parameters, card = cards.weights(phase)
         if dtype is not None:
@@ -274,8 +281,13 @@ def load(
                 parameters |= others
                 made = method_of(dataclasses.replace(card, network=card.network | sizes), method)
         check_whole(phase, parameters, made)
-        before = network if card.network.get("prior") else None
-        network = Network(card, made, jax.device_put(parameters), before)
+        told_by = network if card.network.get("prior") else None
+        network = Network(card, made, jax.device_put(parameters), told_by)
+    if given is not None and not any(each is given for each in network.chain):
+        raise UserError(
+            f"{before} has no use: {folder} needs nobody, or has its own stage, to say where it "
+            "sounds; leave one of them out"
+        )
     return network
 
 

@@ -23,6 +23,7 @@ from aavs_jax.prediction.stream import Span, Streaming, streaming
 from aavs_jax.run.progress import compiling, progress_bar
 from data_pipelines.facts.avsbench import SAMPLE_RATE
 from data_pipelines.media.sound_stream import PEAKS
+from data_pipelines.media.video_files import FRAME_MOMENT
 
 LACKING = 0.2  # s of sound that may lack without a word
 # By network the shapes that it was compiled for.
@@ -160,10 +161,12 @@ class _Compared:
         places = np.linspace(0, len(self._kept) - 1, min(MOST_COMPARED, len(self._kept)))
         kept = [self._kept[round(place)] for place in places]
         rows = []
-        for begin in range(0, len(kept), opened.at_once):
-            group = kept[begin : begin + opened.at_once]
+        # As many at once as were compiled for; a network that looks over time sees each by itself.
+        at_once = 1 if any(each.method.over_time for each in network.chain) else opened.at_once
+        for begin in range(0, len(kept), at_once):
+            group = kept[begin : begin + at_once]
             frames = [result.frame for result in group]
-            frames += frames[-1:] * (opened.at_once - len(frames))
+            frames += frames[-1:] * (at_once - len(frames))
             silence = _in_silence(network, frames)
             rows += [
                 (result.seconds, result.frame, result.grid, grid)
@@ -189,7 +192,12 @@ def _summary(
     network: Network, clip: Clip, opened: Streaming, asked: Asked, course: _Course
 ) -> dict[str, Any]:
     pictures, span = opened.pictures, asked.span
-    lasting = lasting_of(opened, span) or course.times[-1] - span.start + 1 / opened.rate
+    lasting = lasting_of(opened, span)
+    if lasting is None:
+        # Unless each frame has a mask, it is of a moment at the end of its part.
+        after = 1 if opened.rate == pictures.rate else 1 - FRAME_MOMENT
+        lasting = max(0.0, course.times[-1] - span.start) + after / opened.rate
+        lasting = min(lasting, span.duration or lasting)
     areas: Counter[int] = Counter()
     for found in course.found:
         areas.update({class_id: share for class_id, _, share in found})
@@ -235,6 +243,8 @@ def _write_page(partial: Path, network: Network, opened: Streaming, asked: Asked
     ]
     if speed := summary["frames_per_second"]:
         facts.append(("speed", f"{speed:g} masks a second"))
+    end = round(summary["duration"] * SAMPLE_RATE)
+    opened.sound.read(end, end)  # what sounds after the last mask is shown, too
     peaks = opened.sound.peaks()[: round(summary["duration"] * PEAKS)]
     film = partial / PAGE_FILM
     start = asked.span.start

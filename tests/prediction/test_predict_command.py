@@ -1,7 +1,9 @@
 """python -m aavs_jax.predict: what it writes, what it says of clips that cannot be used."""
 
+import errno
 import json
 import re
+import threading
 
 import av
 import numpy as np
@@ -9,10 +11,15 @@ import pytest
 import soundfile
 from PIL import Image
 from pycocotools import mask as coco
+from tqdm import TMonitor
 
 import aavs_jax
 from aavs_jax import predict
+from aavs_jax.prediction import clip_folder, outputs
+from aavs_jax.prediction.painting import Painter
 from aavs_jax.scoring import mask_folders, mask_pictures
+from data_pipelines.media import MediaError
+from data_pipelines.media.sound_stream import SoundStream
 
 SECONDS, RATE = 3, 8
 
@@ -133,12 +140,43 @@ def test_faults_are_one_sentence(tiny_run, clips, tmp_path, capsys, arguments, m
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("place", "name", "fault", "code", "message"),
+    [
+        (outputs, "palette_picture", OSError(errno.ENOSPC, "full"), 2, "(full): free some space"),
+        (Painter, "paint", MediaError("", "cannot write overlay.mp4"), 2, "cannot write overlay"),
+        (SoundStream, "read", MediaError("", "the sound ends"), 2, "error: the sound ends"),
+        (clip_folder._Course, "add", KeyboardInterrupt(), 130, "stopped: of the clip in work"),
+    ],
+)
+def test_a_fault_in_any_thread_ends_all_of_them(
+    tiny_run, clips, tmp_path, capsys, monkeypatch, place, name, fault, code, message
+):
+    def fail(*_):
+        raise fault
+
+    monkeypatch.setattr(place, name, fail)
+
+    def threads():
+        return {thread for thread in threading.enumerate() if not isinstance(thread, TMonitor)}
+
+    phase, before = tiny_run[0] / "localise" / "all", threads()
+    out = tmp_path / "out"
+    assert run(clips / "film.mp4", f"--weights={phase}", f"--out={out}", "--fps=all") == code
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+    assert not list(tmp_path.iterdir()) and threads() == before
+
+
 def test_stage_two_alone_wants_stage_one_and_takes_it(tiny_run, clips, tmp_path, capsys):
     one, two = (tiny_run[0] / name / "all" for name in ("localise", "understand"))
     arguments = (clips / "photo.png", f"--out={tmp_path / 'out'}", "--only=masks")
     assert run(*arguments, f"--weights={two}") == 2
     assert "give the run that has both stages, or the folders of both" in capsys.readouterr().err
     assert run(*arguments, f"--weights={one},{two}") == 0
+    capsys.readouterr()
+    assert run(*arguments, f"--weights={one},{one}") == 2
+    assert "all has no use: " in capsys.readouterr().err
     masks = [
         np.asarray(Image.open(tmp_path / "out" / "masks" / f"{n}.png")) for n in range(SECONDS)
     ]

@@ -78,12 +78,12 @@ def find(names: Sequence[str], sound: Path | None = None, *, silent: bool = Fals
 
     Raises:
       UserError: there is no such file or folder, or nothing in it. Whether a file can be read
-        shows when it is opened.
+        shows when it is opened, and of several also whether it is there.
     """
     clips: list[Clip] = []
     for name in names:
         try:
-            clips += _clips(Path(name), sound, silent)
+            clips += _clips(Path(name), sound, silent, alone=len(names) == 1)
         except OSError as error:
             place = str(error.filename or name)[:200]
             raise UserError(f"cannot look for {place} ({reason(error)}): check the path") from error
@@ -102,8 +102,8 @@ def find(names: Sequence[str], sound: Path | None = None, *, silent: bool = Fals
     return clips
 
 
-def _clips(path: Path, sound: Path | None, silent: bool) -> list[Clip]:
-    if not path.exists():
+def _clips(path: Path, sound: Path | None, silent: bool, *, alone: bool = False) -> list[Clip]:
+    if not path.exists() and alone:
         raise UserError(f"there is no file or folder {path}: check the path")
     if path.is_dir():
         found = _in_folder(path, sound, silent)

@@ -84,12 +84,13 @@ def test_everything_is_written_and_agrees(tiny_run, clips, tmp_path, capsys):
 def test_a_list_goes_on_and_leaves_out_what_cannot_be_used(tiny_run, clips, tmp_path, capsys):
     (tmp_path / "text.mp4").write_text("no film")
     listed = tmp_path / "list.txt"
-    listed.write_text(f"{clips / 'photo.png'}\n{tmp_path / 'text.mp4'}\n")
+    listed.write_text(f"{clips / 'photo.png'}\n{tmp_path / 'text.mp4'}\nnone.mp4\n")
     out = tmp_path / "out"
     weights = f"--weights={tiny_run[0] / 'localise' / 'all'}"
     assert run(listed, weights, f"--out={out}", "--only=masks") == 3
     error = capsys.readouterr().err
-    assert "error: video cannot be read" in error and "1 of 2 clips could not be used" in error
+    assert "error: video cannot be read" in error and "2 of 3 clips could not be used" in error
+    assert f"error: video missing: {tmp_path / 'none.mp4'}" in error
     assert [path.name for path in out.iterdir()] == ["photo"]
     assert sorted(path.name for path in (out / "photo").iterdir()) == ["masks", "summary.json"]
     # Such a folder is what --evaluate-masks reads.

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from aavs_jax.errors import UserError
+from aavs_jax.prediction import KINDS
 
-KINDS = ("masks", "objects", "overlay", "page")
 EPILOG = "Exit code 0: all clips; 3: some could not be used; 2: none could, or a mistake."
 
 

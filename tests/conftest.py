@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -261,3 +262,27 @@ def packages(tmp_path_factory):
         with gzip.open(folder / "changelog.Debian.gz", "wt") as file:
             file.write(f"{package} (1:2.3-4) unstable; urgency=low\n")
     return root
+
+
+@pytest.fixture(scope="session")
+def write_noise():
+    """A function: path, seconds, frames a second, options of the container -> the path of a film of
+    64x48 pixels of noise, seen and heard."""
+
+    def write(path: Path, seconds: int = 2, rate: int = 4, **options: str) -> Path:
+        random = np.random.default_rng(0)
+        with av.open(str(path), "w", options=options) as file:
+            pictures = file.add_stream("libx264", rate=rate)
+            pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
+            track = file.add_stream("aac", rate=16000, layout="mono")
+            for _ in range(seconds * rate):
+                frame = random.integers(0, 256, (48, 64, 3)).astype(np.uint8)
+                file.mux(pictures.encode(av.VideoFrame.from_ndarray(frame)))
+            sound = (0.1 * random.normal(size=(1, 16000 * seconds))).astype(np.float32)
+            heard = av.AudioFrame.from_ndarray(sound, format="fltp", layout="mono")
+            heard.sample_rate = 16000
+            for stream, last in ((pictures, None), (track, heard), (track, None)):
+                file.mux(stream.encode(last))
+        return path
+
+    return write

@@ -14,7 +14,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
@@ -114,7 +113,7 @@ def test_the_method_names_keys_and_parameters_that_are_there():
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory):
+def checkout(tmp_path_factory, write_noise):
     """A folder with the project's files, and what the commands take from elsewhere."""
     import torch
     import transformers
@@ -168,25 +167,8 @@ def checkout(tmp_path_factory):
         inputs = width
     tensors = {name: torch.tensor(value, dtype=torch.float32) for name, value in tensors.items()}
     torch.save(tensors, folder / "vggish-10086976.pth")
-    write_clip(folder / "clip.mp4")
+    write_noise(folder / "clip.mp4")
     return folder
-
-
-def write_clip(path: Path) -> None:
-    """Two seconds of noise, seen and heard."""
-    rng = np.random.default_rng(0)
-    with av.open(str(path), "w") as file:
-        pictures = file.add_stream("libx264", rate=4)
-        pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
-        track = file.add_stream("aac", rate=16000, layout="mono")
-        for _ in range(8):
-            frame = rng.integers(0, 256, (48, 64, 3)).astype(np.uint8)
-            file.mux(pictures.encode(av.VideoFrame.from_ndarray(frame)))
-        sound = (0.1 * rng.normal(size=(1, 32000))).astype(np.float32)
-        heard = av.AudioFrame.from_ndarray(sound, format="fltp", layout="mono")
-        heard.sample_rate = 16000
-        for stream, last in ((pictures, None), (track, heard), (track, None)):
-            file.mux(stream.encode(last))
 
 
 AUDIO = {  # of the VGGish above

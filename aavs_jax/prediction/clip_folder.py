@@ -36,7 +36,7 @@ class Asked:
 
     Attributes:
       span: which part, and how many masks.
-      kinds: of `outputs.KINDS`.
+      kinds: of `prediction.KINDS`.
       frames: computed at once; 0: as many as suit.
       facts: (label, text) for the page.
     """

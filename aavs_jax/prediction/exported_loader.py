@@ -27,7 +27,7 @@ def load(folder):
         program = export.deserialize(bytearray((folder / "program.jaxexport").read_bytes()))
     except ImportError:
         raise  # jax says that flatbuffers is to be installed
-    except Exception as error:
+    except Exception as error:  # what a later jax raises on an old program, nobody promises
         raise ValueError(
             f"jax {jax.__version__} cannot load {folder}, which jax {card['jax']} wrote on "
             f"{card['exported']} for what is released until {card['loads_until']}: export it anew"

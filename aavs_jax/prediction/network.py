@@ -72,8 +72,9 @@ class Network:
 
         Args:
           frames: uint8 [T,H,W,3], RGB, of any size, one a second.
-          waveform: the clip's sound, [S], or [S,channels]: float in [-1,1] or int16. S is T times
-            the sample rate; what lacks is silence.
+          waveform: the clip's sound, [S], [S,1] or [S,2]: float in [-1,1] or int16. S is T times
+            the sample rate; where it is shorter AAVS hears the last second again that it fills, as
+            prepared clips do.
           prior_mask: float [T,h,w] in [0,1], of any size, where it sounds, for a network that is
             told so; None: as the network before says.
           sample_rate: of the waveform, Hz.
@@ -83,6 +84,7 @@ class Network:
 
         Raises:
           UserError: arrays of other shapes or types; a prior mask is needed, and none is there.
+          DataError: the sound is too short for a single second.
         """
         found = self.predict(frames, waveform, prior_mask, sample_rate=sample_rate)
         size = np.shape(frames)[1:3]
@@ -173,7 +175,7 @@ class Network:
     ) -> Prediction:
         """The same at the size G that the network is scored at, as its method gives it.
 
-        In float32 with exact products, whatever the device would round. Arguments and errors are
+        Products of float32 are exact, whatever the device would round. Arguments and errors are
         those of a call.
 
         Returns:

@@ -26,7 +26,6 @@ from aavs_jax.prediction.result import Result
 from aavs_jax.run.files import replace_file, writing
 from aavs_jax.scoring.mask_pictures import palette_picture
 
-KINDS = ("masks", "objects", "overlay", "page")
 SUMMARY = "summary.json"
 WRITTEN_BY = "aavs_jax.predict"
 ADVICE = "or choose another folder with --out"

@@ -11,8 +11,8 @@ import numpy as np
 
 from data_pipelines import media
 from data_pipelines.media import MediaError, streams
+from data_pipelines.media.video_files import STAMP
 
-STAMP = 0.002  # s by which time stamps of frames are rounded (to whole milliseconds in Matroska)
 CUT_SHORT = 1.0  # s that a film may lack of the length in its header
 # Transfer functions of high dynamic range, as FFmpeg numbers them: PQ and HLG.
 _HIGH_RANGE = (16, 18)
@@ -89,7 +89,10 @@ def open_film(path: str | os.PathLike[str]) -> Iterator[Film]:
         def frames(start: float = 0.0) -> Iterator[Shown]:
             with _as_sentence(path):
                 end, before = 0.0, None
-                for time, lasts, frame in _decoded(container, stream, origin, start, rate):
+                # What was decoded to learn the size is decoded again: few containers give it back.
+                streams.seek(container, stream, start + origin)
+                timed = streams.timed_frames(container, stream, origin, 1 / rate)
+                for time, lasts, frame in timed:
                     shown = Shown(time, lasts, lambda frame=frame: picture_of(frame))
                     end = max(end, time + lasts)
                     if time <= start + STAMP:
@@ -153,20 +156,6 @@ def _end_of(stream, origin: float) -> float | None:
         return None
     begin = float((stream.start_time or 0) * stream.time_base) - origin
     return max(0.0, begin) + float(stream.duration * stream.time_base)
-
-
-def _decoded(container, stream, origin: float, start: float, rate: float):
-    """(time, duration, frame) from a little before `start`, in s."""
-    # What was decoded to learn the size is decoded again: few containers can put a frame back.
-    streams.seek(container, stream, start + origin)
-    usual, time = 1 / rate, start - 1 / rate
-    for frame in streams.decoded_frames(container, stream):
-        streams.check_frame(frame.width, frame.height, frame.format)
-        time += usual
-        if frame.pts is not None and frame.time_base:
-            time = float(frame.pts * frame.time_base) - origin
-        lasts = float(frame.duration * frame.time_base) if frame.duration else usual
-        yield time, lasts, frame
 
 
 def _first_picture(container, stream, aspect: float) -> np.ndarray | None:

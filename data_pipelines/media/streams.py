@@ -104,6 +104,24 @@ def decoded_frames(container, stream) -> Iterator:
         raise broken[0]
 
 
+def timed_frames(container, stream, origin: float, usual: float) -> Iterator[tuple]:
+    """(time, duration, frame) of a video from where the container stands, in s from `origin`.
+
+    Args:
+        container: opened.
+        stream: of it.
+        origin: see `origin`.
+        usual: s from one frame to the next, for those that do not say.
+    """
+    time = -usual
+    for frame in decoded_frames(container, stream):
+        check_frame(frame.width, frame.height, frame.format)
+        time += usual
+        if frame.pts is not None and frame.time_base:
+            time = float(frame.pts * frame.time_base) - origin
+        yield time, float(frame.duration * frame.time_base) if frame.duration else usual, frame
+
+
 def reason_of(fault: Exception) -> str:
     if isinstance(fault, av.FFmpegError):
         return fault.strerror or "FFmpeg cannot decode it"

@@ -50,16 +50,12 @@ def _decoded(container, stream, start: float) -> Iterator[tuple[float, float, av
     if start > 0:
         streams.seek(container, stream, start + origin)
     usual = float(1 / stream.average_rate) if stream.average_rate else 1 / 25
-    time, pixels = -usual, 0
-    for count, frame in enumerate(streams.decoded_frames(container, stream)):
+    pixels = 0
+    timed = streams.timed_frames(container, stream, origin, usual)
+    for count, (time, duration, frame) in enumerate(timed):
         pixels += frame.width * frame.height
         if count > media.MAX_DECODED_FRAMES or pixels > media.MAX_DECODED_PIXELS:
             raise streams.StreamFault("the moment asked for lies too deep in the stream")
-        streams.check_frame(frame.width, frame.height, frame.format)
-        time += usual
-        if frame.pts is not None and frame.time_base:
-            time = float(frame.pts * frame.time_base) - origin
-        duration = float(frame.duration * frame.time_base) if frame.duration else usual
         yield time, duration, frame
 
 

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from aavs_jax.prediction import clip_folder, films, outputs, sources
+from aavs_jax.prediction import KINDS, clip_folder, films, sources
 from aavs_jax.prediction.clip_folder import Asked, write_clip
 from aavs_jax.prediction.stream import Span
 from data_pipelines.media.sound_files import read_sound
@@ -46,7 +46,7 @@ def test_a_part_counts_from_its_beginning(marking_tiny_run, clip, tmp_path, monk
     monkeypatch.setattr(
         clip_folder, "write_page", lambda path, page: pages.append(page) or write_page(path, page)
     )
-    summary = write_clip(network, clip, tmp_path / "out", Asked(span, outputs.KINDS))
+    summary = write_clip(network, clip, tmp_path / "out", Asked(span, KINDS))
     written = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert written == {"written_by": "aavs_jax.predict", **summary} and summary["masks"] == 4
     moments = (np.arange(4) + 15 / 16) / 2

@@ -2,14 +2,12 @@
 
 import random
 
-import av
-import numpy as np
 import pytest
 from PIL import Image
 
 import aavs_jax
 from aavs_jax.errors import UserError
-from aavs_jax.prediction import outputs, sources
+from aavs_jax.prediction import KINDS, outputs, sources
 from aavs_jax.prediction.clip_folder import Asked, write_clip
 from aavs_jax.prediction.stream import Span
 from data_pipelines.errors import DataError
@@ -20,24 +18,6 @@ WAYS = ("cut", "bytes", "head", "zeros", "swap")
 @pytest.fixture(scope="module")
 def model(tiny_run):
     return aavs_jax.load(tiny_run[0] / "localise" / "all")
-
-
-def write_film(path, **options):
-    """Two seconds of noise, seen and heard."""
-    rng = np.random.default_rng(0)
-    with av.open(str(path), "w", options=options) as file:
-        pictures = file.add_stream("libx264", rate=4)
-        pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
-        track = file.add_stream("aac", rate=16000, layout="mono")
-        for _ in range(8):
-            frame = rng.integers(0, 256, (48, 64, 3)).astype(np.uint8)
-            file.mux(pictures.encode(av.VideoFrame.from_ndarray(frame)))
-        sound = (0.1 * rng.normal(size=(1, 32000))).astype(np.float32)
-        heard = av.AudioFrame.from_ndarray(sound, format="fltp", layout="mono")
-        heard.sample_rate = 16000
-        for stream, last in ((pictures, None), (track, heard), (track, None)):
-            file.mux(stream.encode(last))
-    return path
 
 
 def damaged(content: bytes, seed: int) -> bytes:
@@ -66,15 +46,15 @@ def predicted(model, path, out, kinds=("masks",)):
     return write_clip(model, clip, out, Asked(Span(), kinds))
 
 
-def test_damage_is_a_sentence_or_a_result(model, tmp_path):
-    content = write_film(tmp_path / "whole.mp4").read_bytes()
+def test_damage_is_a_sentence_or_a_result(model, tmp_path, write_noise):
+    content = write_noise(tmp_path / "whole.mp4").read_bytes()
     refused = 0
     for seed in range(60):
         path = tmp_path / "film.mp4"
         path.write_bytes(damaged(content, seed))
         out = tmp_path / f"out{seed}"
         try:
-            predicted(model, path, out, outputs.KINDS if seed % 10 == 0 else ("masks",))
+            predicted(model, path, out, KINDS if seed % 10 == 0 else ("masks",))
         except (UserError, DataError) as error:
             refused += 1
             assert str(path) in str(error) and "\n" not in str(error)
@@ -85,21 +65,21 @@ def test_damage_is_a_sentence_or_a_result(model, tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_encrypted_films_are_refused(model, tmp_path):
+def test_encrypted_films_are_refused(model, tmp_path, write_noise):
     key = "00112233445566778899aabbccddeeff"
     cenc = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": key, "encryption_kid": key}
-    write_film(tmp_path / "film.mp4", **cenc)
+    write_noise(tmp_path / "film.mp4", **cenc)
     with pytest.raises(DataError, match="film.mp4 .*encrypted"):
         predicted(model, tmp_path / "film.mp4", tmp_path / "out")
 
 
-def test_an_animation_takes_the_sound_beside_it(model, tmp_path):
+def test_an_animation_takes_the_sound_beside_it(model, tmp_path, write_noise):
     pictures = [Image.new("RGB", (31, 17), (9 * n, 0, 0)) for n in range(12)]
     pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=250)
     with pytest.raises(UserError, match="a.gif has no sound: give one with --sound=FILE"):
         predicted(model, tmp_path / "a.gif", tmp_path / "out")
-    write_film(tmp_path / "a.m4a")
-    summary = predicted(model, tmp_path / "a.gif", tmp_path / "out", outputs.KINDS)
+    write_noise(tmp_path / "a.m4a")
+    summary = predicted(model, tmp_path / "a.gif", tmp_path / "out", KINDS)
     assert summary["masks"] == 3 and summary["sound"] == str(tmp_path / "a.m4a")
     assert (summary["width"], summary["height"]) == (31, 17)
     assert any(note.startswith("The sound ends after 2.1 s") for note in summary["notes"])

@@ -25,7 +25,7 @@ SECONDS, RATE = 3, 8
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory):
+def clips(tmp_path_factory, write_noise):
     """Folder with a video that has a sound, a picture that has one, and things that are neither."""
     folder = tmp_path_factory.mktemp("clips")
     random = np.random.default_rng(0)
@@ -34,18 +34,7 @@ def clips(tmp_path_factory):
     Image.fromarray(random.integers(0, 256, (50, 71, 3)).astype(np.uint8)).save(
         folder / "photo.png"
     )
-    with av.open(str(folder / "film.mp4"), "w") as file:
-        pictures = file.add_stream("libx264", rate=RATE)
-        pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
-        track = file.add_stream("aac", rate=16000, layout="mono")
-        for _ in range(SECONDS * RATE):
-            frame = random.integers(0, 256, (48, 64, 3)).astype(np.uint8)
-            file.mux(pictures.encode(av.VideoFrame.from_ndarray(frame)))
-        file.mux(pictures.encode(None))
-        heard = av.AudioFrame.from_ndarray(sound[None], format="fltp", layout="mono")
-        heard.sample_rate = 16000
-        file.mux(track.encode(heard))
-        file.mux(track.encode(None))
+    write_noise(folder / "film.mp4", SECONDS, RATE)
     return folder
 
 

@@ -35,3 +35,9 @@ def test_semantic_prediction():
     scores[0, 0, 1, 70] = scores[0, 1, 0, 3] = 1
     classes = mask_classification.semantic_prediction(jnp.asarray(scores))
     assert classes.dtype == jnp.uint8 and classes.tolist() == [[[0, 70], [3, 0]]]
+
+
+def test_confidence_is_the_winners_share():
+    scores = np.array([[[[1.0, 3.0, 4.0], [0.0, 0.0, 0.0]]]], np.float32)
+    found = np.asarray(mask_classification.confidence(jnp.asarray(scores)))
+    np.testing.assert_allclose(found, [[[0.5, 0.0]]])

@@ -107,7 +107,7 @@ def _run(config: Mapping[str, Any], workdir: Workdir) -> Rows:
     with jax.default_matmul_precision(config["matmul_precision"]):
         for stage in stages:
             rows += run_stage(stage, data_dir, workdir)
-    presentation.present(stages, workdir, rows)
+    presentation.present([stage for stage in stages if not stage.fold], workdir, rows)
     return rows
 
 

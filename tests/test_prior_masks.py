@@ -71,6 +71,7 @@ def test_a_row_for_every_view(run):
     assert views == set(VIEWS)
     page = (run / "report" / "index.html").read_text()
     assert "no knowledge" in page
+    assert list((run / "report").glob("*.png"))
 
 
 @pytest.mark.slow

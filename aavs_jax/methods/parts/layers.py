@@ -17,7 +17,7 @@ from flax import nnx
 
 from aavs_jax.methods.parts.initializers import Ones, Zeros
 
-EPSILON = 1e-5  # of every LayerNorm and GroupNorm
+EPSILON = 1e-5  # of norms that do not say another
 ZEROS = Zeros()
 
 
@@ -123,13 +123,15 @@ _convolution.defvjp(_convolution_forward, _convolution_backward)
 class LayerNorm(nnx.Module):
     """Normalises the last axis; float32 inside and out."""
 
-    def __init__(self, size: int):
+    def __init__(self, size: int, epsilon: float = EPSILON):
+        self.epsilon = epsilon
         self.scale = parameter((size,), Ones())
         self.bias = parameter((size,), Zeros())
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., size] -> float32 [..., size]."""
-        return _normalise(x.astype(jnp.float32), (-1,)) * self.scale[...] + self.bias[...]
+        normal = _normalise(x.astype(jnp.float32), (-1,), self.epsilon)
+        return normal * self.scale[...] + self.bias[...]
 
 
 class GroupNorm(nnx.Module):
@@ -146,10 +148,10 @@ class GroupNorm(nnx.Module):
         return _normalise(grouped, (1, 2, 4)).reshape(x.shape) * self.scale[...] + self.bias[...]
 
 
-def _normalise(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+def _normalise(x: jax.Array, axes: tuple[int, ...], epsilon: float = EPSILON) -> jax.Array:
     # Two passes: E[x^2] - E[x]^2 loses too many digits in float32.
     centred = x - x.mean(axes, keepdims=True)
-    return centred * jax.lax.rsqrt(jnp.square(centred).mean(axes, keepdims=True) + EPSILON)
+    return centred * jax.lax.rsqrt(jnp.square(centred).mean(axes, keepdims=True) + epsilon)
 
 
 class Mlp(nnx.Module):

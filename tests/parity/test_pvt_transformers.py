@@ -22,7 +22,7 @@ SIZES = PVTConfig(
     mlp_ratios=(8, 8, 4, 4),
     reductions=(8, 4, 2, 1),
 )
-TOLERANCE = 1e-5  # of the largest value; a norm's epsilon ten times as large makes 1e-3 and more
+TOLERANCE = 1e-5  # of the largest value; a norm's epsilon ten times as large makes 1e-3
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def reference():
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter += 0.05 * torch.randn(parameter.shape)
-            if "patch_embedding.proj" in name or "spatial_reduction" in name:
+            if "patch_embedding" in name or "spatial_reduction" in name:
                 parameter *= 0.01  # so that variances before the norms are near their epsilons
     # transformers has one epsilon; the published code, and its weights, have two.
     for name, module in model.named_modules():

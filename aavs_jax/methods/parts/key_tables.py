@@ -36,6 +36,12 @@ MODULES: dict[str, dict[str, tuple[str, str]]] = {
     "pointwise": {"weight": ("kernel", "1x1"), "bias": ("bias", "same")},  # a 1x1 convolution
     "conv": {"weight": ("kernel", "window first"), "bias": ("bias", "same")},
     "norm": {"weight": ("scale", "same"), "bias": ("bias", "same")},
+    "batch norm": {
+        "weight": ("scale", "same"),
+        "bias": ("bias", "same"),
+        "running_mean": ("mean", "same"),
+        "running_var": ("var", "same"),
+    },
 }
 
 
@@ -148,8 +154,10 @@ def under(theirs: str, ours: str, *rows: Row) -> tuple[Row, ...]:
 
 
 def shapes_of(model: nnx.Module, place: str = "") -> dict[str, tuple[int, ...]]:
-    """Path -> shape of every parameter of a network, abstract or not; `place` goes before paths."""
+    """Path -> shape of every parameter and running statistic of a network, abstract or not;
+    `place` goes before paths.
+    """
     return {
         place + "/".join(map(str, path)): tuple(variable.shape)
-        for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param))
+        for path, variable in nnx.to_flat_state(nnx.state(model))
     }

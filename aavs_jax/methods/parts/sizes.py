@@ -64,6 +64,33 @@ class SwinConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ResNetConfig:
+    """A ResNet; defaults are ResNet-50."""
+
+    block: str = "bottleneck"  # or 'basic', ResNet-18's and -34's
+    depths: tuple[int, ...] = (3, 4, 6, 3)  # blocks per stage
+    planes: tuple[int, ...] = (64, 128, 256, 512)  # of the 3x3 convolutions, per stage
+    strides: tuple[int, ...] = (1, 2, 2, 2)  # of each stage's first block
+    # Of each stage's 3x3 convolutions, block by block; the last one goes on for all that follow.
+    dilations: tuple[tuple[int, ...], ...] = ((1,), (1,), (1,), (1,))
+    stem: int = 64  # channels of the first convolution
+    deep_stem: bool = False  # three 3x3 convolutions, the last twice as wide; not one of 7x7
+    input_channels: int = 3
+
+    def __post_init__(self):
+        if self.block not in ("bottleneck", "basic"):
+            raise ValueError(f"block must be 'bottleneck' or 'basic', not {self.block!r}")
+        for name in ("depths", "planes", "strides", "dilations"):
+            if len(numbers := getattr(self, name)) != 4 or not all(numbers):
+                raise ValueError(f"{name} must be four, one for each stage, not {numbers!r}")
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of the four maps."""
+        return tuple((4 if self.block == "bottleneck" else 1) * planes for planes in self.planes)
+
+
+@dataclasses.dataclass(frozen=True)
 class AudioConfig:
     """The audio encoder; defaults are VGGish."""
 

@@ -130,7 +130,7 @@ class LayerNorm(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., size] -> float32 [..., size]."""
-        normal = _normalise(x.astype(jnp.float32), (-1,), self.epsilon)
+        normal = _normalise(wide(x), (-1,), self.epsilon)
         return normal * self.scale[...] + self.bias[...]
 
 
@@ -144,8 +144,13 @@ class GroupNorm(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N,H,W,size] -> float32 [N,H,W,size]."""
-        grouped = x.astype(jnp.float32).reshape(*x.shape[:3], self.groups, -1)
+        grouped = wide(x).reshape(*x.shape[:3], self.groups, -1)
         return _normalise(grouped, (1, 2, 4)).reshape(x.shape) * self.scale[...] + self.bias[...]
+
+
+def wide(x: jax.Array) -> jax.Array:
+    """As float32, which norms and softmax compute in; float64, of parity tests, stays."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _normalise(x: jax.Array, axes: tuple[int, ...], epsilon: float = EPSILON) -> jax.Array:
@@ -180,8 +185,8 @@ def gelu(x: jax.Array) -> jax.Array:
 
     Its gradient is written out: derived, it would keep several arrays of the size of `x`.
     """
-    wide = x.astype(jnp.float32)
-    return (wide * _normal_cdf(wide)).astype(x.dtype)
+    exact = wide(x)
+    return (exact * _normal_cdf(exact)).astype(x.dtype)
 
 
 def _gelu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -189,10 +194,10 @@ def _gelu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _gelu_backward(x: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
-    wide = x.astype(jnp.float32)
-    density = jnp.exp(-0.5 * wide * wide) * np.float32(1 / np.sqrt(2 * np.pi))
-    slope = _normal_cdf(wide) + wide * density
-    return ((cotangent.astype(jnp.float32) * slope).astype(x.dtype),)
+    exact = wide(x)
+    density = jnp.exp(-0.5 * exact * exact) * np.float32(1 / np.sqrt(2 * np.pi))
+    slope = _normal_cdf(exact) + exact * density
+    return ((wide(cotangent) * slope).astype(x.dtype),)
 
 
 gelu.defvjp(_gelu_forward, _gelu_backward)
@@ -242,7 +247,7 @@ def resize_bilinear(x: jax.Array, size: tuple[int, int], axes: tuple[int, int]) 
     Returns:
       float32, `x`'s shape but for the two axes.
     """
-    x = x.astype(jnp.float32)
+    x = wide(x)
     for axis, new_size in zip(axes, size, strict=True):
         if x.shape[axis] != new_size:
             matrix = jnp.asarray(resize_matrix(x.shape[axis], new_size))

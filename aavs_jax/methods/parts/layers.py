@@ -256,17 +256,19 @@ def resize_bilinear(x: jax.Array, size: tuple[int, int], axes: tuple[int, int]) 
     return x
 
 
-def sine_positions(height: int, width: int, size: int) -> jax.Array:
+def sine_positions(height: int, width: int, size: int, *, scaled: bool = True) -> jax.Array:
     """Sine position embedding float32 [height,width,size]: y's features first, then x's.
 
-    Positions count from 1 and are scaled to at most 2 pi; features alternate sin and cos at
-    temperature 10000 (DETR's, in its normalised form).
+    Positions count from 1 and, where they are `scaled`, go up to 2 pi (DETR's, in its normalised
+    form); features alternate sin and cos at temperature 10000.
     """
     half = size // 2
     frequency = 10000.0 ** (2 * (np.arange(half) // 2) / half)
 
     def axis_features(length: int) -> np.ndarray:
-        position = np.arange(1, length + 1) / (length + 1e-6) * 2 * np.pi
+        position = np.arange(1, length + 1)
+        if scaled:
+            position = position / (length + 1e-6) * 2 * np.pi
         angle = position[:, None] / frequency
         return np.where(np.arange(half) % 2, np.cos(angle), np.sin(angle)).astype(np.float32)
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from aavs_jax.methods.parts.convolution import Convolution, he_fan_out
 from aavs_jax.methods.parts.initializers import Normal, Zeros
 from aavs_jax.methods.parts.layers import Dense, LayerNorm, gelu, parameter
 from aavs_jax.methods.parts.scanned import scanned
@@ -94,24 +95,13 @@ class PatchEmbedding(nnx.Module):
     """A convolution whose windows overlap, and a norm."""
 
     def __init__(self, inputs: int, outputs: int, window: int, stride: int, dtype: str):
-        self.stride = stride
-        self.dtype = dtype
-        fan_out = window * window * outputs
-        self.kernel = parameter((window, window, inputs, outputs), Normal(math.sqrt(2 / fan_out)))
-        self.bias = parameter((outputs,), Zeros())
+        he = he_fan_out(window, outputs)
+        self.conv = Convolution(inputs, outputs, window, kernel_init=he, stride=stride, dtype=dtype)
         self.norm = LayerNorm(outputs, PATCH_EPSILON)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N,h,w,inputs] -> float32 [N,ceil(h/stride),ceil(w/stride),outputs]."""
-        around = self.kernel.shape[0] // 2
-        x = jax.lax.conv_general_dilated(
-            x.astype(self.dtype),
-            self.kernel[...].astype(self.dtype),
-            (self.stride, self.stride),
-            [(around, around)] * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-        return self.norm(x + self.bias[...].astype(self.dtype))
+        return self.norm(self.conv(x))
 
 
 class Block(nnx.Module):
@@ -164,8 +154,7 @@ class Reduction(nnx.Module):
 
     def __init__(self, size: int, window: int, dtype: str):
         self.dtype = dtype
-        fan_out = window * window * size
-        self.kernel = parameter((window, window, size, size), Normal(math.sqrt(2 / fan_out)))
+        self.kernel = parameter((window, window, size, size), he_fan_out(window, size))
         self.bias = parameter((size,), Zeros())
         self.norm = LayerNorm(size, PATCH_EPSILON)
 

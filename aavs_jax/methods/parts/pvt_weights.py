@@ -24,7 +24,7 @@ BACKBONE = "backbone/"
 BLOCK = BACKBONE + "stages/{stage}/blocks/{block}/"
 
 PVT_ROWS = (
-    Row("patch_embed{stage+1}.proj", "backbone/stages/{stage}/patch_embedding", "conv"),
+    Row("patch_embed{stage+1}.proj", "backbone/stages/{stage}/patch_embedding/conv", "conv"),
     Row("patch_embed{stage+1}.norm", "backbone/stages/{stage}/patch_embedding/norm", "norm"),
     *under(
         "block{stage+1}.{block}.",
@@ -48,7 +48,7 @@ TRANSFORMERS_ROWS = (
     *under(
         "encoder.layers.{stage}.",
         BACKBONE + "stages/{stage}/",
-        Row("patch_embedding.proj", "patch_embedding", "conv"),
+        Row("patch_embedding.proj", "patch_embedding/conv", "conv"),
         Row("patch_embedding.layer_norm", "patch_embedding/norm", "norm"),
         Row("layer_norm", "output_norm", "norm"),
     ),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from aavs_jax.methods.parts.initializers import Ones
-from aavs_jax.methods.parts.layers import EPSILON, ZEROS, parameter
+from aavs_jax.methods.parts.layers import EPSILON, ZEROS, parameter, wide
 
 ONES = Ones()
 MOMENTUM = 0.1  # share of a batch's statistics in the running ones
@@ -37,7 +37,7 @@ class BatchNorm(nnx.Module):
         Raises:
           ValueError: in training there is a single number of each channel, which has no variance.
         """
-        x = x.astype(jnp.float32)
+        x = wide(x)
         if not training:
             return self._scaled(x - self.mean[...], self.var[...])
         axes = tuple(range(x.ndim - 1))

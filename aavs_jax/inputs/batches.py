@@ -107,6 +107,7 @@ def train_batches(
         sampling=data["sampling"],
         shuffle=data["shuffle"],
         bucket_by_length=data["bucket_by_length"],
+        resize=data["resize"],
         augment=data["augment"],
         prior=prior["train"],
         prior_dir=stage.training_masks(stage.sources["train"]),

@@ -17,7 +17,7 @@ from flax import nnx
 
 from aavs_jax.methods.parts.initializers import Ones, Zeros
 
-EPSILON = 1e-5  # of every LayerNorm and GroupNorm
+EPSILON = 1e-5  # of norms that do not say another
 ZEROS = Zeros()
 
 
@@ -123,13 +123,15 @@ _convolution.defvjp(_convolution_forward, _convolution_backward)
 class LayerNorm(nnx.Module):
     """Normalises the last axis; float32 inside and out."""
 
-    def __init__(self, size: int):
+    def __init__(self, size: int, epsilon: float = EPSILON):
+        self.epsilon = epsilon
         self.scale = parameter((size,), Ones())
         self.bias = parameter((size,), Zeros())
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., size] -> float32 [..., size]."""
-        return _normalise(x.astype(jnp.float32), (-1,)) * self.scale[...] + self.bias[...]
+        normal = _normalise(wide(x), (-1,), self.epsilon)
+        return normal * self.scale[...] + self.bias[...]
 
 
 class GroupNorm(nnx.Module):
@@ -142,14 +144,19 @@ class GroupNorm(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N,H,W,size] -> float32 [N,H,W,size]."""
-        grouped = x.astype(jnp.float32).reshape(*x.shape[:3], self.groups, -1)
+        grouped = wide(x).reshape(*x.shape[:3], self.groups, -1)
         return _normalise(grouped, (1, 2, 4)).reshape(x.shape) * self.scale[...] + self.bias[...]
 
 
-def _normalise(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+def wide(x: jax.Array) -> jax.Array:
+    """As float32, which norms and softmax compute in; float64, of parity tests, stays."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _normalise(x: jax.Array, axes: tuple[int, ...], epsilon: float = EPSILON) -> jax.Array:
     # Two passes: E[x^2] - E[x]^2 loses too many digits in float32.
     centred = x - x.mean(axes, keepdims=True)
-    return centred * jax.lax.rsqrt(jnp.square(centred).mean(axes, keepdims=True) + EPSILON)
+    return centred * jax.lax.rsqrt(jnp.square(centred).mean(axes, keepdims=True) + epsilon)
 
 
 class Mlp(nnx.Module):
@@ -178,8 +185,8 @@ def gelu(x: jax.Array) -> jax.Array:
 
     Its gradient is written out: derived, it would keep several arrays of the size of `x`.
     """
-    wide = x.astype(jnp.float32)
-    return (wide * _normal_cdf(wide)).astype(x.dtype)
+    exact = wide(x)
+    return (exact * _normal_cdf(exact)).astype(x.dtype)
 
 
 def _gelu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -187,10 +194,10 @@ def _gelu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _gelu_backward(x: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
-    wide = x.astype(jnp.float32)
-    density = jnp.exp(-0.5 * wide * wide) * np.float32(1 / np.sqrt(2 * np.pi))
-    slope = _normal_cdf(wide) + wide * density
-    return ((cotangent.astype(jnp.float32) * slope).astype(x.dtype),)
+    exact = wide(x)
+    density = jnp.exp(-0.5 * exact * exact) * np.float32(1 / np.sqrt(2 * np.pi))
+    slope = _normal_cdf(exact) + exact * density
+    return ((wide(cotangent) * slope).astype(x.dtype),)
 
 
 gelu.defvjp(_gelu_forward, _gelu_backward)
@@ -240,7 +247,7 @@ def resize_bilinear(x: jax.Array, size: tuple[int, int], axes: tuple[int, int]) 
     Returns:
       float32, `x`'s shape but for the two axes.
     """
-    x = x.astype(jnp.float32)
+    x = wide(x)
     for axis, new_size in zip(axes, size, strict=True):
         if x.shape[axis] != new_size:
             matrix = jnp.asarray(resize_matrix(x.shape[axis], new_size))
@@ -249,17 +256,19 @@ def resize_bilinear(x: jax.Array, size: tuple[int, int], axes: tuple[int, int]) 
     return x
 
 
-def sine_positions(height: int, width: int, size: int) -> jax.Array:
+def sine_positions(height: int, width: int, size: int, *, scaled: bool = True) -> jax.Array:
     """Sine position embedding float32 [height,width,size]: y's features first, then x's.
 
-    Positions count from 1 and are scaled to at most 2 pi; features alternate sin and cos at
-    temperature 10000 (DETR's, in its normalised form).
+    Positions count from 1 and, where they are `scaled`, go up to 2 pi (DETR's, in its normalised
+    form); features alternate sin and cos at temperature 10000.
     """
     half = size // 2
     frequency = 10000.0 ** (2 * (np.arange(half) // 2) / half)
 
     def axis_features(length: int) -> np.ndarray:
-        position = np.arange(1, length + 1) / (length + 1e-6) * 2 * np.pi
+        position = np.arange(1, length + 1)
+        if scaled:
+            position = position / (length + 1e-6) * 2 * np.pi
         angle = position[:, None] / frequency
         return np.where(np.arange(half) % 2, np.cos(angle), np.sin(angle)).astype(np.float32)
 

@@ -64,6 +64,59 @@ class SwinConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PVTConfig:
+    """The Pyramid Vision Transformer v2 as backbone; defaults are PVT-v2-b5."""
+
+    embed_dims: tuple[int, ...] = (64, 128, 320, 512)  # channels of each stage
+    num_heads: tuple[int, ...] = (1, 2, 5, 8)
+    depths: tuple[int, ...] = (3, 6, 40, 3)  # blocks
+    mlp_ratios: tuple[int, ...] = (4, 4, 4, 4)
+    reductions: tuple[int, ...] = (8, 4, 2, 1)  # keys and values stand for so many tokens a side
+    # Chance that a branch of the last block is left out for a frame in training; from 0 at the
+    # first it rises linearly from block to block.
+    drop_path_rate: float = 0.1
+
+    def __post_init__(self):
+        fields = ("embed_dims", "num_heads", "depths", "mlp_ratios", "reductions")
+        for name in fields:
+            if len(values := getattr(self, name)) != 4:
+                raise ValueError(f"a backbone has four stages: {name} {values} needs four numbers")
+        for stage, (heads, size) in enumerate(zip(self.num_heads, self.embed_dims, strict=True)):
+            check_divides("num_heads", heads, f"the width of stage {stage}", size)
+        if not 0 <= self.drop_path_rate < 1:
+            raise ValueError(
+                f"drop_path_rate must be at least 0 and less than 1, not {self.drop_path_rate}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class ResNetConfig:
+    """A ResNet; defaults are ResNet-50."""
+
+    block: str = "bottleneck"  # or 'basic', ResNet-18's and -34's
+    depths: tuple[int, ...] = (3, 4, 6, 3)  # blocks per stage
+    planes: tuple[int, ...] = (64, 128, 256, 512)  # of the 3x3 convolutions, per stage
+    strides: tuple[int, ...] = (1, 2, 2, 2)  # of each stage's first block
+    # Of each stage's 3x3 convolutions, block by block; the last one goes on for all that follow.
+    dilations: tuple[tuple[int, ...], ...] = ((1,), (1,), (1,), (1,))
+    stem: int = 64  # channels of the first convolution
+    deep_stem: bool = False  # three 3x3 convolutions, the last twice as wide; not one of 7x7
+    input_channels: int = 3
+
+    def __post_init__(self):
+        if self.block not in ("bottleneck", "basic"):
+            raise ValueError(f"block must be 'bottleneck' or 'basic', not {self.block!r}")
+        for name in ("depths", "planes", "strides", "dilations"):
+            if len(numbers := getattr(self, name)) != 4 or not all(numbers):
+                raise ValueError(f"{name} must be four, one for each stage, not {numbers!r}")
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of the four maps."""
+        return tuple((4 if self.block == "bottleneck" else 1) * planes for planes in self.planes)
+
+
+@dataclasses.dataclass(frozen=True)
 class AudioConfig:
     """The audio encoder; defaults are VGGish."""
 

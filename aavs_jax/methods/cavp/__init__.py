@@ -1,0 +1,1 @@
+"""CAVP, contrastive audio-visual pairing (Chen et al., CVPR 2024)."""

@@ -41,7 +41,7 @@ class Mixer(nnx.Module):
 
 
 class Head(nnx.Module):
-    """The queries' maps, mixed by an MLP, beside the mask feature; a head makes logits of it.
+    """The queries' maps, mixed by an MLP, and convolutions that make logits of them.
 
     Each query is a channel of the MLP: queries have an order.
     """
@@ -64,7 +64,7 @@ class Head(nnx.Module):
         first, second, last = self.mlp
         likeness = jnp.einsum("nqc,nhwc->nhwq", queries, mask_feature)
         hidden = jax.nn.relu(second(jax.nn.relu(first(likeness))))
-        return last(hidden) + mask_feature
+        return last(hidden)
 
     def logits(self, features: jax.Array) -> jax.Array:
         """[N,h,w,C] -> float32 [N,4h,4w,1 or K]."""

@@ -133,12 +133,12 @@ class AVSegFormer(nnx.Module):
             told = mask_feature + _kept(prior, valid)[..., None]
         answer = self.head.features(decoded[-1], told)
         outputs = {
-            "logits": _kept(self.head.logits(answer), valid),
+            "logits": _kept(self.head.logits(answer + told), valid),
             "mask_feature": _kept(mask_feature, valid),
         }
         if taps:
             outputs |= {
-                "backbone": maps,
+                "backbone": seen,
                 "projected": projected,
                 "encoder": encoded,
                 "query_generator": generated,

@@ -19,14 +19,13 @@ from aavs_jax.methods.parts.key_tables import (
 from aavs_jax.methods.parts.resnet import ResNet
 from aavs_jax.methods.parts.sizes import ResNetConfig, from_dict
 
-BLOCKS = under(
-    "layer{stage+1}.{block}.",
-    "stages/{stage}/{block}/",
+BLOCK = (
     Row("conv{layer+1}", "layers/{layer}/conv", "conv"),
     Row("bn{layer+1}", "layers/{layer}/norm", "batch norm"),
     Row("downsample.0", "shortcut/conv", "conv"),
     Row("downsample.1", "shortcut/norm", "batch norm"),
 )
+BLOCKS = under("layer{stage+1}.{block}.", "stages/{stage}/{block}/", *BLOCK)
 # ResNet-50 and its like, of a 7x7 stem ...
 RESNET = (
     Row("conv1", "stem/0/conv", "conv"),
@@ -41,6 +40,18 @@ RESNET_DEEP_STEM = (
     Row("bn1", "stem/2/norm", "batch norm"),
     *BLOCKS,
 )
+# TPAVI's and AVSegFormer's files have stages 3 and 4 twice; the second ones nothing uses.
+RESNET_DOUBLED = (
+    Row("conv1", "stem/0/conv", "conv"),
+    Row("bn1", "stem/0/norm", "batch norm"),
+    *(
+        row
+        for stage, name in enumerate(("layer1", "layer2", "layer3_1", "layer4_1"))
+        for row in under(f"{name}.{{block}}.", f"stages/{stage}/{{block}}/", *BLOCK)
+    ),
+)
+SECOND_STAGES = ("layer3_2.*", "layer4_2.*")
+SECOND = "a second copy of a stage, which the network does not use"
 # PyTorch counts the batches that running statistics are of; nothing here reads it.
 BATCHES = "the number of batches that running statistics come from, which only momentum None reads"
 COUNTED = LeftOver("*.num_batches_tracked", BATCHES)

@@ -76,7 +76,6 @@ class AVSegFormerLoss:
     """Settings of the loss (section 3.6 of the paper)."""
 
     mix_weight: float = 0.1  # of the dice that the mixed mask feature's mean has
-    ignores: bool = False  # whether labels may have ignored pixels, which count for nothing
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "AVSegFormerLoss":

@@ -67,7 +67,7 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
     config = AVSegFormerConfig.from_dict(
         {**stage["model"], "task": task, "num_classes": num_classes, "prior": has_prior}
     )
-    loss_config = LOSS.from_dict({**stage["loss"], "ignores": ignores})
+    loss_config = LOSS.from_dict(stage["loss"])
     _check_reductions(config, data["image_size"])
     label_size = (data["label_size"],) * 2
     predicting = functional(lambda: AVSegFormer(config))

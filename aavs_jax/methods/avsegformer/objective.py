@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from aavs_jax.methods.avsegformer.config import AVSegFormerLoss
+from aavs_jax.methods.objectives.dense import cross_entropy
 from aavs_jax.methods.objectives.targets import IGNORED
 from aavs_jax.methods.parts.layers import resize_bilinear
 
@@ -24,21 +25,21 @@ def losses(
     Args:
       outputs: of the network: logits [N,h,w,1 or K] and mask_feature [N,.,.,C].
       labels: integer [N,G,G'], class ids; 0 is background, and of the binary task all others are
-        foreground. Logits are resized to them.
+        foreground; IGNORED pixels count for nothing. Logits are resized to them.
       config: settings.
 
     Returns:
       Name -> float32 [N]: 'dice' or, of more than one map of logits, 'cross_entropy'; and 'mix'.
     """
     size = labels.shape[1:]
-    counted = (labels != IGNORED) if config.ignores else jnp.ones(labels.shape, bool)
+    counted = labels != IGNORED
     foreground = ((labels > 0) & counted).astype(jnp.float32)
     counted = counted.astype(jnp.float32)
     logits = resize_bilinear(outputs["logits"], size, axes=(1, 2))
     if logits.shape[-1] == 1:
         terms = {"dice": dice(logits[..., 0], foreground, counted)}
     else:
-        terms = {"cross_entropy": cross_entropy(logits, labels, counted)}
+        terms = {"cross_entropy": cross_entropy(logits, labels)}
     mean = outputs["mask_feature"].astype(jnp.float32).mean(-1)
     mixed = resize_bilinear(mean, size, axes=(1, 2))
     return terms | {"mix": config.mix_weight * dice(mixed, foreground, counted)}
@@ -58,11 +59,3 @@ def dice(logits: jax.Array, truth: jax.Array, counted: jax.Array) -> jax.Array:
     share = jax.nn.sigmoid(logits) * counted
     both = (share * truth).sum((1, 2))
     return 1 - 2 * both / (jnp.square(share).sum((1, 2)) + truth.sum((1, 2)) + SMOOTH)
-
-
-def cross_entropy(logits: jax.Array, labels: jax.Array, counted: jax.Array) -> jax.Array:
-    """The mean over the pixels of each frame that count: [N,G,G',K], [N,G,G'] -> float32 [N]."""
-    labels = jnp.minimum(labels, logits.shape[-1] - 1).astype(jnp.int32)
-    likely = jax.nn.log_softmax(logits)
-    truth = jnp.take_along_axis(likely, labels[..., None], axis=-1)[..., 0]
-    return -(truth * counted).sum((1, 2)) / jnp.maximum(counted.sum((1, 2)), 1)

@@ -19,6 +19,7 @@ from aavs_jax.methods.parts.key_tables import (
 from aavs_jax.methods.parts.resnet import ResNet
 from aavs_jax.methods.parts.sizes import ResNetConfig, from_dict
 
+STEM = (Row("conv1", "stem/0/conv", "conv"), Row("bn1", "stem/0/norm", "batch norm"))
 BLOCK = (
     Row("conv{layer+1}", "layers/{layer}/conv", "conv"),
     Row("bn{layer+1}", "layers/{layer}/norm", "batch norm"),
@@ -27,11 +28,7 @@ BLOCK = (
 )
 BLOCKS = under("layer{stage+1}.{block}.", "stages/{stage}/{block}/", *BLOCK)
 # ResNet-50 and its like, of a 7x7 stem ...
-RESNET = (
-    Row("conv1", "stem/0/conv", "conv"),
-    Row("bn1", "stem/0/norm", "batch norm"),
-    *BLOCKS,
-)
+RESNET = (*STEM, *BLOCKS)
 # ... and of a stem of three convolutions, as DeepLab's files have it.
 RESNET_DEEP_STEM = (
     Row("conv1.{layer*3}", "stem/{layer}/conv", "conv"),
@@ -42,8 +39,7 @@ RESNET_DEEP_STEM = (
 )
 # TPAVI's and AVSegFormer's files have stages 3 and 4 twice; the second ones nothing uses.
 RESNET_DOUBLED = (
-    Row("conv1", "stem/0/conv", "conv"),
-    Row("bn1", "stem/0/norm", "batch norm"),
+    *STEM,
     *(
         row
         for stage, name in enumerate(("layer1", "layer2", "layer3_1", "layer4_1"))

@@ -14,7 +14,6 @@ from aavs_jax.methods.parts.sizes import (
 
 GROUPS = 32  # of every GroupNorm
 MIXER_HEADS = 8
-HEAD_CHANNELS = (128, 32)  # of the convolutions before and behind the enlargement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +36,7 @@ class AVSegFormerConfig:
     decoder_layers: int = 6
     decoder_ffn: int = 2048
     query_hidden: int = 2048  # hidden width of the MLP over the queries' maps
+    head_channels: tuple[int, ...] = (128, 32)  # before and behind the enlargement to the frame
     dropout: float = 0.1  # chance that a number is left out in training, in encoder and decoder
     prior: bool = False  # told where it sounds: added to the mask feature (Stepping Stones)
     dtype: str = "float32"  # or 'bfloat16', of matrix products and convolutions only
@@ -49,6 +49,8 @@ class AVSegFormerConfig:
         ):
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"{name} must be {' or '.join(map(repr, known))}, not {value!r}")
+        if len(self.head_channels) != 2:
+            raise ValueError(f"head_channels {self.head_channels} needs two numbers")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and less than 1, not {self.dropout}")
         check_divides("num_heads", self.num_heads, "feature_size", self.feature_size)
@@ -96,6 +98,7 @@ SMALL = AVSegFormerConfig(
     decoder_layers=2,
     decoder_ffn=256,
     query_hidden=64,
+    head_channels=(32, 16),
     dropout=0.0,
     pvt=PVTConfig(
         embed_dims=(32, 64, 128, 256),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from aavs_jax.methods.avsegformer.attention import xavier
-from aavs_jax.methods.avsegformer.config import HEAD_CHANNELS, MIXER_HEADS, AVSegFormerConfig
+from aavs_jax.methods.avsegformer.config import MIXER_HEADS, AVSegFormerConfig
 from aavs_jax.methods.parts.initializers import FanInUniform, XavierUniform
 from aavs_jax.methods.parts.layers import Conv, Dense, resize_bilinear
 
@@ -52,7 +52,7 @@ class Head(nnx.Module):
         self.mlp = nnx.List(
             [xavier(a, b, dtype) for a, b in zip(widths[:-1], widths[1:], strict=True)]
         )
-        wide, narrow = HEAD_CHANNELS
+        wide, narrow = config.head_channels
         self.coarse = conv(size, wide, dtype)
         self.fine = conv(wide, narrow, dtype)
         self.classify = Dense(

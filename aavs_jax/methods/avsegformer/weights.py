@@ -130,6 +130,7 @@ def _sizes(ours: ByPath, theirs: ByPath) -> dict[str, Any]:
         "generator_ffn": side(ours, "query_generator/layers/0/ffn/hidden/bias", 0),
         "decoder_layers": count(ours, "decoder/layers/"),
         "decoder_ffn": side(ours, "decoder/layers/0/ffn/hidden/bias", 0),
+        "head_channels": [side(ours, f"head/{layer}/bias", 0) for layer in ("coarse", "fine")],
         "query_hidden": side(ours, "head/mlp/0/bias", 0),
         "prior": False,
     }

@@ -75,11 +75,11 @@ def resnet_sizes(shapes: ByPath, place: str = "backbone/") -> dict[str, Any]:
 
 
 def _sizes(ours: ByPath, theirs: ByPath) -> dict[str, Any]:
-    return {"backbone": resnet_sizes(ours)}
+    return {"resnet": resnet_sizes(ours)}
 
 
 def _parameters(network: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    config = from_dict(ResNetConfig, network.get("backbone", {}))
+    config = from_dict(ResNetConfig, network.get("resnet", {}))
     return shapes_of(nnx.eval_shape(lambda: ResNet(config)), "backbone/")
 
 

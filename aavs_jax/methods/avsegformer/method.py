@@ -16,27 +16,33 @@ from aavs_jax.methods.method import Aux, Method, Prediction, Pretrained, Resizab
 from aavs_jax.methods.objectives.mask_classification import confidence
 from aavs_jax.methods.objectives.targets import frame_weights
 from aavs_jax.methods.parts.layers import resize_bilinear
-from data_pipelines.loading.front_ends import LogMel
+from data_pipelines.loading.front_ends import LogMel, ZeroPaddedLogMel
 
 SIZES = AVSegFormerConfig
 LOSS = AVSegFormerLoss
-PRETRAINED = {
-    "backbone": Pretrained(
-        ("pvt", "resnet", "avsegformer"),
-        "pvt_v2_b5.pth or torchvision's resnet50",
-        "python -m aavs_jax.convert pvt_v2_b5.pth --out weights/pvt_v2_b5",
-        "backbone/",
-        what="backbone",
-    ),
-    "vggish": Pretrained(
-        ("vggish",),
-        "vggish-10086976.pth",
-        "python -m aavs_jax.convert vggish-10086976.pth --out weights/vggish",
-        SOUND,
-        "audio.",
-        "audio encoder",
-    ),
-}
+BACKBONE_FILES = {"pvt": "pvt_v2_b5.pth", "resnet": "resnet50-19c8e357.pth"}
+
+
+def _pretrained(backbone: str) -> dict[str, Pretrained]:
+    file = BACKBONE_FILES[backbone]
+    return {
+        "backbone": Pretrained(
+            (backbone, "avsegformer"),
+            file,
+            f"python -m aavs_jax.convert {file} --out weights/{file.partition('.')[0]}",
+        ),
+        "vggish": Pretrained(
+            ("vggish",),
+            "vggish-10086976.pth",
+            "python -m aavs_jax.convert vggish-10086976.pth --out weights/vggish",
+            SOUND,
+            "audio.",
+            "audio encoder",
+        ),
+    }
+
+
+PRETRAINED = _pretrained("pvt")
 PARTS = {
     r"head/classify/.*": ("the last layer", 1),
     r"head/.*": ("the head", None),
@@ -131,10 +137,12 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         return Prediction(found.argmax(-1).astype(jnp.uint8), maps)
 
     slices = Slices(split, loss)
+    network = dataclasses.asdict(config)
+    network.pop("resnet" if config.backbone == "pvt" else "pvt")  # nobody's sizes
     return Method(
         task=task,
         num_classes=num_classes,
-        network=dataclasses.asdict(config),
+        network=network,
         shapes=predicting.shapes,
         mutable=predicting.mutable,
         initial=predicting.initial,
@@ -144,12 +152,13 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         predict=by_clip(predict_frames),
         scores=by_clip(scores),
         entries=(*seen, "labels", "labelled"),
-        front_end=LogMel(config.audio.channels),
+        # What is missing of a sound's last second the public loader of AVSS fills up with zeros.
+        front_end=(LogMel if task == "binary" else ZeroPaddedLogMel)(config.audio.channels),
         counts=(lambda batch: weights(batch).any()) if data["drop_empty_clips"] else None,
         sound_encoder=sound_encoder(config.audio),
         parts=PARTS,
         resizable={r"head/classify/kernel": Resizable(-1, "classes")},
-        pretrained=PRETRAINED,
+        pretrained=_pretrained(config.backbone),
         may_differ=MAY_DIFFER,
         training_only=DROPPED,
     )

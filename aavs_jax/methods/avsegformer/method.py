@@ -13,7 +13,6 @@ from aavs_jax.methods.avsegformer.objective import losses
 from aavs_jax.methods.encoders import SOUND, sound_encoder
 from aavs_jax.methods.functional import functional
 from aavs_jax.methods.method import Aux, Method, Prediction, Pretrained, Resizable, Slices
-from aavs_jax.methods.objectives.mask_classification import confidence
 from aavs_jax.methods.objectives.targets import frame_weights
 from aavs_jax.methods.parts.layers import resize_bilinear
 from data_pipelines.loading.front_ends import LogMel, ZeroPaddedLogMel
@@ -130,7 +129,7 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
     @jax.jit
     def predict_frames(parameters, flat):
         found = scores(parameters, flat)
-        maps = {"confidence": confidence(found)}
+        maps = {"confidence": found.max(-1)}
         if task == "binary":
             # Its one map of logits has one sigmoid, whoever lays thresholds on it.
             maps |= {"foreground": found[..., 1], "softmax": found[..., 1]}

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 METHODS = {
     "aavs": "aavs_jax.methods.aavs.method",
     "tpavi": "aavs_jax.methods.tpavi.method",
+    "avsegformer": "aavs_jax.methods.avsegformer.method",
 }
 
 

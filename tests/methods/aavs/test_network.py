@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from aavs_jax.methods.aavs.network import MEAN, STD
 from aavs_jax.methods.parts import layers
+from aavs_jax.methods.parts.frames import MEAN, STD
 from aavs_jax.methods.parts.swin import Swin
 
 OUTPUT_PROJECTIONS = "pixel_decoder/.*/attention/output/.*|decoder/.*/self_attention/output/.*"

@@ -46,6 +46,7 @@ class CAVP(nnx.Module):
 
     def __init__(self, config: CAVPConfig):
         dtype, low = config.dtype, config.backbone.widths[0]
+        self.config = config
         self.audio_encoder = sound_encoder(config)
         self.backbone = ResNet(config.backbone, dtype)
         self.aspp = ASPP(config)

@@ -87,7 +87,7 @@ def test_loads_through_the_flag_from_any_folder(name, monkeypatch, tmp_path):
 
 @every_config
 def test_an_unknown_option_is_an_error(name):
-    with pytest.raises(ValueError, match=r"FOLDER or FOLDER,small: there is no option 'smal'"):
+    with pytest.raises(ValueError, match=r"FOLDER.*\[,small\]: there is no option 'smal'"):
         CONFIGS[name].get_config("/x,smal")
 
 
@@ -101,6 +101,24 @@ def test_small_is_what_an_empty_folder_means():
         embedded = module.get_config("").to_dict()
         given = module.get_config("/x,small").to_dict()
         assert embedded["stages"] == given["stages"] != module.get_config("/x").to_dict()["stages"]
+
+
+def test_a_config_may_have_several_recipes():
+    def parsed(argument):
+        return base.parse_recipe(argument, ("avss", "s4"))
+
+    assert parsed("") == ("", "avss", True)
+    assert parsed("/x") == ("/x", "avss", False)
+    assert parsed("/x,s4") == ("/x", "s4", False)
+    assert parsed("/x,s4,small") == ("/x", "s4", True)
+    assert parsed("/x,small") == ("/x", "avss", True)
+    assert parsed(",s4") == ("", "s4", True)
+    assert parsed("/a,b,,small") == ("/a,b", "avss", True)
+    assert parsed("/a,b,s4") == ("/a,b", "s4", False)
+    with pytest.raises(
+        ValueError, match=r"FOLDER\[,avss\|s4\]\[,small\]: there is no option 'ms3'"
+    ):
+        parsed("/x,ms3")
 
 
 BOTH = [

@@ -2,15 +2,15 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from aavs_jax.methods.aavs.config import AAVSConfig
-from aavs_jax.methods.aavs.network import AAVS, normalised
+from aavs_jax.methods.aavs.network import AAVS
+from aavs_jax.methods.encoders import SOUND, on_host, sound_encoder
 from aavs_jax.methods.functional import functional
 from aavs_jax.methods.method import (
     Aux,
@@ -21,19 +21,17 @@ from aavs_jax.methods.method import (
     Pretrained,
     Resizable,
     Slices,
-    SoundEncoder,
 )
 from aavs_jax.methods.objectives import mask_classification, set_prediction
 from aavs_jax.methods.objectives.set_prediction_config import LossConfig
 from aavs_jax.methods.objectives.targets import frame_weights, make_targets
-from aavs_jax.methods.parts.sizes import DROP_PATH_OPTIONS, AudioConfig
+from aavs_jax.methods.parts.frames import normalised
+from aavs_jax.methods.parts.sizes import DROP_PATH_OPTIONS
 from aavs_jax.methods.parts.swin import Swin
-from aavs_jax.methods.parts.vggish import AudioEncoder
 from data_pipelines.loading.front_ends import LogMel
 
 SIZES = AAVSConfig
 LOSS = LossConfig
-SOUND = "audio_encoder/"  # beginning of the audio encoder's paths
 PRETRAINED = {
     "mask2former": Pretrained(
         ("mask2former", "aavs", "swin"),
@@ -189,10 +187,7 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         front_end=LogMel(config.audio.channels),
         counts=(lambda batch: weights(batch).any()) if data["drop_empty_clips"] else None,
         stills=True,
-        # Left and right are not one row of the front end but two.
-        sound_encoder=SoundEncoder(SOUND, functools.partial(_encoder, config.audio))
-        if config.audio.channels == 1
-        else None,
+        sound_encoder=sound_encoder(config.audio),
         frame_encoder=_frame_encoder(config, data["image_size"]),
         parts=PARTS,
         resizable=RESIZABLE,
@@ -223,13 +218,6 @@ def _keys(key: jax.Array, number: int) -> jax.Array:
     return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(number))
 
 
-def _encoder(config: AudioConfig, parameters: Mapping[str, np.ndarray]) -> Callable:
-    """The audio encoder as a function of host arrays, in float32."""
-    return _on_host(
-        lambda: AudioEncoder(config, "float32"), lambda hear, rows: hear(rows), parameters
-    )
-
-
 def _frame_encoder(config: AAVSConfig, size: int) -> FrameEncoder:
     """The backbone, of frames of `size` pixels a side."""
     # Drop-path is no part of what is kept.
@@ -238,7 +226,7 @@ def _frame_encoder(config: AAVSConfig, size: int) -> FrameEncoder:
 
     return FrameEncoder(
         "backbone/",
-        functools.partial(_on_host, lambda: Swin(sizes, config.dtype), _look),
+        functools.partial(on_host, lambda: Swin(sizes, config.dtype), _look),
         shapes=tuple((side, side, sizes.embed_dim << n) for n, side in enumerate(sides)),
         settings=f"{sizes} {config.dtype}",
         random_by="backbone.drop_path_rate" if config.backbone.drop_path_rate else "",
@@ -247,11 +235,3 @@ def _frame_encoder(config: AAVSConfig, size: int) -> FrameEncoder:
 
 def _look(backbone: Swin, frames: jax.Array) -> list[jax.Array]:
     return backbone(normalised(frames))
-
-
-def _on_host(make: Callable, call: Callable, parameters: Mapping[str, np.ndarray]) -> Callable:
-    """A part of the network as a function of host arrays, compiled once for each shape."""
-    part = functional(make)
-    values = jax.device_put({p: np.asarray(parameters[p], np.float32) for p in part.shapes})
-    apply = jax.jit(lambda values, inputs: call(part.network(values), inputs))
-    return lambda inputs: jax.tree.map(np.asarray, apply(values, inputs))

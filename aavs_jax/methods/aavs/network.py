@@ -13,19 +13,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from aavs_jax.methods.aavs.config import AAVSConfig
 from aavs_jax.methods.aavs.pixel_decoder import PixelDecoder
 from aavs_jax.methods.aavs.transformer_decoder import Decoder
+from aavs_jax.methods.parts.frames import normalised
 from aavs_jax.methods.parts.initializers import FanInUniform
 from aavs_jax.methods.parts.layers import Dense, resize_bilinear
 from aavs_jax.methods.parts.swin import Swin
 from aavs_jax.methods.parts.vggish import AudioEncoder
-
-MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of ImageNet's red, green and blue
-STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 class AAVS(nnx.Module):
@@ -109,13 +106,6 @@ class AAVS(nnx.Module):
     def look(self, frames: jax.Array, keys: jax.Array | None = None) -> list[jax.Array]:
         """The backbone's maps at strides 4, 8, 16, 32; arguments as above."""
         return self.backbone(normalised(frames), keys=keys)
-
-
-def normalised(frames: jax.Array) -> jax.Array:
-    """Frames as the backbone takes them: uint8 as ImageNet's float32, others as they are."""
-    if frames.dtype != jnp.uint8:
-        return frames
-    return (frames.astype(jnp.float32) / 255 - MEAN) / STD
 
 
 class AudioProjection(nnx.Module):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from aavs_jax.methods.aavs.config import GROUPS, AAVSConfig
+from aavs_jax.methods.parts.adapters import Adapter, attention_output
 from aavs_jax.methods.parts.deformable_attention import LEVELS, DeformableAttention, Shapes
 from aavs_jax.methods.parts.initializers import Normal, XavierUniform
 from aavs_jax.methods.parts.layers import (
@@ -99,7 +100,7 @@ class EncoderLayer(nnx.Module):
 
     def __init__(self, config: AAVSConfig):
         size, dtype = config.feature_size, config.dtype
-        self.attention = DeformableAttention(size, config.num_heads, config.task, dtype)
+        self.attention = AdaptedAttention(size, config.num_heads, config.task, dtype)
         self.attention_norm = LayerNorm(size)
         self.ffn = Mlp(size, config.encoder_ffn, size, kernel_init=XavierUniform(), dtype=dtype)
         self.ffn_norm = LayerNorm(size)
@@ -108,6 +109,20 @@ class EncoderLayer(nnx.Module):
         """float32 [N,S,C] -> the same; `positions` [S,C]."""
         x = self.attention_norm(x + self.attention(x, positions, shapes))
         return self.ffn_norm(x + self.ffn(x))
+
+
+class AdaptedAttention(DeformableAttention):
+    """Deformable attention with an adapter at its end."""
+
+    def __init__(self, size: int, heads: int, task: str, dtype: str):
+        super().__init__(size, heads, dtype)
+        self.task = task
+        self.adapter = Adapter(size, dtype)
+
+    def __call__(self, x: jax.Array, positions: jax.Array, shapes: Shapes) -> jax.Array:
+        """As `DeformableAttention`."""
+        sampled = self.sampled(x, positions, shapes)
+        return attention_output(sampled, self.output, self.adapter, self.task)
 
 
 def _flatten(x: jax.Array) -> jax.Array:

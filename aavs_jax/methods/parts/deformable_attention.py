@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from aavs_jax.methods.parts.adapters import Adapter, attention_output
 from aavs_jax.methods.parts.initializers import OffsetStar, XavierUniform, Zeros
 from aavs_jax.methods.parts.layers import Dense
 
@@ -28,11 +27,10 @@ Shapes = tuple[tuple[int, int], ...]  # height and width of each level
 
 
 class DeformableAttention(nnx.Module):
-    """Self-attention over the tokens of all levels, with an adapter at its end."""
+    """Self-attention over the tokens of all levels."""
 
-    def __init__(self, size: int, heads: int, task: str, dtype: str):
+    def __init__(self, size: int, heads: int, dtype: str):
         self.heads = heads
-        self.task = task
         samples = heads * LEVELS * POINTS
         # Where to look and how much is computed in float32 whatever the compute type: at bfloat16
         # an offset of several pixels would be off by hundredths of a pixel.
@@ -42,10 +40,17 @@ class DeformableAttention(nnx.Module):
         self.attention_weights = Dense(size, samples, kernel_init=Zeros())
         self.value = Dense(size, size, kernel_init=XavierUniform(), dtype=dtype)
         self.output = Dense(size, size, kernel_init=XavierUniform(), dtype=dtype)
-        self.adapter = Adapter(size, dtype)
 
     def __call__(self, x: jax.Array, positions: jax.Array, shapes: Shapes) -> jax.Array:
-        """One attention.
+        """One attention; arguments as `sampled` has them.
+
+        Returns:
+          [N,S,C].
+        """
+        return self.output(self.sampled(x, positions, shapes))
+
+    def sampled(self, x: jax.Array, positions: jax.Array, shapes: Shapes) -> jax.Array:
+        """An attention up to its output projection.
 
         Args:
           x: [N,S,C], the levels' tokens one after the other; S is the sum of the levels' h w.
@@ -53,7 +58,7 @@ class DeformableAttention(nnx.Module):
           shapes: (h, w) per level.
 
         Returns:
-          [N,S,C].
+          [N,S,C], the heads' results side by side.
         """
         n, tokens, _ = x.shape
         query = x + positions
@@ -67,8 +72,7 @@ class DeformableAttention(nnx.Module):
         coordinates, weights, value = (jnp.moveaxis(a, 2, 1) for a in (coordinates, weights, value))
         sample = sample_dense if tokens <= DENSE_TOKENS else sample_gather
         x = sample(value, coordinates, weights, shapes)
-        x = jnp.moveaxis(x, 1, 2).reshape(x.shape[0], tokens, -1)
-        return attention_output(x, self.output, self.adapter, self.task)
+        return jnp.moveaxis(x, 1, 2).reshape(x.shape[0], tokens, -1)
 
 
 def reference_points(shapes: Shapes) -> np.ndarray:

@@ -53,9 +53,12 @@ class Normal:
 class XavierUniform:
     """Uniform within sqrt(6 / (fan-in + fan-out)) (Glorot and Bengio, 2010)."""
 
+    stacked: int = 1  # so many kernels of this shape are one matrix, drawn with its fan-out
+
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         """Returns float32 of `shape` [..., in, out]."""
-        return _uniform(rng, shape, math.sqrt(6 / sum(_fans(shape))))
+        fan_in, fan_out = _fans(shape)
+        return _uniform(rng, shape, math.sqrt(6 / (fan_in + self.stacked * fan_out)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from flax import nnx
 
 from aavs_jax.methods.parts.initializers import Ones, Zeros
 
-EPSILON = 1e-5  # of every LayerNorm and GroupNorm
+EPSILON = 1e-5  # of norms that do not say another
 ZEROS = Zeros()
 
 
@@ -123,13 +123,15 @@ _convolution.defvjp(_convolution_forward, _convolution_backward)
 class LayerNorm(nnx.Module):
     """Normalises the last axis; float32 inside and out."""
 
-    def __init__(self, size: int):
+    def __init__(self, size: int, epsilon: float = EPSILON):
+        self.epsilon = epsilon
         self.scale = parameter((size,), Ones())
         self.bias = parameter((size,), Zeros())
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., size] -> float32 [..., size]."""
-        return _normalise(wide(x), (-1,)) * self.scale[...] + self.bias[...]
+        normal = _normalise(wide(x), (-1,), self.epsilon)
+        return normal * self.scale[...] + self.bias[...]
 
 
 class GroupNorm(nnx.Module):
@@ -151,10 +153,10 @@ def wide(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def _normalise(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+def _normalise(x: jax.Array, axes: tuple[int, ...], epsilon: float = EPSILON) -> jax.Array:
     # Two passes: E[x^2] - E[x]^2 loses too many digits in float32.
     centred = x - x.mean(axes, keepdims=True)
-    return centred * jax.lax.rsqrt(jnp.square(centred).mean(axes, keepdims=True) + EPSILON)
+    return centred * jax.lax.rsqrt(jnp.square(centred).mean(axes, keepdims=True) + epsilon)
 
 
 class Mlp(nnx.Module):
@@ -254,17 +256,19 @@ def resize_bilinear(x: jax.Array, size: tuple[int, int], axes: tuple[int, int]) 
     return x
 
 
-def sine_positions(height: int, width: int, size: int) -> jax.Array:
+def sine_positions(height: int, width: int, size: int, *, scaled: bool = True) -> jax.Array:
     """Sine position embedding float32 [height,width,size]: y's features first, then x's.
 
-    Positions count from 1 and are scaled to at most 2 pi; features alternate sin and cos at
-    temperature 10000 (DETR's, in its normalised form).
+    Positions count from 1 and, where they are `scaled`, go up to 2 pi (DETR's, in its normalised
+    form); features alternate sin and cos at temperature 10000.
     """
     half = size // 2
     frequency = 10000.0 ** (2 * (np.arange(half) // 2) / half)
 
     def axis_features(length: int) -> np.ndarray:
-        position = np.arange(1, length + 1) / (length + 1e-6) * 2 * np.pi
+        position = np.arange(1, length + 1)
+        if scaled:
+            position = position / (length + 1e-6) * 2 * np.pi
         angle = position[:, None] / frequency
         return np.where(np.arange(half) % 2, np.cos(angle), np.sin(angle)).astype(np.float32)
 

@@ -64,6 +64,32 @@ class SwinConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PVTConfig:
+    """The Pyramid Vision Transformer v2 as backbone; defaults are PVT-v2-b5."""
+
+    embed_dims: tuple[int, ...] = (64, 128, 320, 512)  # channels of each stage
+    num_heads: tuple[int, ...] = (1, 2, 5, 8)
+    depths: tuple[int, ...] = (3, 6, 40, 3)  # blocks
+    mlp_ratios: tuple[int, ...] = (4, 4, 4, 4)
+    reductions: tuple[int, ...] = (8, 4, 2, 1)  # keys and values stand for so many tokens a side
+    # Chance that a branch of the last block is left out for a frame in training; from 0 at the
+    # first it rises linearly from block to block.
+    drop_path_rate: float = 0.1
+
+    def __post_init__(self):
+        fields = ("embed_dims", "num_heads", "depths", "mlp_ratios", "reductions")
+        for name in fields:
+            if len(values := getattr(self, name)) != 4:
+                raise ValueError(f"a backbone has four stages: {name} {values} needs four numbers")
+        for stage, (heads, size) in enumerate(zip(self.num_heads, self.embed_dims, strict=True)):
+            check_divides("num_heads", heads, f"the width of stage {stage}", size)
+        if not 0 <= self.drop_path_rate < 1:
+            raise ValueError(
+                f"drop_path_rate must be at least 0 and less than 1, not {self.drop_path_rate}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class ResNetConfig:
     """A ResNet; defaults are ResNet-50."""
 

@@ -1,0 +1,51 @@
+"""Parts of a network as functions of host arrays, whose outputs can be kept."""
+
+import functools
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+from flax import nnx
+
+from aavs_jax.methods.functional import functional
+from aavs_jax.methods.method import SoundEncoder
+from aavs_jax.methods.parts.sizes import AudioConfig
+from aavs_jax.methods.parts.vggish import AudioEncoder
+
+SOUND = "audio_encoder/"  # beginning of the audio encoder's paths, in every method
+
+
+def on_host(
+    make: Callable[[], nnx.Module], call: Callable, parameters: Mapping[str, np.ndarray]
+) -> Callable:
+    """A part of a network as a function of host arrays, compiled once for each shape.
+
+    Args:
+      make: makes the part's module.
+      call: (module, arrays) -> arrays.
+      parameters: the part's, by path within it; taken as float32.
+
+    Returns:
+      Arrays -> what `call` gives of them, as NumPy arrays.
+    """
+    part = functional(make)
+    values = jax.device_put({p: np.asarray(parameters[p], np.float32) for p in part.shapes})
+    apply = jax.jit(lambda values, inputs: call(part.network(values), inputs))
+    return lambda inputs: jax.tree.map(np.asarray, apply(values, inputs))
+
+
+def sound_encoder(config: AudioConfig) -> SoundEncoder | None:
+    """The audio encoder of a method, in float32; None where its output cannot be kept.
+
+    Left and right of stereo sound are not one row of the front end but two.
+    """
+    if config.channels != 1:
+        return None
+    return SoundEncoder(
+        SOUND,
+        functools.partial(on_host, lambda: AudioEncoder(config, "float32"), _hear),
+    )
+
+
+def _hear(encoder: AudioEncoder, rows: jax.Array) -> jax.Array:
+    return encoder(rows)

@@ -249,6 +249,11 @@ def phase(trains: tuple[str, ...], start: str, epochs: float, learning_rate: flo
     phase.optimizer.schedule = "constant"
     phase.optimizer.power = 0.9  # of poly
     phase.optimizer.warmup_steps = 0  # at most half of the phase
+    # Steps by which the schedule is late: 1 where code sets the rate behind each step.
+    phase.optimizer.schedule_lag = 0
+    # Parameters with an optimiser of their own: (pattern, keys) pairs, as in
+    # (("audio_encoder/.*", {"name": "adam", "schedule": "constant"}),); other keys are as here.
+    phase.optimizer.groups = ()
     # Of learning rates: (pattern, factor) pairs. A parameter takes the factor of the first pattern
     # that matches it, and 1 where none does. Layer decay is a list of such pairs, a part each.
     phase.optimizer.multipliers = ()

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 # Name in a config -> module, as `method.py` describes it. A method of one's own needs no line here:
 # the config may name any module that can be imported.
-METHODS = {"aavs": "aavs_jax.methods.aavs.method"}
+METHODS = {
+    "aavs": "aavs_jax.methods.aavs.method",
+    "cavp": "aavs_jax.methods.cavp.method",
+}
 
 
 def find(name: str) -> ModuleType:

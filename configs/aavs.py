@@ -4,8 +4,6 @@ Sizes and their meaning stand in aavs_jax/methods/aavs/config.py, those of the l
 aavs_jax/methods/objectives/set_prediction_config.py.
 """
 
-import dataclasses
-
 from ml_collections import ConfigDict
 
 from aavs_jax.methods.aavs.config import PAPER, SMALL
@@ -25,29 +23,14 @@ def stage(task: str, small: bool) -> ConfigDict:
     """A stage without its phases; arguments as in `base.stage`."""
     stage = base.stage("aavs", task, small)
     sizes = SMALL if small else PAPER[task]
-    stage.model = _keys(sizes, but=("task", "num_classes", "prior"))
-    stage.loss = _keys(LossConfig(grid=32 if small else 0), but=("max_targets", "ignores"))
+    stage.model = base.keys(sizes)
+    stage.loss = base.keys(LossConfig(grid=32 if small else 0))
     return stage
 
 
-def _keys(sizes, but: tuple[str, ...]) -> ConfigDict:
-    """A dataclass as keys, without those that follow from others."""
-    return ConfigDict({k: v for k, v in dataclasses.asdict(sizes).items() if k not in but})
-
-
-def small_phase(start: str, epochs: float) -> ConfigDict:
-    """Everything trains, from scratch.
-
-    The paper's two phases belong to its pretrained network: adapters around a frozen backbone
-    first, adapters within it later. From scratch there is nothing to freeze.
-    """
-    small = base.phase((".*",), start, epochs, 1e-3)
-    small.validate_every_epochs = 8.0
-    small.optimizer.schedule = "cosine"
-    small.optimizer.warmup_steps = 50
-    small.optimizer.no_decay = (r".*/(bias|scale)",)
-    small.optimizer.clip_norm = 1.0
-    return small
+# The paper's two phases belong to its pretrained network: adapters around a frozen backbone first,
+# adapters within it later. From scratch there is nothing to freeze.
+small_phase = base.small_phase
 
 
 # What trains in the paper's binary networks (S4, MS3, stage one of AVSS) ...

@@ -9,6 +9,8 @@ The argument of a config is the data folder:
 Override any key with --config.KEY=VALUE, as in --config.stages.localise.phases.all.epochs=10.
 """
 
+import dataclasses
+
 from ml_collections import ConfigDict
 
 
@@ -139,7 +141,8 @@ def stage(method: str, task: str, small: bool) -> ConfigDict:
     # Classes in one label map, at most.
     stage.data.max_targets = 9 if small else 2 if task == "binary" else 16
     stage.data.batch_size = 20 if small else 1  # clips, over all devices
-    # 'clip': all seconds of a clip; 'frame': one random labelled second of it.
+    # 'clip': all seconds of a clip, where only the first is labelled its frame again and again;
+    # 'frame': one random labelled second of it; 'film': all seconds as they are.
     stage.data.sampling = "frame" if small else "clip"
     stage.data.seconds = 1 if small else 10  # of every training batch; shorter clips are padded
     # Batches of clips of one length, which are then of that length and have no padding; `seconds`
@@ -147,6 +150,9 @@ def stage(method: str, task: str, small: bool) -> ConfigDict:
     # order stays, and padding has no part in the loss, but costs as much as what is real. With
     # random seconds there is one length only.
     stage.data.bucket_by_length = True
+    # Of training frames: 'squash' brings both sides to image_size, as evaluation always does;
+    # 'centre_crop' the shorter one, and shows the middle.
+    stage.data.resize = "squash"
     stage.data.shuffle = True
     # Where nothing of the backbone trains, whether its maps of all training frames are computed
     # once and kept: 'none'; 'memory' of the host, anew at each start; or 'disk', beside prepared
@@ -261,6 +267,23 @@ def phase(trains: tuple[str, ...], start: str, epochs: float, learning_rate: flo
     phase.optimizer.no_decay = ()  # patterns
     phase.optimizer.clip_norm = 0.0  # of the whole gradient; 0: none
     return phase
+
+
+def small_phase(start: str, epochs: float) -> ConfigDict:
+    """Of a small network: everything trains, from scratch; arguments as in `phase`."""
+    small = phase((".*",), start, epochs, 1e-3)
+    small.validate_every_epochs = 8.0
+    small.optimizer.schedule = "cosine"
+    small.optimizer.warmup_steps = 50
+    small.optimizer.no_decay = (r".*/(bias|scale)",)
+    small.optimizer.clip_norm = 1.0
+    return small
+
+
+def keys(sizes) -> ConfigDict:
+    """A method's dataclass as keys, without those that follow from others."""
+    follow = ("task", "num_classes", "prior", "max_targets", "ignores")
+    return ConfigDict({k: v for k, v in dataclasses.asdict(sizes).items() if k not in follow})
 
 
 def add_phases(stage: ConfigDict, **phases: ConfigDict) -> None:

@@ -27,6 +27,7 @@ from data_pipelines.loading.checks import (
     PRIORS,
     SOUNDS,
     check_choice,
+    check_resize,
     check_sound,
     check_targets,
     check_task_and_prior,
@@ -37,7 +38,7 @@ from data_pipelines.loading.front_ends import LOG_MEL, FrontEnd
 from data_pipelines.loading.lengths import ByLength, batch_lengths
 from data_pipelines.loading.partners import lenders
 from data_pipelines.loading.read_clip import ReadClip
-from data_pipelines.loading.request import Draw, Request, shows_one
+from data_pipelines.loading.request import SAMPLINGS, Draw, Request, shows_one
 from data_pipelines.prepared.embeddings import Embeddings
 from data_pipelines.prepared.source import ClipSource, open_source
 
@@ -67,6 +68,7 @@ def train_loader(
     sampling: str,
     shuffle: bool = True,
     bucket_by_length: bool = False,
+    resize: str = "squash",
     augment: Mapping[str, Any] | None = None,
     prior: str = "none",
     prior_dir: str | os.PathLike[str] | None = None,
@@ -97,10 +99,13 @@ def train_loader(
         seconds: T of every batch.
         sampling: "clip": all seconds in order, shorter clips padded, and where only frame 0 is
             labelled (v1s) it is repeated with the sound of each second (the paper's way);
-            "frame": one random labelled second, `seconds` is 1.
+            "frame": one random labelled second, `seconds` is 1; "film": all seconds as they are,
+            whichever are labelled.
         shuffle: False walks v1s, then v1m, then v2, each in the order of the table, then others.
         bucket_by_length: instead of padding, batches of clips of one length, which is their T; see
             `lengths.ByLength`. Of more than three lengths the next multiples of five.
+        resize: both sides to the network's ("squash"), or the shorter one, of which the middle is
+            shown ("centre_crop").
         augment: `data.augment` of a stage, see configs/base.py; None: nothing.
         prior: "none", "true" (foreground of the label), "predicted" (stage one's masks), or
             "mixture" of these two.
@@ -124,7 +129,8 @@ def train_loader(
             with too many classes; augmentations that cannot be; while iterating: a missing
             predicted mask.
     """
-    check_choice("sampling", sampling, ("clip", "frame"))
+    check_choice("sampling", sampling, SAMPLINGS)
+    check_resize(resize, prior, features)
     check_task_and_prior(task, prior, prior_dir, PRIORS)
     check_sound(front_end, embeddings)
     members = labelled_clips(source)
@@ -187,6 +193,7 @@ def train_loader(
         features=features,
         cache=cache,
         changes_sounds=chosen.changes_sounds,
+        resize=resize,
         # Of all clips or of none: every process has to give batches of the same shapes.
         one_picture=stills and all(shows_one(source.clips[i], sampling) for i in members),
     )

@@ -8,7 +8,7 @@ from ml_collections import config_flags
 from aavs_jax.methods import make_method
 from aavs_jax.plan.stage import make_stage, make_stages
 from aavs_jax.state import tree
-from configs import aavs, avss, avss_end_to_end, base, binary, ms3, s4
+from configs import aavs, avss, avss_end_to_end, base, binary, ms3, s4, tpavi
 from data_pipelines.loading.augment import Augmentations, augmentations
 from data_pipelines.loading.augment_pictures import Flip
 from data_pipelines.prepared.source import Clip
@@ -19,6 +19,7 @@ CONFIGS = {
     "binary": binary,
     "avss": avss,
     "avss_end_to_end": avss_end_to_end,
+    "tpavi": tpavi,
 }
 AUDIO_MLP = 197_376
 VGGISH = 72_141_184

@@ -91,6 +91,7 @@ def train_batches(
         sampling=data["sampling"],
         shuffle=data["shuffle"],
         bucket_by_length=data["bucket_by_length"],
+        resize=data["resize"],
         augment=data["augment"],
         prior=prior["train"],
         mixture=prior["mixture"],

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 METHODS = {
     "aavs": "aavs_jax.methods.aavs.method",
     "cavp": "aavs_jax.methods.cavp.method",
+    "tpavi": "aavs_jax.methods.tpavi.method",
 }
 
 

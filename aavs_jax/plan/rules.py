@@ -6,6 +6,8 @@ from typing import Any
 
 from aavs_jax.methods.parts.sizes import DROP_PATH_OPTIONS
 from data_pipelines.loader import PRIORS, SOUNDS
+from data_pipelines.loading.decoding import RESIZES
+from data_pipelines.loading.request import SAMPLINGS
 from data_pipelines.making.audible_shapes.plan import MIN_CLIPS
 from data_pipelines.making.writer import MAX_CLIPS, MAX_SIZE, MIN_SIZE
 
@@ -92,7 +94,8 @@ RULES: dict[str, Rule] = {
     "stages.*.data.label_size": _between(1, MOST_PIXELS, " pixels"),
     "stages.*.data.max_targets": _least(1),
     "stages.*.data.batch_size": _least(1),
-    "stages.*.data.sampling": _one_of("clip", "frame"),
+    "stages.*.data.sampling": _one_of(*SAMPLINGS),
+    "stages.*.data.resize": _one_of(*RESIZES),
     "stages.*.data.seconds": _least(1),
     "stages.*.data.features": _one_of("none", "memory", "disk"),
     "stages.*.data.features_gib": POSITIVE,

@@ -1,6 +1,7 @@
 """What can be asked of the loaders, and whether it fits the clips."""
 
 from data_pipelines.errors import DataError
+from data_pipelines.loading.decoding import RESIZES
 from data_pipelines.loading.front_ends import FrontEnd
 from data_pipelines.prepared.embeddings import Embeddings
 from data_pipelines.prepared.source import ClipSource
@@ -67,6 +68,14 @@ def check_task_and_prior(task: str, prior: str, prior_dir, priors: tuple[str, ..
         raise DataError(f"the binary task takes no prior mask, but prior is {prior!r}")
     if prior in ("predicted", "mixture") and prior_dir is None:
         raise DataError(f"prior is {prior!r}, but prior_dir, the folder of its masks, is not given")
+
+
+def check_resize(resize: str, prior: str, features: object) -> None:
+    """Raises DataError where there is no such way, or what is kept was resized in another."""
+    check_choice("resize", resize, RESIZES)
+    if resize != "squash" and (prior in ("predicted", "mixture") or features is not None):
+        kept = "maps of frames" if features is not None else "predicted masks"
+        raise DataError(f"resize is {resize!r}, but {kept} are of squashed frames: give 'squash'")
 
 
 def check_sound(front_end: FrontEnd, embeddings: Embeddings | None) -> None:

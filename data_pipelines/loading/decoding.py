@@ -14,12 +14,36 @@ from data_pipelines.media.labels import IGNORED, colours_to_ids
 cv2.setNumThreads(1)
 
 
-def decode_frame(encoded: bytes, size: int) -> np.ndarray:
+RESIZES = ("squash", "centre_crop")  # both sides to the same; the shorter one, then its middle
+
+
+def _place(width: int, height: int, size: int, resize: str) -> tuple[tuple[int, int], slice, slice]:
+    """How a picture becomes [size, size]: what it is resized to, and which rows and columns stay.
+
+    Of 'centre_crop' as torchvision has it: the longer side is rounded down, the corner to even.
+    """
+    if resize == "squash":
+        return (size, size), slice(size), slice(size)
+    shorter = min(width, height)
+    wide, high = width * size // shorter, height * size // shorter
+    left, top = round((wide - size) / 2), round((high - size) / 2)
+    return (wide, high), slice(top, top + size), slice(left, left + size)
+
+
+def _resized(image: Image.Image, size: int, resize: str, how: Image.Resampling) -> np.ndarray:
+    new, rows, columns = _place(*image.size, size, resize)
+    if image.size != new:  # Pillow would copy what fits already
+        image = image.resize(new, how)
+    return np.asarray(image)[rows, columns]
+
+
+def decode_frame(encoded: bytes, size: int, resize: str = "squash") -> np.ndarray:
     """Decodes a frame and resizes it as Pillow's bilinear does (antialiased when shrinking).
 
     Args:
         encoded: JPEG or PNG.
         size: S, pixels.
+        resize: of RESIZES.
 
     Returns:
         uint8 [S, S, 3], RGB.
@@ -27,27 +51,26 @@ def decode_frame(encoded: bytes, size: int) -> np.ndarray:
     image = Image.open(io.BytesIO(encoded))
     if image.mode != "RGB":
         image = image.convert("RGB")
-    if image.size != (size, size):  # Pillow would copy what fits already
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(image)
+    return _resized(image, size, resize, Image.Resampling.BILINEAR)
 
 
-def semantic_label(encoded: bytes, size: int) -> np.ndarray:
+def semantic_label(encoded: bytes, size: int, resize: str = "squash") -> np.ndarray:
     """Class ids of a colour label: nearest (Pillow's, at pixel centres), then colour -> id.
 
     Args:
         encoded: PNG of class colours.
         size: G, pixels.
+        resize: of RESIZES.
 
     Returns:
         uint8 [G, G], IGNORED (255) where the label is ignored.
     """
-    # Fewer pixels to convert; nearest takes whole pixels, so the order makes no difference.
-    image = Image.open(io.BytesIO(encoded)).resize((size, size), Image.Resampling.NEAREST)
-    return colours_to_ids(np.asarray(image.convert("RGB")))
+    return colours_to_ids(_nearest_colours(encoded, size, resize))
 
 
-def binary_label(encoded: bytes, size: int, ignores: bool = False) -> np.ndarray:
+def binary_label(
+    encoded: bytes, size: int, ignores: bool = False, resize: str = "squash"
+) -> np.ndarray:
     """Foreground of a colour label: OpenCV's bilinear (no antialias), then grey > 0.
 
     A pixel that the object only touches counts as foreground. Ignored pixels touch nothing, and
@@ -57,6 +80,7 @@ def binary_label(encoded: bytes, size: int, ignores: bool = False) -> np.ndarray
         encoded: PNG of class colours.
         size: G, pixels.
         ignores: whether the label may have ignored pixels.
+        resize: of RESIZES.
 
     Returns:
         uint8 [G, G], 0, 1 or, with `ignores`, IGNORED (255).
@@ -65,24 +89,34 @@ def binary_label(encoded: bytes, size: int, ignores: bool = False) -> np.ndarray
     if ignores:
         ignored = colours_to_ids(colours) == IGNORED
         colours = np.where(ignored[..., None], np.uint8(0), colours)
-    colours = cv2.resize(colours, (size, size), interpolation=cv2.INTER_LINEAR)
+    new, rows, columns = _place(colours.shape[1], colours.shape[0], size, resize)
+    colours = cv2.resize(colours, new, interpolation=cv2.INTER_LINEAR)[rows, columns]
     label = (cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY) > 0).astype(np.uint8)
-    return _with_ignored(label, encoded) if ignores else label
+    return _with_ignored(label, encoded, resize) if ignores else label
 
 
-def nearest_binary_label(encoded: bytes, size: int, ignores: bool = False) -> np.ndarray:
+def nearest_binary_label(
+    encoded: bytes, size: int, ignores: bool = False, resize: str = "squash"
+) -> np.ndarray:
     """Foreground of a colour label: the nearest pixel (Pillow's, at pixel centres) is not black.
 
     Args and result are those of `binary_label`.
     """
-    image = Image.open(io.BytesIO(encoded)).resize((size, size), Image.Resampling.NEAREST)
-    label = np.asarray(image.convert("RGB")).any(axis=-1).astype(np.uint8)
-    return _with_ignored(label, encoded) if ignores else label
+    label = _nearest_colours(encoded, size, resize).any(axis=-1).astype(np.uint8)
+    return _with_ignored(label, encoded, resize) if ignores else label
 
 
-def _with_ignored(label: np.ndarray, encoded: bytes) -> np.ndarray:
+def _nearest_colours(encoded: bytes, size: int, resize: str) -> np.ndarray:
+    """uint8 [G, G, 3] of a label; resized before it is converted: fewer pixels, the same ones."""
+    image = Image.open(io.BytesIO(encoded))
+    new, rows, columns = _place(*image.size, size, resize)
+    image = image.resize(new, Image.Resampling.NEAREST)
+    return np.asarray(image.convert("RGB"))[rows, columns]
+
+
+def _with_ignored(label: np.ndarray, encoded: bytes, resize: str) -> np.ndarray:
     """A binary label [G, G], IGNORED where the nearest pixel of the label map is."""
-    ids = semantic_label(encoded, len(label))
+    ids = semantic_label(encoded, len(label), resize)
     return np.where(ids == IGNORED, np.uint8(IGNORED), label)
 
 

@@ -65,13 +65,32 @@ class LogMel:
         Raises:
             DataError: there is no example to repeat: the sound is shorter than 0.975 s.
         """
-        _use_one_thread()
         count = min(seconds, example_count(len(waveform)))
         if not count:
             raise DataError("the sound is shorter than one second: too short for a log-mel example")
-        sides = [log_mel_examples(side, count, xp) for side in waveform.T]
-        examples = sides[0] if self.channels == 1 else xp.stack(sides, axis=-1)
+        examples = self._examples(waveform, count, xp)
         return examples[np.minimum(np.arange(seconds), count - 1)]
+
+    def _examples(self, waveform: np.ndarray, count: int, xp: ModuleType) -> np.ndarray:
+        """float32 [count, 96, 64], or [count, 96, 64, 2]."""
+        _use_one_thread()
+        sides = [log_mel_examples(side, count, xp) for side in waveform.T]
+        return sides[0] if self.channels == 1 else xp.stack(sides, axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class ZeroPaddedLogMel(LogMel):
+    """VGGish's log-mel examples, and zeros where a sound has too few.
+
+    So does AVSBench's public loader of AVSS. Zero is no silence, whose logarithm is that of 0.01.
+    """
+
+    def __call__(self, waveform: np.ndarray, seconds: int, xp: ModuleType = np) -> np.ndarray:
+        """float32 [T, 96, 64] of one channel, [T, 96, 64, 2] of two."""
+        count = min(seconds, example_count(len(waveform)))
+        examples = self._examples(waveform, count, xp)
+        short = ((0, seconds - count), *((0, 0),) * (examples.ndim - 1))
+        return xp.pad(examples, short)
 
 
 LOG_MEL = LogMel()  # the usual one

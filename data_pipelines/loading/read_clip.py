@@ -41,6 +41,7 @@ class ReadClip(grain.transforms.Map):
     # Whether requests ask for changed waveforms: these are kept then, and not what the front end
     # made of them.
     changes_sounds: bool = False
+    resize: str = "squash"  # of `decoding.RESIZES`
     one_picture: bool = False  # whether all seconds of a clip show one, which is given once
     _kept: dict = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
@@ -108,7 +109,9 @@ class ReadClip(grain.transforms.Map):
             record = records[index] = self.source[index]
             for t in missing:
                 if self.image_size is not None and self.features is None:
-                    kept[index, t, "frame"] = decode_frame(record["frames"][t], self.image_size)
+                    kept[index, t, "frame"] = decode_frame(
+                        record["frames"][t], self.image_size, self.resize
+                    )
                 if self.nearest:
                     nearest = self._label(nearest_binary_label, clip, record, t)
                     kept[index, t, "labels_nearest"] = nearest
@@ -134,9 +137,9 @@ class ReadClip(grain.transforms.Map):
             return np.zeros((self.label_size, self.label_size), np.uint8)
         encoded = record["labels"][clip.labelled.index(second)]
         if decode is semantic_label:
-            return decode(encoded, self.label_size)
+            return decode(encoded, self.label_size, self.resize)
         # To look for ignored pixels takes time, and few clips have any.
-        return decode(encoded, self.label_size, clip.ignored > 0)
+        return decode(encoded, self.label_size, clip.ignored > 0, self.resize)
 
     def _heard(self, request: Request, kept: dict, records: dict) -> np.ndarray:
         """What the request says is heard, a row for each of its seconds."""

@@ -13,6 +13,9 @@ import numpy as np
 
 SILENCE = -1  # in place of the index of a clip: no sound at all
 NOTHING = -2  # in place of the index of a second clip: there is none
+# All seconds, where only the first is labelled its frame with the sound of each; one random
+# labelled second; all seconds as they are.
+SAMPLINGS = ("clip", "frame", "film")
 FIRST_ONLY = (0,)  # labelled seconds of a clip that shows this frame with the sound of each second
 
 
@@ -41,7 +44,7 @@ class Draw(grain.transforms.RandomMap):
 
     labelled: tuple[tuple[int, ...], ...]  # for each clip of the source, its labelled seconds
     lengths: tuple[int, ...]  # for each clip, its length in seconds
-    sampling: str  # "clip" (all seconds in order) or "frame" (one random labelled second)
+    sampling: str  # of SAMPLINGS
     seconds: tuple[int, ...]  # for each clip, T of its requests; what it lacks is padding
     prior: str  # as in `Request`, or "mixture"
     mixture: float  # share of requests with predicted masks where prior is "mixture"
@@ -59,7 +62,8 @@ class Draw(grain.transforms.RandomMap):
         else:
             sounds = tuple(min(t, length - 1) for t in range(seconds))
             # Where only the first frame is labelled it is shown with each second's sound.
-            frames = (0,) * seconds if labelled == FIRST_ONLY else sounds
+            first = self.sampling == "clip" and labelled == FIRST_ONLY
+            frames = (0,) * seconds if first else sounds
         prior = self.prior
         if prior == "mixture":
             prior = "predicted" if share < self.mixture else "true"
@@ -77,7 +81,7 @@ class Draw(grain.transforms.RandomMap):
 
 def seconds_shown(labelled: tuple[int, ...], length: int, sampling: str) -> tuple[int, ...]:
     """The seconds whose frames `Draw` may ask for, of a clip of this length that has labels."""
-    if sampling == "frame" or labelled == FIRST_ONLY:
+    if sampling == "frame" or (sampling == "clip" and labelled == FIRST_ONLY):
         return labelled
     return tuple(range(length))
 
@@ -90,7 +94,7 @@ def stored_second(clip: Any, second: int) -> int:
 def shows_one(clip: Any, sampling: str) -> bool:
     """Whether whole clips are shown, and each second of this `source.Clip` shows one picture."""
     one = clip.still or len(seconds_shown(clip.labelled, clip.seconds, sampling)) == 1
-    return one and sampling == "clip"
+    return one and sampling != "frame"
 
 
 def generator(seed: int, transform: grain.transforms.Map) -> np.random.Generator:

@@ -66,7 +66,7 @@ def network_config(sizes, dtype: str) -> CAVPConfig:
         {
             "task": "semantic",
             "num_classes": sizes["classes"],
-            "backbone": backbone,
+            "resnet": backbone,
             **sound,
             "aspp_width": sizes["aspp_hidden"],
             "aspp_outputs": 4 * sizes["planes"][0],

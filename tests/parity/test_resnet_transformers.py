@@ -178,6 +178,13 @@ def test_batch_norm_of_one_number_says_so():
 
 @pytest.mark.parametrize("size", [(7, 6), (5, 9), (1, 2)])
 def test_max_pool(size):
-    x = np.random.default_rng(0).normal(size=(2, *size, 3)).astype(np.float32)
-    theirs = torch.nn.functional.max_pool2d(torch.from_numpy(x).permute(0, 3, 1, 2), 3, 2, 1)
-    np.testing.assert_array_equal(max_pool(x), theirs.permute(0, 2, 3, 1).numpy())
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 3, (2, *size, 3)).astype(np.float32)  # of many equals
+    theirs = torch.from_numpy(x).permute(0, 3, 1, 2).requires_grad_()
+    pooled = torch.nn.functional.max_pool2d(theirs, 3, 2, 1)
+    weight = rng.normal(size=pooled.shape).astype(np.float32)
+    (pooled * torch.from_numpy(weight)).sum().backward()
+    ours, pull = jax.vjp(max_pool, jax.numpy.asarray(x))
+    np.testing.assert_array_equal(ours, pooled.detach().permute(0, 2, 3, 1).numpy())
+    (of_x,) = pull(jax.numpy.asarray(weight.transpose(0, 2, 3, 1)))
+    np.testing.assert_allclose(of_x, theirs.grad.permute(0, 2, 3, 1).numpy(), atol=1e-6)

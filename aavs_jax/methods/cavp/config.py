@@ -35,7 +35,7 @@ class CAVPConfig:
     task: str = "binary"  # 'binary' or 'semantic'
     num_classes: int = 2  # K, background included
     prior: bool = False  # CAVP is told nothing of where it sounds
-    backbone: ResNetConfig = RESNET_50
+    resnet: ResNetConfig = RESNET_50  # the picture encoder
     heard: int = 1  # seconds of sound: 1, by an encoder of VGGish's shape, or 3, by a ResNet
     # Its last width is replaced by that of the fused features.
     audio: AudioConfig = AudioConfig(fully_connected=(4096, 4096))

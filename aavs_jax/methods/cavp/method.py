@@ -24,19 +24,12 @@ LOSS = CAVPLoss
 STRIDE = 4  # of the logits
 SOUND = "audio_encoder/"  # beginning of the sound encoder's paths
 PRETRAINED = {
-    "cavp": Pretrained(
-        ("cavp",),
-        "a checkpoint of CAVP's authors",
-        "python -m aavs_jax.convert FILE --out weights/cavp",
-        what="whole network",
-    ),
-    "resnet": Pretrained(
-        ("resnet",),
-        "resnet50.pth with a deep stem, or for VPO resnet101.pth",
+    "backbone": Pretrained(
+        ("resnet", "cavp"),
+        "a ResNet-50 with a deep stem, or for VPO a ResNet-101, as CAVP's code takes it",
         "python -m aavs_jax.convert resnet50.pth --out weights/resnet50_deep_stem",
-        "backbone/",
-        "backbone.",
-        "picture encoder",
+        sizes="resnet.",
+        what="the picture encoder",
     ),
     "vggish": Pretrained(
         ("vggish",),
@@ -44,7 +37,7 @@ PRETRAINED = {
         "python -m aavs_jax.convert vggish-10086976.pth --out weights/vggish",
         SOUND,
         "audio.",
-        "sound encoder",
+        "the sound encoder",
     ),
 }
 PARTS = {

@@ -43,10 +43,10 @@ class CAVP(nnx.Module):
     """
 
     def __init__(self, config: CAVPConfig):
-        dtype, low = config.dtype, config.backbone.widths[0]
+        dtype, low = config.dtype, config.resnet.widths[0]
         self.config = config
         self.audio_encoder = sound_encoder(config)
-        self.backbone = ResNet(config.backbone, dtype)
+        self.backbone = ResNet(config.resnet, dtype)
         self.aspp = ASPP(config)
         self.reduction = _convolution(low, config.low_level, 1, dtype)
         self.reduction_norm = BatchNorm(config.low_level)
@@ -120,7 +120,7 @@ class ASPP(nnx.Module):
     """Atrous spatial pyramid pooling: a point, three dilations, and the mean of the picture."""
 
     def __init__(self, config: CAVPConfig):
-        inputs, dtype = config.backbone.widths[-1], config.dtype
+        inputs, dtype = config.resnet.widths[-1], config.dtype
         hidden, outputs = config.aspp_width, config.aspp_outputs
         self.branches = nnx.List([_convolution(inputs, hidden, 1, dtype)])
         for dilation in ATROUS:

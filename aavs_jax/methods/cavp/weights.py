@@ -100,7 +100,7 @@ def _sizes(ours: ByPath, theirs: ByPath) -> dict[str, Any]:
         network["audio"]["fully_connected"] = hidden
     known = RESNET_101 if long else RESNET_50
     lies = {"strides": list(known.strides), "dilations": list(map(list, known.dilations))}
-    return network | {"heard": 3 if long else 1, "backbone": resnet_sizes(ours) | lies}
+    return network | {"heard": 3 if long else 1, "resnet": resnet_sizes(ours) | lies}
 
 
 @functools.lru_cache(8)

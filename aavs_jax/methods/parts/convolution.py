@@ -66,16 +66,16 @@ def as_torch(inputs: int, window: int = 1) -> dict[str, Any]:
 def max_pool(x: jax.Array) -> jax.Array:
     """The greatest of 3x3 pixels, stride 2, padding 1: [N,h,w,C] -> [N,ceil(h/2),ceil(w/2),C].
 
-    As maxima of slices, which differentiate fast on CPUs. Where several pixels are the greatest
-    they share the gradient, which torch gives to one of them; behind a ReLU, as everywhere here,
-    these are zeros, which have none.
+    As maxima of slices, which differentiate fast on CPUs. Of equals the first has the gradient, row
+    by row, as in torch: `jnp.maximum` would share it out.
     """
-    for axis in (1, 2):
+    for axis in (2, 1):
         size = x.shape[axis]
         widths = [(0, 0)] * x.ndim
         widths[axis] = (1, 1)
         padded = jnp.pad(x, widths, constant_values=-jnp.inf)
-        shifted = (jax.lax.slice_in_dim(padded, d, d + size, 2, axis) for d in range(3))
-        first, second, third = shifted
-        x = jnp.maximum(jnp.maximum(first, second), third)
+        first, *others = (jax.lax.slice_in_dim(padded, d, d + size, 2, axis) for d in range(3))
+        for other in others:
+            first = jnp.where(first >= other, first, other)
+        x = first
     return x

@@ -27,6 +27,7 @@ TENSORS: dict[str, tuple[Transform, Transform]] = {
     "transposed": (lambda a: a.T, lambda a: a.T),
     "only row": (lambda a: a[0], lambda a: a[None]),
     "1x1": (lambda a: a[:, :, 0, 0].T, lambda a: a.T[:, :, None, None]),
+    "1x1x1": (lambda a: a[:, :, 0, 0, 0].T, lambda a: a.T[:, :, None, None, None]),
     "window first": (lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1)),
 }
 
@@ -34,6 +35,7 @@ TENSORS: dict[str, tuple[Transform, Transform]] = {
 MODULES: dict[str, dict[str, tuple[str, str]]] = {
     "dense": {"weight": ("kernel", "transposed"), "bias": ("bias", "same")},
     "pointwise": {"weight": ("kernel", "1x1"), "bias": ("bias", "same")},  # a 1x1 convolution
+    "1x1x1 convolution": {"weight": ("kernel", "1x1x1"), "bias": ("bias", "same")},
     "conv": {"weight": ("kernel", "window first"), "bias": ("bias", "same")},
     "norm": {"weight": ("scale", "same"), "bias": ("bias", "same")},
     "batch norm": {

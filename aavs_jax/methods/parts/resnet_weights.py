@@ -19,20 +19,16 @@ from aavs_jax.methods.parts.key_tables import (
 from aavs_jax.methods.parts.resnet import ResNet
 from aavs_jax.methods.parts.sizes import ResNetConfig, from_dict
 
-BLOCKS = under(
-    "layer{stage+1}.{block}.",
-    "stages/{stage}/{block}/",
+STEM = (Row("conv1", "stem/0/conv", "conv"), Row("bn1", "stem/0/norm", "batch norm"))
+BLOCK = (
     Row("conv{layer+1}", "layers/{layer}/conv", "conv"),
     Row("bn{layer+1}", "layers/{layer}/norm", "batch norm"),
     Row("downsample.0", "shortcut/conv", "conv"),
     Row("downsample.1", "shortcut/norm", "batch norm"),
 )
+BLOCKS = under("layer{stage+1}.{block}.", "stages/{stage}/{block}/", *BLOCK)
 # ResNet-50 and its like, of a 7x7 stem ...
-RESNET = (
-    Row("conv1", "stem/0/conv", "conv"),
-    Row("bn1", "stem/0/norm", "batch norm"),
-    *BLOCKS,
-)
+RESNET = (*STEM, *BLOCKS)
 # ... and of a stem of three convolutions, as DeepLab's files have it.
 RESNET_DEEP_STEM = (
     Row("conv1.{layer*3}", "stem/{layer}/conv", "conv"),
@@ -68,11 +64,11 @@ def resnet_sizes(shapes: ByPath, place: str = "backbone/") -> dict[str, Any]:
 
 
 def _sizes(ours: ByPath, theirs: ByPath) -> dict[str, Any]:
-    return {"backbone": resnet_sizes(ours)}
+    return {"resnet": resnet_sizes(ours)}
 
 
 def _parameters(network: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    config = from_dict(ResNetConfig, network.get("backbone", {}))
+    config = from_dict(ResNetConfig, network.get("resnet", {}))
     return shapes_of(nnx.eval_shape(lambda: ResNet(config)), "backbone/")
 
 

@@ -202,6 +202,11 @@ def augment(small: bool) -> ConfigDict:
     augment.resized_crop.scale = (0.25, 1.0)  # area, share of the picture's: enlarged 1 to 2 times
     augment.resized_crop.ratio = (0.75, 1.333)  # width : height, relative to the picture's
 
+    # The picture larger or smaller, and of it, or of what is around it, a part of the old size.
+    augment.scaled_crop = ConfigDict()
+    augment.scaled_crop.probability = 0.0  # such as 1.0
+    augment.scaled_crop.scales = (0.5, 0.75, 1.0)  # factors, each as often
+
     augment.colour_jitter = ConfigDict()
     augment.colour_jitter.probability = 0.0  # such as 0.8
     augment.colour_jitter.brightness = (0.6, 1.4)  # factors

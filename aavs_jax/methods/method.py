@@ -3,7 +3,9 @@
 A method is a module with four names. `make(stage, num_classes, ignores)` gives a `Method`. `SIZES`
 and `LOSS` are frozen dataclasses with defaults, of which `stage.model` and `stage.loss` of a config
 may set any field; `task`, `num_classes` and `prior` of SIZES, and `max_targets` and `ignores` of
-LOSS, come from elsewhere. `PRETRAINED` says which keys of config.init it takes.
+LOSS, come from elsewhere. `PRETRAINED` says which keys of config.init it takes. There may be a
+fifth, `as_published(stage)`: with config.as_published, a stage's keys as the public code has them
+where that is not what the paper means.
 
 Clips are flattened to frames inside a method, never outside: some attend over time. Letters: B
 clips, T seconds, G pixels of a label's side, K classes with background.

@@ -58,7 +58,7 @@ MULTIPLIERS: Rule = (
     "shall not train is left out of the phase's trains",
 )
 GROUPS: Rule = (
-    lambda pairs: all(isinstance(pattern, str) and isinstance(keys, dict) for pattern, keys in pairs),
+    lambda pairs: all(isinstance(p, str) and isinstance(keys, dict) for p, keys in pairs),
     "give pairs of a regular expression and keys of the optimiser, as in (('audio_encoder/.*', "
     "{'name': 'adam'}),)",
 )

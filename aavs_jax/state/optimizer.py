@@ -100,9 +100,7 @@ def _grouped(
         rest = [path for path in rest if path not in own]
         optimizers.append((tuple(own), {**description, **keys}))
     optimizers.append((tuple(rest), description))
-    made = [
-        (own, _optimizer(keys, total_steps, own, purpose)) for own, keys in optimizers if own
-    ]
+    made = [(own, _optimizer(keys, total_steps, own, purpose)) for own, keys in optimizers if own]
     if len(made) == 1:
         return made[0][1]
 

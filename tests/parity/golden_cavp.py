@@ -16,7 +16,7 @@ from aavs_jax.convert.naming import plan
 from aavs_jax.methods.cavp.config import CAVPConfig, CAVPLoss
 from aavs_jax.methods.cavp.network import CAVP
 from aavs_jax.methods.cavp.objective import Draws, Pictures, nearest, train_step
-from aavs_jax.methods.cavp.pairing import Queue, put_in, single_class
+from aavs_jax.methods.cavp.pairing import Queue, single_class
 from aavs_jax.methods.cavp.weights import FORMAT
 from aavs_jax.methods.functional import functional
 from aavs_jax.methods.parts.key_tables import TENSORS
@@ -33,10 +33,10 @@ TOLERANCES = {
     "norms": (6e-5, 4e-2),
     "moved": (1e-4, 5e-2),
 }
-# Of each network one number before a ReLU (first pictures, in step b of mono) is nearer to zero than
-# weights that are stored in float32 can tell: 6e-6 and 6e-7, where rounding moves it by as much. The
-# reference's was on the other side, and a thousandth of most gradients hangs on it; with the bias in
-# front moved by that much all of them agree. (tensor, entry, by how much)
+# Of each network one number before a ReLU (in step b of mono, in both of stereo) is nearer to zero
+# than weights that are stored in float32 can tell: 6e-6 and 6e-7, where their rounding moves it by as
+# much. The reference's was on the other side, and a thousandth of most gradients hangs on it; with
+# the bias in front moved by so little all of them agree. (tensor, entry, by how much)
 AT_A_CORNER = {
     "mono": ("segment.upsample.last_conv.4.bias", 0, -1e-5),
     "stereo": ("backbone.backbone.layer4.0.bn2.bias", 2, -1.5e-6),

@@ -28,7 +28,6 @@ PRETRAINED = {
         ("resnet", "cavp"),
         "a ResNet-50 with a deep stem, or for VPO a ResNet-101, as CAVP's code takes it",
         "python -m aavs_jax.convert resnet50.pth --out weights/resnet50_deep_stem",
-        sizes="resnet.",
         what="the picture encoder",
     ),
     "vggish": Pretrained(
@@ -139,6 +138,11 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
     )
 
 
+# By the public script for AVSBench-semantic: the trainer makes the first eight of twelve groups ten
+# times faster, which here are the encoder, projector and fusion, and not the head.
+PUBLISHED_SEMANTIC = ((r"(backbone|aspp|reduction|reduction_norm|projector|fusion)/.*", 10.0),)
+
+
 def as_published(stage: Mapping[str, Any]) -> dict[str, Any]:
     """A stage's keys changed into what the public code does where it is not what the paper means.
 
@@ -150,7 +154,15 @@ def as_published(stage: Mapping[str, Any]) -> dict[str, Any]:
     loss = {**stage["loss"], "silence_in_queue": True}
     if model["audio"]["channels"] == 2:
         loss["pairs"] = "features"
-    return {**stage, "model": model, "loss": loss}
+    phases = stage["phases"]
+    if stage["task"] == "semantic" and model["heard"] == 1:
+        phases = {
+            name: {**phase, "optimizer": phase["optimizer"] | {"multipliers": PUBLISHED_SEMANTIC}}
+            if phase["optimizer"]["multipliers"]
+            else phase
+            for name, phase in phases.items()
+        }
+    return {**stage, "model": model, "loss": loss, "phases": phases}
 
 
 def _share_before_replacing(stage: Mapping[str, Any], loss: CAVPLoss) -> float:

@@ -30,7 +30,7 @@ LEAK = 0.01  # slope of leaky ReLU below zero
 
 
 class Asked(NamedTuple):
-    """What the pixels of pictures bring to the fusion: float [N,h w,D] and [N,h w,heads,D/heads]."""
+    """What pixels bring to the fusion: float [N,h w,D] and [N,h w,heads,D/heads]."""
 
     pixels: jax.Array
     queries: jax.Array

@@ -213,6 +213,11 @@ def augment(small: bool) -> ConfigDict:
     augment.resized_crop.scale = (0.25, 1.0)  # area, share of the picture's: enlarged 1 to 2 times
     augment.resized_crop.ratio = (0.75, 1.333)  # width : height, relative to the picture's
 
+    # The picture larger or smaller, and of it, or of what is around it, a part of the old size.
+    augment.scaled_crop = ConfigDict()
+    augment.scaled_crop.probability = 0.0  # such as 1.0
+    augment.scaled_crop.scales = (0.5, 0.75, 1.0)  # factors, each as often
+
     augment.colour_jitter = ConfigDict()
     augment.colour_jitter.probability = 0.0  # such as 0.8
     augment.colour_jitter.brightness = (0.6, 1.4)  # factors
@@ -266,6 +271,11 @@ def phase(trains: tuple[str, ...], start: str, epochs: float, learning_rate: flo
     phase.optimizer.schedule = "constant"
     phase.optimizer.power = 0.9  # of poly
     phase.optimizer.warmup_steps = 0  # at most half of the phase
+    # Steps by which the schedule is late: 1 where code sets the rate behind each step.
+    phase.optimizer.schedule_lag = 0
+    # Parameters with an optimiser of their own: (pattern, keys) pairs, as in
+    # (("audio_encoder/.*", {"name": "adam", "schedule": "constant"}),); other keys are as here.
+    phase.optimizer.groups = ()
     # Of learning rates: (pattern, factor) pairs. A parameter takes the factor of the first pattern
     # that matches it, and 1 where none does. Layer decay is a list of such pairs, a part each.
     phase.optimizer.multipliers = ()

@@ -47,7 +47,9 @@ def on_data(stage: Stage, data_dir: Path, mesh: Mesh, wanted: tuple[str, ...] = 
         if any(not subsets or clip.subset in subsets for clip in clips):
             sources[split] = open_source(data_dir, split, subsets)
     keys = {**stage.keys, "train": stage.config["train"]}
-    method = make_method(keys, first.num_classes, ignores=first.ignores)
+    # What is around a picture that was made smaller counts for nothing.
+    around = keys["data"]["augment"]["scaled_crop"]["probability"] > 0
+    method = make_method(keys, first.num_classes, ignores=first.ignores or around)
     return dataclasses.replace(stage, method=method, sources=sources, mesh=mesh)
 
 

@@ -57,6 +57,11 @@ MULTIPLIERS: Rule = (
     "give pairs of a regular expression and a factor above 0, as in (('backbone/.*', 0.1),); what "
     "shall not train is left out of the phase's trains",
 )
+GROUPS: Rule = (
+    lambda pairs: all(isinstance(p, str) and isinstance(keys, dict) for p, keys in pairs),
+    "give pairs of a regular expression and keys of the optimiser, as in (('audio_encoder/.*', "
+    "{'name': 'adam'}),)",
+)
 
 # Keys, * standing for the name of any stage or phase, or for any rest of a key -> their values.
 RULES: dict[str, Rule] = {
@@ -113,6 +118,8 @@ RULES: dict[str, Rule] = {
     "stages.*.phases.*.optimizer.schedule": _one_of("constant", "cosine", "poly"),
     "stages.*.phases.*.optimizer.power": POSITIVE,
     "stages.*.phases.*.optimizer.warmup_steps": _least(0),
+    "stages.*.phases.*.optimizer.schedule_lag": _least(0),
+    "stages.*.phases.*.optimizer.groups": GROUPS,
     "stages.*.phases.*.optimizer.multipliers": MULTIPLIERS,
     "stages.*.phases.*.optimizer.weight_decay": _least(0),
     "stages.*.phases.*.optimizer.no_decay": PATTERNS,

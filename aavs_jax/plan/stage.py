@@ -212,8 +212,8 @@ def _check_patterns(stage: Stage, name: PhaseName) -> None:
         raise UserError(f"{name} trains is empty: name the parameters that shall train")
     optimizer = phase["optimizer"]
     tree.matching(chosen, optimizer["no_decay"], f"{name} no_decay")
-    multiplied = [pattern for pattern, _ in optimizer["multipliers"]]
-    tree.matching(chosen, multiplied, f"{name} multipliers")
+    for key in ("multipliers", "groups"):
+        tree.matching(chosen, [pattern for pattern, _ in optimizer[key]], f"{name} {key}")
 
 
 def _described(descriptions: Config, name: str, where: str) -> Config:

@@ -27,7 +27,7 @@ SELECTING = (metrics.PROTOCOL,)  # the protocol by whose scores checkpoints are 
 _COMPILED: weakref.WeakKeyDictionary[Callable, set] = weakref.WeakKeyDictionary()
 # Of a batch: what predictions are compared with; the other entries are what a network sees.
 SCORED = ("labels", "labels_nearest", "position")
-TRUTH = ("labels", "labelled")
+TRUTH = ("labels", "labelled", "objects")
 MAPS = {"stepping_stones": "foreground", "softmax": "softmax"}  # of `metrics` -> of outputs
 
 

@@ -66,8 +66,9 @@ class ReadClip(grain.transforms.Map):
             frames uint8 [T,S,S,3], of one picture [1,S,S,3], labels uint8 [T,G,G], labelled and
             valid bool [T], audio, rows [T,...] of the front end or [T,E] of embeddings, ids str, if
             a prior is asked for prior_mask float32 [T,G,G] (with "both" [T,2,G,G]), if nearest
-            labels are labels_nearest uint8 [T,G,G]; and the request's flip and seed, and its index
-            as position. In place of frames there may be their maps, see `features.entry`.
+            labels are labels_nearest uint8 [T,G,G]; objects bool [K], what sounds in the clip by
+            its table, background included; and the request's flip and seed, and its index as
+            position. In place of frames there may be their maps, see `features.entry`.
             Labels are 0 where `labelled` is False, as it is in padding, and IGNORED (255) in pixels
             that count for nothing, which are background in prior masks made of labels. The id
             of a request that is padding from end to end is "".
@@ -86,6 +87,7 @@ class ReadClip(grain.transforms.Map):
             "flip": request.flip,
             "seed": request.seed,
             "position": np.int32(request.index),
+            "objects": self._objects(clip, request.empty),
         }
         for name in ("labels", "labels_nearest") if self.nearest else ("labels",):
             labels = np.stack([kept[request.index, t, name] for t in stored])
@@ -113,6 +115,12 @@ class ReadClip(grain.transforms.Map):
         if request.untold:
             told[list(request.untold)] = UNKNOWN
         return np.stack([told, unknown], 1) if request.prior == "both" else told
+
+    def _objects(self, clip, empty: bool) -> np.ndarray:
+        """bool [K], what sounds in a clip by the data set's table, background, 0, included."""
+        objects = np.zeros(self.source.num_classes, bool)
+        objects[[0, *(() if empty else clip.objects)]] = True
+        return objects
 
     def _decode(self, request: Request, kept: dict, records: dict) -> None:
         """Adds to `kept` the pictures that the request needs and that are not there."""

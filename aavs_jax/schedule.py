@@ -22,7 +22,6 @@ from aavs_jax.inputs import dataset, embeddings, features
 from aavs_jax.inputs.batches import (
     NO_OTHER,
     SPLITS,
-    eval_batches,
     on_data,
     sounds_to_hear,
     train_batches,
@@ -35,16 +34,16 @@ from aavs_jax.run.logging_writer import LoggingWriter
 from aavs_jax.run.progress import say
 from aavs_jax.run.resuming import RESULTS
 from aavs_jax.run.workdir import Workdir, read_rows
-from aavs_jax.scoring import metrics, one_pass
 from aavs_jax.scoring.stage_scores import stage_scores
-from aavs_jax.state.checkpoint import SCORE
+from aavs_jax.scoring.validation import validation
 from aavs_jax.state.sharding import everyone_is_here, make_mesh
+from aavs_jax.state.tree import below
 from aavs_jax.train import train_phase
 from aavs_jax.weights import card
 from aavs_jax.weights.given_weights import Given
 from aavs_jax.weights.keeping import check_begun, chosen_parameters
 from aavs_jax.weights.starting import starting_parameters
-from data_pipelines.prepared.source import ClipSource, fingerprint
+from data_pipelines.prepared.source import fingerprint
 
 Rows = list[dict[str, Any]]
 
@@ -156,9 +155,12 @@ def run_stage(stage: Stage, data_dir: Path, workdir: Workdir, given: Given | Non
             parameters, chosen = chosen_parameters(stage.folder, stage.keys)
             keeps = "keeps" if stage.name == stage.config["schedule"][-1] else "hands over"
             say(f"[{stage.name}] {keeps} {chosen.describe(stage.task.score)}; scores follow")
-            rows = stage_scores(stage, parameters)
+            named = {}
         else:
-            rows = stage_scores(stage, given.parameters, weights=str(given.folder))
+            parameters, named = given.parameters, {"weights": str(given.folder)}
+        rows = stage_scores(stage, parameters, **named)
+        for name, inner in stage.method.inner.items():
+            rows += stage_scores(stage.inside(name), below(parameters, inner.prefix), **named)
     workdir.write_rows(stage.folder / RESULTS, rows)
     everyone_is_here(f"{stage.name} complete")
     return rows
@@ -170,7 +172,8 @@ def _say_what_is_unusual(stage: Stage) -> None:
         wanted = SPLITS[:2] if stage.fold else SPLITS
         said += [MISSING[split] for split in wanted if split not in stage.sources]
         said += checks.remarks(stage)
-        if "val" in stage.sources and not _has_labels(stage.sources["val"]):
+        val = stage.sources.get("val")
+        if val is not None and not any(clip.labelled for clip in val.clips):
             said.append(MISSING["val labels"])
     wanted = stage.config["eval"]["sounds"]
     if "test" in stage.sources and len(sounds_to_hear(stage)) < len(wanted):
@@ -191,20 +194,6 @@ def _run_phase(
     stage: Stage, name: PhaseName, data_dir: Path, command: str, writer: LoggingWriter
 ) -> None:
     directory = stage.root / str(name)
-    validation = None
-    if "val" in stage.sources and _has_labels(stage.sources["val"]):
-        validation = eval_batches(stage, "val", prior=stage.keys["prior"]["evaluate"][0])
-
-    def validate(parameters: Mapping[str, jax.Array]) -> dict[str, float]:
-        found = one_pass.score(
-            one_pass.network(stage.method, parameters),
-            validation,
-            stage.mesh,
-            description=f"{name} validation",
-        )[metrics.PROTOCOL]
-        names = metrics.PROTOCOLS[metrics.PROTOCOL].scores[stage.task.name]
-        kept = {key: found[key] for key in names}
-        return kept | {SCORE: kept[stage.task.score]}
 
     def batches(parameters: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
         maps = features.for_phase(stage, name, parameters, data_dir)
@@ -220,13 +209,9 @@ def _run_phase(
         name,
         start=functools.partial(starting_parameters, stage, name),
         batches=batches,
-        validate=None if validation is None else validate,
+        validate=validation(stage, name),
         writer=writer,
     )
-
-
-def _has_labels(source: ClipSource) -> bool:
-    return any(clip.labelled for clip in source.clips)
 
 
 def phase_card(stage: Stage, origin: Mapping[str, str]) -> card.Card:

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from aavs_jax.methods.aavs.config import PAPER, SMALL
 from aavs_jax.methods.objectives.set_prediction_config import LossConfig
 from configs import base
+from configs.argument import parse_argument
 
 
 def run(folder: str, small: bool) -> ConfigDict:
@@ -82,7 +83,7 @@ def binary_benchmark(argument: str, subsets: tuple[str, ...], seconds: int) -> C
       subsets: those that are trained and scored on; (): all.
       seconds: of the longest clip; the small network takes one at a time.
     """
-    folder, small = base.parse_argument(argument)
+    folder, small = parse_argument(argument)
     config = run(folder, small)
     config.schedule = ("localise",)
     localise = stage("binary", small)

@@ -26,6 +26,7 @@ from ml_collections import ConfigDict
 
 from aavs_jax.methods.avsegformer.config import PAPER, SMALL, AVSegFormerLoss
 from configs import base
+from configs.argument import parse_recipe
 
 RECIPES = ("avss", "s4", "ms3")
 EPOCHS = {"s4": 30, "ms3": 60, "avss": 30}
@@ -34,8 +35,8 @@ SUBSETS = {"s4": ("v1s",), "ms3": ("v1m",), "avss": ()}
 
 
 def get_config(argument: str = ""):
-    """See configs/base.py for the argument; the recipe is avss, s4 or ms3."""
-    folder, recipe, small = base.parse_recipe(argument, RECIPES)
+    """See configs/argument.py; the recipe is avss, s4 or ms3."""
+    folder, recipe, small = parse_recipe(argument, RECIPES)
     config = run(folder, small)
     name = "understand" if recipe == "avss" else "localise"
     config.schedule = (name,)

@@ -16,11 +16,12 @@ is the true mask, as with AAVS; prior.train=predicted is the alternative, and th
 """
 
 from configs import avsegformer, base
+from configs.argument import parse_argument
 
 
 def get_config(argument: str = ""):
-    """See configs/base.py for the argument."""
-    folder, small = base.parse_argument(argument)
+    """See configs/argument.py."""
+    folder, small = parse_argument(argument)
     config = avsegformer.run(folder, small)
     config.schedule = ("localise", "understand")
     localise = avsegformer.stage("avss", small)

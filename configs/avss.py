@@ -12,11 +12,12 @@ of 60 epochs a stage stands here; the paper reports 30, split in the same propor
 """
 
 from configs import aavs, base
+from configs.argument import parse_argument
 
 
 def get_config(argument: str = ""):
-    """See configs/base.py for the argument."""
-    folder, small = base.parse_argument(argument)
+    """See configs/argument.py."""
+    folder, small = parse_argument(argument)
     config = aavs.run(folder, small)
     config.schedule = ("localise", "understand")
     localise = aavs.stage("binary", small)

@@ -7,11 +7,12 @@ F 41.7 (protocol stepping_stones).
 """
 
 from configs import aavs, base
+from configs.argument import parse_argument
 
 
 def get_config(argument: str = ""):
-    """See configs/base.py for the argument."""
-    folder, small = base.parse_argument(argument)
+    """See configs/argument.py."""
+    folder, small = parse_argument(argument)
     config = aavs.run(folder, small)
     config.schedule = ("understand",)
     understand = aavs.stage("semantic", small)

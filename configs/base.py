@@ -1,10 +1,6 @@
 """Every key of a run but a method's own, once, with its unit. The other files say what differs.
 
-The argument of a config is the data folder:
-
-    --config=configs/avss.py                       built-in data, small network: minutes on a laptop
-    --config=configs/avss.py:/data/avsbench        the paper's recipe, full size, on that folder
-    --config=configs/avss.py:/data/avsbench,small  the small network on that folder
+configs/argument.py says what may follow a config's name.
 
 Override any key with --config.KEY=VALUE, as in --config.stages.localise.phases.all.epochs=10.
 """
@@ -12,42 +8,6 @@ Override any key with --config.KEY=VALUE, as in --config.stages.localise.phases.
 import dataclasses
 
 from ml_collections import ConfigDict
-
-
-def parse_argument(argument: str) -> tuple[str, bool]:
-    """'/data/avsbench,small' -> (folder, whether the small network is wanted).
-
-    A folder with a comma in its name has one more at its end: '/data/a,b,' or '/data/a,b,small'.
-    """
-    folder, _, small = parse_recipe(argument, ("",))
-    return folder, small
-
-
-def parse_recipe(argument: str, recipes: tuple[str, ...]) -> tuple[str, str, bool]:
-    """'/data/avsbench,ms3,small' -> (folder, recipe, whether the small network is wanted).
-
-    Args:
-      argument: of a config: FOLDER[,RECIPE][,small].
-      recipes: there are; the first is meant where none is named.
-
-    Raises:
-      ValueError: something else after the folder.
-    """
-    folder, small = argument, False
-    head, comma, option = folder.rpartition(",")
-    if comma and option == "small":
-        folder, small = head, True
-    head, comma, option = folder.rpartition(",")
-    recipe = recipes[0]
-    if comma and option in ("", *recipes):
-        folder, recipe = head, option or recipe
-    elif comma and not small:
-        known = "".join(f"[,{'|'.join(recipes)}]" for _ in recipes[1:2])
-        raise ValueError(
-            f"the config's argument {argument!r} should be FOLDER{known}[,small]: there is no "
-            f"option {option!r}; a folder with a comma in its name has one more at its end, FOLDER,"
-        )
-    return folder, recipe, small or not folder
 
 
 def base(folder: str, small: bool) -> ConfigDict:
@@ -249,7 +209,8 @@ def phase(trains: tuple[str, ...], start: str, epochs: float, learning_rate: flo
 
     Args:
       trains: regular expressions of whole parameter paths.
-      start: 'nothing', 'pretrained' (config.init), or '<stage>/<phase>', whose best it takes.
+      start: 'nothing', 'pretrained' (config.init), '<stage>/<phase>', whose best it takes, or
+        several of these as parts of a network: '<stage>/<phase> -> <part>, <stage>/<phase> -> ...'.
       epochs: passes over the training clips.
       learning_rate: at its peak.
     """

@@ -26,6 +26,7 @@ from ml_collections import ConfigDict
 
 from aavs_jax.methods.cavp.config import AVSBENCH, SMALL, VPO, CAVPLoss
 from configs import base
+from configs.argument import parse_recipe
 
 VPO_RECIPES = ("vpo_ss", "vpo_ms", "vpo_msmi")
 RECIPES = ("avss", "s4", "ms3", *VPO_RECIPES)
@@ -34,8 +35,8 @@ EPOCHS = {"s4": 60, "ms3": 60}  # of the others 80
 
 
 def get_config(argument: str = ""):
-    """See configs/base.py for the argument; RECIPES has the recipes."""
-    folder, recipe, small = base.parse_recipe(argument, RECIPES)
+    """See configs/argument.py; RECIPES has the recipes."""
+    folder, recipe, small = parse_recipe(argument, RECIPES)
     config = base.base(folder, small)
     config.init.backbone = ""  # a deep-stem ResNet, or a whole CAVP to go on from
     config.init.vggish = ""  # the sound encoder of 1 s

@@ -15,7 +15,7 @@ from configs import aavs
 
 
 def get_config(argument: str = ""):
-    """See configs/base.py for the argument."""
+    """See configs/argument.py."""
     config = aavs.binary_benchmark(argument, ("v1m",), 5)
     config.stages.localise.data.drop_empty_clips = True
     return config

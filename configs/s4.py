@@ -15,5 +15,5 @@ from configs import aavs
 
 
 def get_config(argument: str = ""):
-    """See configs/base.py for the argument."""
+    """See configs/argument.py."""
     return aavs.binary_benchmark(argument, ("v1s",), 5)

@@ -1,10 +1,11 @@
 """The method of tests/second_method.py: two stages, of which the second starts from the first."""
 
 from configs import base
+from configs.argument import parse_argument
 
 
 def get_config(argument: str = ""):
-    folder, _ = base.parse_argument(argument)
+    folder, _ = parse_argument(argument)
     config = base.base(folder, small=True)
     config.schedule = ("localise", "understand")
     for name, task in (("localise", "binary"), ("understand", "semantic")):

@@ -8,7 +8,8 @@ from ml_collections import config_flags
 from aavs_jax.methods import make_method
 from aavs_jax.plan.stage import make_stage, make_stages
 from aavs_jax.state import tree
-from configs import aavs, avss, avss_end_to_end, base, binary, ms3, s4, tpavi
+from configs import aavs, avss, avss_end_to_end, binary, ms3, s4, tpavi
+from configs.argument import parse_argument, parse_recipe
 from data_pipelines.loading.augment import Augmentations, augmentations
 from data_pipelines.loading.augment_pictures import Flip
 from data_pipelines.prepared.source import Clip
@@ -93,11 +94,11 @@ def test_an_unknown_option_is_an_error(name):
 
 
 def test_small_is_what_an_empty_folder_means():
-    assert base.parse_argument("") == ("", True)
-    assert base.parse_argument("/x") == ("/x", False)
-    assert base.parse_argument("/x,small") == ("/x", True)
-    assert base.parse_argument("/a,b,") == ("/a,b", False)
-    assert base.parse_argument("/a,b,small") == ("/a,b", True)
+    assert parse_argument("") == ("", True)
+    assert parse_argument("/x") == ("/x", False)
+    assert parse_argument("/x,small") == ("/x", True)
+    assert parse_argument("/a,b,") == ("/a,b", False)
+    assert parse_argument("/a,b,small") == ("/a,b", True)
     for module in CONFIGS.values():
         embedded = module.get_config("").to_dict()
         given = module.get_config("/x,small").to_dict()
@@ -106,7 +107,7 @@ def test_small_is_what_an_empty_folder_means():
 
 def test_a_config_may_have_several_recipes():
     def parsed(argument):
-        return base.parse_recipe(argument, ("avss", "s4"))
+        return parse_recipe(argument, ("avss", "s4"))
 
     assert parsed("") == ("", "avss", True)
     assert parsed("/x") == ("/x", "avss", False)

@@ -117,6 +117,22 @@ class Pretrained:
 
 
 @dataclasses.dataclass(frozen=True)
+class Inner:
+    """A network within a method's, which answers a question of its own and is scored on it, too.
+
+    Attributes:
+      prefix: beginning of its parameters' paths.
+      method: that reads it, with their paths without the prefix; its loss is not used.
+      guard: by how much its score on the validation split may fall below that of the phase which
+        it starts from; a checkpoint with less is never the best.
+    """
+
+    prefix: str
+    method: "Method"
+    guard: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Resizable:
     """Parameters that may be of another size where they come from, and are then drawn.
 
@@ -190,6 +206,7 @@ class Method:
         for all seconds.
       sound_encoder: None where nothing can be kept.
       frame_encoder: likewise.
+      inner: name -> a network within this one.
       parts: pattern of paths -> what they are called together, and how many arrays that are where
         it is always as many. The first pattern that matches counts.
       resizable: pattern of paths -> how they may differ.
@@ -216,6 +233,7 @@ class Method:
     stills: bool = False
     sound_encoder: SoundEncoder | None = None
     frame_encoder: FrameEncoder | None = None
+    inner: Mapping[str, Inner] = dataclasses.field(default_factory=dict)
     parts: Mapping[str, tuple[str, int | None]] = dataclasses.field(default_factory=dict)
     resizable: Mapping[str, Resizable] = dataclasses.field(default_factory=dict)
     pretrained: Mapping[str, Pretrained] = dataclasses.field(default_factory=dict)

@@ -41,6 +41,20 @@ class PhaseName(NamedTuple):
         return f"{self.stage}/{self.phase}"
 
     @classmethod
+    def starts(cls, text: str) -> "dict[str, PhaseName] | None":
+        """The phases that a phase's `start` names: beginning of paths -> phase; None if none.
+
+        '' where the whole network comes of one, '<part>/' where several are its parts.
+        """
+        found = {}
+        for piece in text.split(","):
+            name, arrow, part = (word.strip() for word in piece.partition("->"))
+            if (phase := cls.of(name)) is None:
+                return None
+            found[f"{part}/" if arrow else ""] = phase
+        return found
+
+    @classmethod
     def of(cls, text: str) -> "PhaseName | None":
         """The inverse of `str`; None where the text names no phase."""
         stage, slash, phase = text.partition("/")
@@ -119,6 +133,14 @@ class Stage:
     def fold(self) -> int:
         """Which part of the training clips its network does not see, from 1; 0: it sees all."""
         return self.keys.get("fold", 0)
+
+    def inside(self, name: str) -> "Stage":
+        """The stage of a network within its own, `Method.inner`, on the same data."""
+        own, method = f"{self.name}/{name}", self.method.inner[name].method
+        prior = {**self.keys["prior"], "train": "none", "evaluate": ("none",), "masks": ""}
+        keys = {**self.keys, "task": method.task, "prior": prior, "writes_masks": False}
+        config = {**self.config, "stages": {**self.config["stages"], own: keys}}
+        return dataclasses.replace(self, name=own, config=config, method=method)
 
     @property
     def masks_from(self) -> Path | None:

@@ -161,16 +161,19 @@ def _check_start(
         given = pretrained.shapes_of(pretrained.check_pretrained(stage, name))
     elif start == "nothing":
         given = {}
-    elif start in earlier or (stage.root / start / "checkpoints").is_dir():
-        before = methods.get(start.split("/")[0])
-        if start not in earlier or before is None:
-            return  # what it holds is looked at when this phase starts
-        given = {path: leaf.shape for path, leaf in before.shapes.items()}
     else:
-        raise UserError(
-            f"{name} starts from {start!r}, which is neither 'nothing', 'pretrained' nor a phase "
-            f"before it: correct {stage.where}.phases.{name.phase}.start"
-        )
+        given = {}
+        for prefix, phase_name in (PhaseName.starts(start) or {"": start}).items():
+            place = str(phase_name)
+            if place not in earlier and not (stage.root / place / "checkpoints").is_dir():
+                raise UserError(
+                    f"{name} starts from {start!r}, which is neither 'nothing', 'pretrained' nor a "
+                    f"phase before it: correct {stage.where}.phases.{name.phase}.start"
+                )
+            before = methods.get(place.split("/")[0])
+            if place not in earlier or before is None:
+                return  # what it holds is looked at when this phase starts
+            given |= {prefix + path: leaf.shape for path, leaf in before.shapes.items()}
     # How many classes there are only the data knows.
     shapes = {
         path: given.get(path, leaf.shape) if depends_on_classes(method, path) else leaf.shape
@@ -220,12 +223,16 @@ def _given(stage: Stage, name: PhaseName) -> tuple[dict[str, np.ndarray], str]:
     if start == "pretrained":
         origins = pretrained.check_pretrained(stage, name)
         return pretrained.load(origins), " and ".join(origin.describe() for origin in origins)
-    if not (stage.root / start / "checkpoints").is_dir():
-        raise UserError(
-            f"{name} starts from {start!r}, which is neither 'nothing', 'pretrained' nor a phase "
-            f"trained in {stage.root}: correct {stage.where}.phases.{name.phase}"
-        )
-    return best_parameters(stage.root / start), repr(start)
+    given: dict[str, np.ndarray] = {}
+    for prefix, phase in (PhaseName.starts(start) or {"": start}).items():
+        if not (stage.root / str(phase) / "checkpoints").is_dir():
+            raise UserError(
+                f"{name} starts from {start!r}, which is neither 'nothing', 'pretrained' nor a "
+                f"phase trained in {stage.root}: correct {stage.where}.phases.{name.phase}"
+            )
+        found = best_parameters(stage.root / str(phase))
+        given |= {prefix + path: value for path, value in found.items()}
+    return given, repr(start)
 
 
 def _misfit(method: Method, path: str, wanted: Shape, found: Shape) -> str:

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 
 from aavs_jax.methods.aavs.config import AAVSConfig
 from aavs_jax.methods.aavs.network import AAVS
+from aavs_jax.methods.aavs.rows import frames_of, frames_or_maps, keys_of, regrouped
 from aavs_jax.methods.encoders import SOUND, on_host, sound_encoder
 from aavs_jax.methods.functional import functional
 from aavs_jax.methods.method import (
     Aux,
-    Batch,
     FrameEncoder,
     Method,
     Prediction,
@@ -111,37 +111,37 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
     def split(batch, key):
         weight = weights(batch)
         targets = make_targets(
-            _frames(batch["labels"]), loss_config.max_targets, num_classes, frame_size
+            frames_of(batch["labels"]), loss_config.max_targets, num_classes, frame_size
         )
         shares = set_prediction.total_shares(
             targets, weight.reshape(-1), config.num_queries, loss_config
         )
         # A picture may be that of several seconds, each with a sound, label and draws of its own.
-        frames = _frames_or_maps(batch)
+        frames = frames_or_maps(batch)
         pictures = len(jax.tree.leaves(frames)[0])
-        by_picture = functools.partial(_regrouped, pictures)
+        by_picture = functools.partial(regrouped, pictures)
         drop_path, points = jax.random.split(key)
         rows = {
             "frames": frames,
             **{name: by_picture(batch[name], 2) for name in seen if name != "frames"},
             "targets": jax.tree.map(by_picture, targets),
             "weight": by_picture(weight, 2),
-            "drop_path": _keys(drop_path, pictures),
-            "points": by_picture(_keys(points, weight.size)),
+            "drop_path": keys_of(drop_path, pictures),
+            "points": by_picture(keys_of(points, weight.size)),
         }
         return {**rows, "counts": (rows["weight"] > 0).any(1)}, shares
 
     def loss(parameters, rows, shares, progress):
-        flat = {name: _frames(rows[name]) for name in seen if name != "frames"}
+        flat = {name: frames_of(rows[name]) for name in seen if name != "frames"}
         network = in_training.network(parameters)
         outputs = forward(network, {**flat, "frames": rows["frames"]}, rows["drop_path"])
         total, terms = set_prediction.set_prediction_loss(
             outputs["class_logits"],
             outputs["mask_logits"],
-            jax.tree.map(_frames, rows["targets"]),
-            _frames(rows["weight"] * rows["counts"][:, None]),
+            jax.tree.map(frames_of, rows["targets"]),
+            frames_of(rows["weight"] * rows["counts"][:, None]),
             loss_config,
-            key=_frames(rows["points"]),
+            key=frames_of(rows["points"]),
             shares=shares,
         )
         return total, Aux({f"loss/{name}": term.sum() for name, term in terms.items()})
@@ -153,7 +153,7 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
 
         # Frames do not see each other, so that clips of all lengths share what is compiled.
         def of_clips(parameters, batch):
-            found = function(parameters, {name: _frames(batch[name]) for name in seen})
+            found = function(parameters, {name: frames_of(batch[name]) for name in seen})
             clips = batch["frames"].shape[:2]
             return jax.tree.map(lambda array: array.reshape(*clips, *array.shape[1:]), found)
 
@@ -204,27 +204,6 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         may_differ=MAY_DIFFER,
         training_only=DROP_PATH,
     )
-
-
-def _frames(array: jax.Array) -> jax.Array:
-    """[B,T,...] -> [N,...]."""
-    return array.reshape(-1, *array.shape[2:])
-
-
-def _frames_or_maps(batch: Batch) -> jax.Array | list[jax.Array]:
-    """The pictures of a training batch [N,H,W,3], or in their place the backbone's maps of them."""
-    maps = [_frames(batch[name]) for name in sorted(batch) if name.startswith("features_")]
-    return maps or _frames(batch["frames"])
-
-
-def _regrouped(rows: int, array: jax.Array, axes: int = 1) -> jax.Array:
-    """An array whose first axes count frames -> the same with `rows` of them first."""
-    return array.reshape(rows, -1, *array.shape[axes:])
-
-
-def _keys(key: jax.Array, number: int) -> jax.Array:
-    """A random key for each of so many rows."""
-    return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(number))
 
 
 def _frame_encoder(config: AAVSConfig, size: int) -> FrameEncoder:

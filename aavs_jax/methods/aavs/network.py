@@ -9,7 +9,7 @@ the frame what matches. The semantic network is also told by a prior mask where 
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,14 @@ from aavs_jax.methods.parts.initializers import FanInUniform
 from aavs_jax.methods.parts.layers import Dense, resize_bilinear
 from aavs_jax.methods.parts.swin import Swin
 from aavs_jax.methods.parts.vggish import AudioEncoder
+
+
+class Seen(NamedTuple):
+    """What a network sees in frames before it hears anything."""
+
+    maps: list[jax.Array]  # [N,h,w,.] of the backbone, strides 4, 8, 16, 32
+    levels: list[jax.Array]  # [N,h,w,C] of the pixel decoder, strides 32, 16, 8
+    mask_features: jax.Array  # [N,h,w,C], stride 4
 
 
 class AAVS(nnx.Module):
@@ -49,28 +57,32 @@ class AAVS(nnx.Module):
 
     def __call__(
         self,
-        frames: jax.Array | Sequence[jax.Array],
+        frames: jax.Array | Sequence[jax.Array] | Seen,
         audio: jax.Array,
         prior_mask: jax.Array | None = None,
         *,
         keys: jax.Array | None = None,
+        content: jax.Array | None = None,
         taps: bool = False,
     ) -> dict[str, Any]:
         """One prediction for each sound and the frame it belongs to.
 
         Args:
-          frames: uint8 [N,H,W,3], or float, normalised already; or the backbone's maps of them. Of
-            fewer frames, N / R of them, each belongs to R sounds that follow one another.
+          frames: uint8 [N,H,W,3], or float, normalised already; or the backbone's maps of them, or
+            what `see` gives. Of fewer frames, N / R of them, each belongs to R sounds that follow
+            one another.
           audio: log-mel examples [N,96,64], one per frame (of two channels [N,96,64,2]), or their
             embeddings [N,E].
           prior_mask: float [N,G,G'] in [0,1], any size: where it sounds. Needed if and only if the
             configuration has a prior.
           keys: random keys, one for each frame, of which drop-path draws. None: deterministic.
+          content: [N,C], what another network adds to every query.
           taps: also return what lies between the parts.
 
         Returns:
           class_logits float32 [D,N,Q,K+1], last class "no object"; mask_logits float32 [D,N,Q,h,w]
           at stride 4. D predictions, one before each decoder layer and the output, which is last.
+          queries float32 [N,Q,C], those of the output.
           With taps also backbone (strides 4, 8, 16, 32), multi_scale (32, 16, 8) and mask_features
           (4, before the prior is added), all float32 [N,h,w,.].
 
@@ -84,8 +96,7 @@ class AAVS(nnx.Module):
                 else "this network takes no prior mask (config.prior is False)"
             )
         embeddings = audio if audio.ndim == 2 else self.audio_encoder(audio)
-        maps = frames if isinstance(frames, list | tuple) else self.look(frames, keys)
-        levels, mask_features = self.pixel_decoder(maps)
+        maps, levels, mask_features = frames if isinstance(frames, Seen) else self.see(frames, keys)
         if (sounds := audio.shape[0] // mask_features.shape[0]) > 1:
             levels = [jnp.repeat(level, sounds, axis=0) for level in levels]
             mask_features = jnp.repeat(mask_features, sounds, axis=0)
@@ -94,14 +105,19 @@ class AAVS(nnx.Module):
             prior_mask = prior_mask.astype(jnp.float32)
             prior = resize_bilinear(prior_mask, mask_features.shape[1:3], axes=(1, 2))
             fused = mask_features + prior[..., None]
-        class_logits, mask_logits = self.decoder(
-            levels, fused, self.audio_proj(embeddings), prior_mask
+        class_logits, mask_logits, queries = self.decoder(
+            levels, fused, self.audio_proj(embeddings), prior_mask, content
         )
 
-        outputs = {"class_logits": class_logits, "mask_logits": mask_logits}
+        outputs = {"class_logits": class_logits, "mask_logits": mask_logits, "queries": queries}
         if taps:
             outputs |= {"backbone": maps, "multi_scale": levels, "mask_features": mask_features}
         return outputs
+
+    def see(self, frames: jax.Array | Sequence[jax.Array], keys: jax.Array | None = None) -> Seen:
+        """What is seen of frames, or of the backbone's maps of them; arguments as above."""
+        maps = frames if isinstance(frames, list | tuple) else self.look(frames, keys)
+        return Seen(maps, *self.pixel_decoder(maps))
 
     def look(self, frames: jax.Array, keys: jax.Array | None = None) -> list[jax.Array]:
         """The backbone's maps at strides 4, 8, 16, 32; arguments as above."""

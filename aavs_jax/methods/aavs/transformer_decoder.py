@@ -55,7 +55,8 @@ class Decoder(nnx.Module):
         mask_features: jax.Array,
         audio: jax.Array,
         prior_mask: jax.Array | None = None,
-    ) -> tuple[jax.Array, jax.Array]:
+        content: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Decodes.
 
         Args:
@@ -63,13 +64,16 @@ class Decoder(nnx.Module):
           mask_features: [N,h,w,C] at stride 4.
           audio: [N,C], the projected audio embeddings.
           prior_mask: float32 [N,G,G'] in [0,1] where the configuration has a prior.
+          content: [N,C], added to every query.
 
         Returns:
           float32 class logits [D,N,Q,K+1] and mask logits [D,N,Q,h,w], first the prediction made
-          before layer 0, last the output.
+          before layer 0, last the output; and the queries of the output [N,Q,C].
         """
         positions = self.query_positions[...]
         x = self.audio_queries(audio)
+        if content is not None:
+            x = x + content.astype(jnp.float32)[:, None]
         values = [
             _flatten(level) + embed
             for level, embed in zip(levels, self.level_embed[...], strict=True)
@@ -113,7 +117,7 @@ class Decoder(nnx.Module):
             predictions.append(found)
             rest = rest[LEVELS:]
         queries, masks = jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *predictions)
-        return self.class_predictor(queries), masks
+        return self.class_predictor(queries), masks, queries[-1]
 
     def audio_queries(self, audio: jax.Array) -> jax.Array:
         """Adaptive audio queries: [N,C] -> [N,Q,C] (Stepping Stones, audio query generator).

@@ -178,7 +178,7 @@ class QueryGenerator(nnx.Module):
 
     def __call__(self, heard: jax.Array) -> list[jax.Array]:
         """The audio tokens [N,1,C] -> what the layers give, float32 [N,Q,C], see `through`."""
-        x = jnp.broadcast_to(self.query[...], (len(heard), *self.query.shape))
+        x = jnp.broadcast_to(self.query[...], (heard.shape[0], *self.query.shape))
         return through(self.layers, x, lambda layer, x, _: layer(x, heard), None, self.remat)
 
 

@@ -228,3 +228,16 @@ def test_first_values_follow_the_paper(semantic):
 def test_sizes_that_cannot_be(sizes, words):
     with pytest.raises((UserError, ValueError), match=words):
         method_of("binary", **sizes)
+
+
+def test_it_is_traced_for_any_number_of_frames(semantic):
+    """As exporting needs it: nothing may ask how many there are."""
+    from jax import export
+
+    (number,) = export.symbolic_shape("n")
+    batch = {
+        name: jax.ShapeDtypeStruct((number, 1, *array.shape[2:]), array.dtype)
+        for name, array in seen(semantic.method, batch_of(prior=True)).items()
+    }
+    exported = export.export(jax.jit(semantic.method.predict))(semantic.parameters, batch)
+    assert exported.out_avals[0].shape == (number, 1, 24, 24)

@@ -195,6 +195,21 @@ def test_a_prior_of_half_blocks_nothing(network, inputs):
     assert (seen[0] == [True, False, True, False]).all()
 
 
+def test_linear_keys_are_the_steps_where_a_prior_is_sure(network, inputs):
+    steps, linear = network(), network(prior_keys="linear")
+    frames, audio, _ = inputs(2, 64, 64)
+    known = jnp.array([[[0.0, 0.5], [1.0, 0.3]], [[0.7, 0.5], [0.0, 1.0]]])
+    known = jnp.repeat(jnp.repeat(known, 32, 1), 32, 2)  # whole cells of every level
+
+    def of(net, values, prior):
+        return net.jitted(values, frames, audio, prior)["class_logits"]
+
+    one, other = of(steps, steps.values, known), of(linear, steps.values, known)
+    assert_close(one, other)
+    between = 0.45 + 0.1 * (known > 0.5)  # what all keys have in common attention does not see
+    assert largest(of(steps, steps.values, between) - of(linear, steps.values, between)) > 1e-4
+
+
 @pytest.mark.parametrize("task, used", [("binary", False), ("semantic", True)])
 def test_output_projections_are_used_by_the_semantic_network_only(network, inputs, task, used):
     net, arguments = network(task=task), inputs(2, 64, 64)

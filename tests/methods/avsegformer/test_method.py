@@ -114,6 +114,18 @@ def test_a_prior_counts_but_not_in_the_mix_term(semantic):
     assert abs(told["loss/cross_entropy"] - untold["loss/cross_entropy"]) > 1e-4
 
 
+def test_views_of_a_prior_are_averaged(semantic):
+    method, batch = semantic.method, seen(semantic.method, batch_of(prior=True))
+    other = np.full_like(batch["prior_mask"], 0.5)
+    each = [
+        method.scores(semantic.parameters, batch | {"prior_mask": prior})
+        for prior in (batch["prior_mask"], other)
+    ]
+    both = np.stack([batch["prior_mask"], other], axis=2)
+    found = method.scores(semantic.parameters, batch | {"prior_mask": both})
+    np.testing.assert_allclose(found, (each[0] + each[1]) / 2, atol=1e-6)
+
+
 def test_dropout_draws_by_key(semantic):
     batch, progress = batch_of(prior=True), jnp.float32(0)
     totals = [

@@ -5,8 +5,9 @@ with 1 in place of T where `stills` of one picture are asked for; audio [B,T,...
 has it (log-mel float32 [B,T,96,64], of left and right [B,T,96,64,2]) or embeddings float32 [B,T,E];
 labels uint8 [B,T,G,G] (255 where a pixel is ignored), labelled and valid bool [B,T], objects bool
 [B,K], what sounds in a clip by its table, prior_mask float32 [B,T,G,G] where a prior is asked for,
-and ids (str [B], "subset/uid", "" for padding), which stays on the host. One of evaluation has position int32 [B], the clip's index in the source, too,
-and where they are asked for labels_nearest uint8 [B,T,G,G].
+and ids (str [B], "subset/uid", "" for padding), which stays on the host. One of evaluation has
+position int32 [B], the clip's index in the source, too, and where they are asked for
+labels_nearest uint8 [B,T,G,G].
 """
 
 import dataclasses

@@ -34,7 +34,7 @@ TOLERANCES = {
     "moved": (1e-4, 5e-2),
 }
 # Of each network one number before a ReLU (in step b of mono, in both of stereo) is nearer to zero
-# than weights that are stored in float32 can tell: 6e-6 and 6e-7, where their rounding moves it by as
+# than weights that are stored in float32 can tell: 6e-6 and 6e-7, where rounding moves it by as
 # much. The reference's was on the other side, and a thousandth of most gradients hangs on it; with
 # the bias in front moved by so little all of them agree. (tensor, entry, by how much)
 AT_A_CORNER = {

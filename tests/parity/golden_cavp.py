@@ -22,6 +22,7 @@ from aavs_jax.methods.cavp.weights import FORMAT
 from aavs_jax.methods.functional import functional
 from aavs_jax.methods.parts.key_tables import TENSORS
 from aavs_jax.methods.parts.layers import resize_bilinear
+from aavs_jax.scoring import metrics
 from aavs_jax.state.optimizer import make_optimizer, make_schedule, rate_factors
 from configs import cavp
 from data_pipelines.loading.power_spectrogram import SILENCE, middle, power_mel
@@ -347,6 +348,20 @@ def test_crops(cavp_golden):
     for index, (have, want) in enumerate(cavp_golden["crop/have_want"]):
         kept = middle(int(have), int(want), as_published=True)
         np.testing.assert_array_equal(kept, cavp_golden[f"crop/{index:02d}"])
+
+
+def test_set_scores(cavp_golden):
+    """As the reference rounds them, to four digits."""
+    golden = _below(cavp_golden, "metrics/")
+    prediction, labels = (golden[name][None] for name in ("prediction", "label"))
+    state = metrics.init("semantic", ("cavp",), num_classes=len(golden["iou"]), clips=1)
+    state = metrics.update(
+        state, prediction, labels, np.ones(prediction.shape[:2], bool), np.zeros(1, np.int32)
+    )
+    found = metrics.result(state)["cavp"]
+    names = {"mIoU": "miou", "FDR": "fdr", "F1": "f1", "F": "f03"}
+    for ours, theirs in names.items():
+        assert abs(found[ours] - golden[theirs]) < 5.1e-5, ours
 
 
 def check_rates(keys, paths, golden) -> None:

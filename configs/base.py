@@ -168,14 +168,25 @@ def stage(method: str, task: str, small: bool) -> ConfigDict:
 
     # Where it sounds, told to the network.
     stage.prior = ConfigDict()
-    # In training: 'none', 'true' masks, 'predicted' ones, or a 'mixture' of both.
+    # In training: 'none', 'true' masks, 'predicted' ones, a 'mixture' of both, or 'crossfit',
+    # predicted by networks that have not seen the clip (`folds` of the stage that predicts).
     stage.prior.train = "none"
     stage.prior.mixture = 0.5  # share of predicted masks in the mixture
-    stage.prior.evaluate = ("none",)  # rows of scores; the first one selects checkpoints
+    stage.prior.dropout = 0.0  # share of seconds in training that are told nothing, 0.5 everywhere
+    # Rows of scores; the first one selects checkpoints, and is what predictions are made with.
+    # Besides the above 'unknown', 0.5 everywhere, and 'both': the class scores with predicted masks
+    # and those with 'unknown', averaged.
+    stage.prior.evaluate = ("none",)
     # Who predicts: a stage of this run, or a folder <subset>/<uid>/<second>.png.
     stage.prior.masks = ""
+    # What a stage hands over: 'hard' masks, or 'soft' ones, s1 / (s0 + s1) of its two scores. A
+    # folder's are taken as they are.
+    stage.prior.kind = "hard"
 
     stage.writes_masks = False  # of all clips, when trained
+    # So many more networks, each trained without one part of the training clips, whose masks it
+    # writes: masks of clips that were not seen. A stage <name>_fold<k> each; 0: none.
+    stage.folds = 0
     # Whose best checkpoint by validation the stage keeps: that of the 'last' phase, or of 'all'
     # together, as in the paper's code. It writes the masks and gets the scores; a phase that starts
     # from another takes that one's best all the same.

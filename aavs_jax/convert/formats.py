@@ -4,12 +4,14 @@ import re
 
 from aavs_jax.methods.aavs import method as aavs_method
 from aavs_jax.methods.aavs import weights as aavs
+from aavs_jax.methods.avsegformer import weights as avsegformer
+from aavs_jax.methods.cavp import weights as cavp
 from aavs_jax.methods.parts.key_tables import Format, Kind, Row
 from aavs_jax.methods.parts.swin_weights import SWIN
 from aavs_jax.methods.parts.vggish_weights import VGGISH
 from aavs_jax.weights.card import Card
 
-METHODS = (aavs,)
+METHODS = (aavs, avsegformer, cavp)
 # Networks before the parts that they have inside: a file is held against them in this order.
 KINDS: dict[str, Kind] = {
     kind.name: kind for kind in (*(k for method in METHODS for k in method.KINDS), SWIN, VGGISH)

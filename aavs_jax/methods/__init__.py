@@ -16,6 +16,7 @@ METHODS = {
     "aavs": "aavs_jax.methods.aavs.method",
     "cavp": "aavs_jax.methods.cavp.method",
     "tpavi": "aavs_jax.methods.tpavi.method",
+    "avsegformer": "aavs_jax.methods.avsegformer.method",
 }
 
 

@@ -171,7 +171,8 @@ class Method:
         progress float32 scalar, the share of the phase that is done, from 0 up to 1. To be jitted
         by the caller.
       predict: (parameters, batch) -> Prediction; compiled once for each shape, or number of frames.
-      entries: names of the batch's arrays that these read, see `data_pipelines.loader`.
+      entries: names of the batch's arrays that these read, see `data_pipelines.loader`. In
+        prediction a `prior_mask` may be of V views, [B,T,V,G,G]: their class scores are averaged.
       front_end: what it hears of a waveform, the entry `audio`.
       scores: (parameters, batch) -> float32 [B,T,G,G,K], of every class, 0 or more; the greatest
         is what `predict` chooses. None where it has none.

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from aavs_jax.methods.parts.sizes import DROP_PATH_OPTIONS
-from data_pipelines.loader import PRIORS, SOUNDS
+from data_pipelines.loader import PRIORS, SOUNDS, VIEWS
 from data_pipelines.loading.decoding import RESIZES
 from data_pipelines.loading.request import SAMPLINGS
 from data_pipelines.making.audible_shapes.plan import MIN_CLIPS
@@ -101,7 +101,10 @@ RULES: dict[str, Rule] = {
     "stages.*.data.features_gib": POSITIVE,
     "stages.*.prior.train": _one_of(*PRIORS),
     "stages.*.prior.mixture": SHARE,
-    "stages.*.prior.evaluate": _some_of(*PRIORS[:3]),
+    "stages.*.prior.dropout": SHARE,
+    "stages.*.prior.evaluate": _some_of(*VIEWS),
+    "stages.*.prior.kind": _one_of("hard", "soft"),
+    "stages.*.folds": (lambda value: value == 0 or value >= 2, "give at least 2, or 0 for none"),
     "stages.*.phases.*.trains": PATTERNS,
     "stages.*.phases.*.fresh": PATTERNS,
     "stages.*.phases.*.zero": PATTERNS,

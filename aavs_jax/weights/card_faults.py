@@ -29,6 +29,7 @@ REQUIRED_WITHIN = {
     "backbone": ("embed_dim", "depths", "num_heads", "window_size"),
     "audio": ("fully_connected",),
 }
+TOLD = {"kind": ("hard", "soft"), "view": ("predicted", "unknown", "both")}
 STORED_AS = ("float16", "bfloat16")  # the types besides float32 that a weight may come in
 
 
@@ -142,6 +143,9 @@ _FITS: Mapping[str, Callable[[Any], bool]] = {
     "origin": _is_origin,
     "image_size": _is_side,
     "label_size": _is_side,
+    "told": lambda value: (
+        isinstance(value, dict) and all(value[key] in TOLD.get(key, ()) for key in value)
+    ),
     "new": _are_words,
     "left_over": _are_words,
     "stored_as": lambda value: _are_words(value) and set(value.values()) <= set(STORED_AS),

@@ -100,6 +100,7 @@ WRONG = {
     ],
     "image_size": ["384", 0, -1, 1.5, 10**9, True, [384]],
     "label_size": ["384", 0, -1, 1.5, 10**9, True, [384]],
+    "told": [None, 5, [], "soft", {"kind": "grey"}, {"view": "true"}, {"value": "soft"}],
     "new": [None, 5, [], "a", {"a": None}, {"a": {}}],
     "left_over": [None, 5, [], {"a": 5}],
     "stored_as": [None, 5, [], {"a": "foo"}, {"a": "int8"}, {"a": []}, {"a": "float64"}],

@@ -6,6 +6,7 @@ from aavs_jax.methods.aavs import method as aavs_method
 from aavs_jax.methods.aavs import weights as aavs
 from aavs_jax.methods.avsegformer import method as avsegformer_method
 from aavs_jax.methods.avsegformer import weights as avsegformer
+from aavs_jax.methods.cavp import weights as cavp
 from aavs_jax.methods.parts.key_tables import Format, Kind, Row
 from aavs_jax.methods.parts.pvt_weights import PVT_V2
 from aavs_jax.methods.parts.resnet_weights import RESNETS
@@ -15,7 +16,7 @@ from aavs_jax.methods.tpavi import method as tpavi_method
 from aavs_jax.methods.tpavi import weights as tpavi
 from aavs_jax.weights.card import Card
 
-METHODS = (aavs, tpavi, avsegformer)
+METHODS = (aavs, tpavi, avsegformer, cavp)
 # What people call them.
 PARTS = aavs_method.PARTS | tpavi_method.PARTS | avsegformer_method.PARTS
 # Networks before the parts that they have inside: a file is held against them in this order.

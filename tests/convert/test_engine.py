@@ -100,7 +100,6 @@ def test_recognises_what_it_writes(name):
 STRANGERS = {
     "AVSegFormer": ["vggish.features.0.weight", "vggish.embeddings.0.weight", "head.fc.0.weight"],
     "TPAVI": ["encoder_backbone.patch_embed1.proj.weight", "tpavi_b1.g.weight"],
-    "CAVP": ["audio_backbone.net.weight", "segment.aspp.weight", "backbone.conv1.weight"],
     "COMBO": [
         "backbone.patch_embed.proj.weight",
         "backbone.layers.0.blocks.0.attn.qkv.weight",

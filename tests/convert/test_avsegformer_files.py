@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from aavs_jax.convert import engine
+from aavs_jax.convert.naming import pattern
 from aavs_jax.methods.avsegformer.config import AVSegFormerConfig
 from aavs_jax.methods.avsegformer.network import AVSegFormer
 from aavs_jax.methods.avsegformer.weights import FORMAT
 from aavs_jax.methods.functional import functional
+from aavs_jax.methods.parts.key_tables import MODULES
 from aavs_jax.methods.parts.sizes import AudioConfig, PVTConfig, ResNetConfig
 from aavs_jax.state.parameter_folders import load_left_over
 from aavs_jax.weights import card as cards
@@ -69,6 +71,14 @@ def published(tmp_path_factory):
         state = {n: torch.from_numpy(np.array(a)) for n, a in tensors.items()}
         torch.save(state, folder / f"{name}.pth")
     return {name: folder / f"{name}.pth" for name in KINDS_OF_FILE}
+
+
+def test_every_row_is_used(published, tensors_of):
+    names = {name for path in published.values() for name in tensors_of(path)}
+    for row in FORMAT.rows:
+        leaves = [f"{row.theirs}.{leaf}" for leaf in MODULES.get(row.how, ())] or [row.theirs]
+        expressions = [pattern(leaf) for leaf in leaves]
+        assert any(e.fullmatch(name) for e in expressions for name in names), row
 
 
 @pytest.mark.parametrize("name", KINDS_OF_FILE)

@@ -27,6 +27,7 @@ from aavs_jax.inputs.batches import (
     sounds_to_hear,
     train_batches,
 )
+from aavs_jax.plan.folds import with_folds
 from aavs_jax.plan.stage import PhaseName, Stage, make_stages, trained_paths
 from aavs_jax.plan.values import checked
 from aavs_jax.report import presentation
@@ -93,7 +94,7 @@ def train_and_evaluate(config: Mapping[str, Any], root: Path, name: str) -> Rows
 
 
 def _run(config: Mapping[str, Any], workdir: Workdir) -> Rows:
-    stages = make_stages(config, workdir.root)
+    stages = make_stages(with_folds(config), workdir.root)
     checks.before_data(stages)
     mesh = make_mesh(config["mesh"]["fsdp"], [s.keys["data"]["batch_size"] for s in stages])
     with workdir.timed("data"):
@@ -106,7 +107,7 @@ def _run(config: Mapping[str, Any], workdir: Workdir) -> Rows:
     with jax.default_matmul_precision(config["matmul_precision"]):
         for stage in stages:
             rows += run_stage(stage, data_dir, workdir)
-    presentation.present(stages, workdir, rows)
+    presentation.present([stage for stage in stages if not stage.fold], workdir, rows)
     return rows
 
 
@@ -166,7 +167,8 @@ def run_stage(stage: Stage, data_dir: Path, workdir: Workdir, given: Given | Non
 def _say_what_is_unusual(stage: Stage) -> None:
     said = []
     if stage.phases:
-        said += [MISSING[split] for split in SPLITS if split not in stage.sources]
+        wanted = SPLITS[:2] if stage.fold else SPLITS
+        said += [MISSING[split] for split in wanted if split not in stage.sources]
         said += checks.remarks(stage)
         if "val" in stage.sources and not _has_labels(stage.sources["val"]):
             said.append(MISSING["val labels"])
@@ -247,4 +249,13 @@ def phase_card(stage: Stage, origin: Mapping[str, str]) -> card.Card:
         origin=origin,
         image_size=keys["data"]["image_size"],
         label_size=keys["data"]["label_size"],
+        told=_told(keys["prior"]),
     )
+
+
+def _told(prior: Mapping[str, Any]) -> dict[str, str]:
+    """How a network is told where it sounds when nobody has labels."""
+    if prior["train"] == "none":
+        return {}
+    view = prior["evaluate"][0]
+    return {"kind": prior["kind"], "view": "predicted" if view == "true" else view}

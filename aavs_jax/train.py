@@ -83,6 +83,7 @@ def train_phase(
             {path: parameters[path] for path in frozen},
             optimizer,
             {path: parameters[path] for path in sorted(method.mutable)},
+            dict(method.memory),
         )
         state = put_state(state, mesh)
         del parameters  # of the host: all of the network once more
@@ -211,7 +212,7 @@ def make_train_step(
         (loss, aux), gradients = value_and_gradient(
             method,
             state.trainable,
-            frozen | state.mutable,
+            frozen | state.mutable | state.memory,
             batch,
             key,
             progress,
@@ -225,7 +226,7 @@ def make_train_step(
             "gradient_norm": optax.global_norm(gradients),
             "learning_rate": jnp.asarray(schedule(made)),
         }
-        new = state.apply_gradients(gradients, optimizer, counts, aux.mutable)
+        new = state.apply_gradients(gradients, optimizer, counts, aux.mutable, aux.memory)
         if counts is not None:
             scalars["optimizer_steps"] = steps_made(new.opt_state)
         return new, scalars

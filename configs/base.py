@@ -168,14 +168,25 @@ def stage(method: str, task: str, small: bool) -> ConfigDict:
 
     # Where it sounds, told to the network.
     stage.prior = ConfigDict()
-    # In training: 'none', 'true' masks, 'predicted' ones, or a 'mixture' of both.
+    # In training: 'none', 'true' masks, 'predicted' ones, a 'mixture' of both, or 'crossfit',
+    # predicted by networks that have not seen the clip (`folds` of the stage that predicts).
     stage.prior.train = "none"
     stage.prior.mixture = 0.5  # share of predicted masks in the mixture
-    stage.prior.evaluate = ("none",)  # rows of scores; the first one selects checkpoints
+    stage.prior.dropout = 0.0  # share of seconds in training that are told nothing, 0.5 everywhere
+    # Rows of scores; the first one selects checkpoints, and is what predictions are made with.
+    # Besides the above 'unknown', 0.5 everywhere, and 'both': the class scores with predicted masks
+    # and those with 'unknown', averaged.
+    stage.prior.evaluate = ("none",)
     # Who predicts: a stage of this run, or a folder <subset>/<uid>/<second>.png.
     stage.prior.masks = ""
+    # What a stage hands over: 'hard' masks, or 'soft' ones, s1 / (s0 + s1) of its two scores. A
+    # folder's are taken as they are.
+    stage.prior.kind = "hard"
 
     stage.writes_masks = False  # of all clips, when trained
+    # So many more networks, each trained without one part of the training clips, whose masks it
+    # writes: masks of clips that were not seen. A stage <name>_fold<k> each; 0: none.
+    stage.folds = 0
     # Whose best checkpoint by validation the stage keeps: that of the 'last' phase, or of 'all'
     # together, as in the paper's code. It writes the masks and gets the scores; a phase that starts
     # from another takes that one's best all the same.
@@ -201,6 +212,11 @@ def augment(small: bool) -> ConfigDict:
     augment.resized_crop.probability = 0.0  # such as 1.0
     augment.resized_crop.scale = (0.25, 1.0)  # area, share of the picture's: enlarged 1 to 2 times
     augment.resized_crop.ratio = (0.75, 1.333)  # width : height, relative to the picture's
+
+    # The picture larger or smaller, and of it, or of what is around it, a part of the old size.
+    augment.scaled_crop = ConfigDict()
+    augment.scaled_crop.probability = 0.0  # such as 1.0
+    augment.scaled_crop.scales = (0.5, 0.75, 1.0)  # factors, each as often
 
     augment.colour_jitter = ConfigDict()
     augment.colour_jitter.probability = 0.0  # such as 0.8
@@ -255,6 +271,11 @@ def phase(trains: tuple[str, ...], start: str, epochs: float, learning_rate: flo
     phase.optimizer.schedule = "constant"
     phase.optimizer.power = 0.9  # of poly
     phase.optimizer.warmup_steps = 0  # at most half of the phase
+    # Steps by which the schedule is late: 1 where code sets the rate behind each step.
+    phase.optimizer.schedule_lag = 0
+    # Parameters with an optimiser of their own: (pattern, keys) pairs, as in
+    # (("audio_encoder/.*", {"name": "adam", "schedule": "constant"}),); other keys are as here.
+    phase.optimizer.groups = ()
     # Of learning rates: (pattern, factor) pairs. A parameter takes the factor of the first pattern
     # that matches it, and 1 where none does. Layer decay is a list of such pairs, a part each.
     phase.optimizer.multipliers = ()

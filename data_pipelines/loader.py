@@ -3,16 +3,16 @@
 A batch is a dict of NumPy arrays: frames uint8 [B,T,S,S,3], or maps of them (`loading.features`),
 with 1 in place of T where `stills` of one picture are asked for; audio [B,T,...] as the front end
 has it (log-mel float32 [B,T,96,64], of left and right [B,T,96,64,2]) or embeddings float32 [B,T,E];
-labels uint8 [B,T,G,G] (255 where a pixel is ignored), labelled and valid bool [B,T], prior_mask
-float32 [B,T,G,G] where a prior is asked for, and ids (str [B], "subset/uid", "" for padding), which
-stays on the host. One of evaluation has position int32 [B], the clip's index in the source, too,
-and where they are asked for labels_nearest uint8 [B,T,G,G].
+labels uint8 [B,T,G,G] (255 where a pixel is ignored), labelled and valid bool [B,T], objects bool
+[B,K], what sounds in a clip by its table, prior_mask float32 [B,T,G,G] where a prior is asked for
+(of two views [B,T,2,G,G]), and ids (str [B], "subset/uid", "" for padding), which stays on the
+host. One of evaluation has position int32 [B], the clip's index in the source, too, and where they
+are asked for labels_nearest uint8 [B,T,G,G].
 """
 
 import dataclasses
 import functools
 import math
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +25,7 @@ from data_pipelines.loading.batches import EVAL_ENTRIES, TRAIN_ENTRIES, EvalLoad
 from data_pipelines.loading.checks import (
     PRIORS,
     SOUNDS,
+    VIEWS,
     check_choice,
     check_resize,
     check_sound,
@@ -36,7 +37,7 @@ from data_pipelines.loading.features import Features
 from data_pipelines.loading.front_ends import LOG_MEL, FrontEnd
 from data_pipelines.loading.lengths import ByLength, batch_lengths
 from data_pipelines.loading.partners import lenders
-from data_pipelines.loading.read_clip import ReadClip
+from data_pipelines.loading.read_clip import Masks, ReadClip
 from data_pipelines.loading.request import SAMPLINGS, Draw, Request, shows_one
 from data_pipelines.prepared.embeddings import Embeddings
 from data_pipelines.prepared.source import ClipSource, open_source
@@ -44,6 +45,7 @@ from data_pipelines.prepared.source import ClipSource, open_source
 __all__ = [
     "PRIORS",
     "SOUNDS",
+    "VIEWS",
     "ClipSource",
     "EvalLoader",
     "check_targets",
@@ -70,8 +72,9 @@ def train_loader(
     resize: str = "squash",
     augment: Mapping[str, Any] | None = None,
     prior: str = "none",
-    prior_dir: str | os.PathLike[str] | None = None,
+    prior_dir: Masks | None = None,
     mixture: float = 0.5,
+    untold: float = 0.0,
     max_targets: int = 16,
     front_end: FrontEnd = LOG_MEL,
     embeddings: Embeddings | None = None,
@@ -106,11 +109,12 @@ def train_loader(
         resize: both sides to the network's ("squash"), or the shorter one, of which the middle is
             shown ("centre_crop").
         augment: `data.augment` of a stage, see configs/base.py; None: nothing.
-        prior: "none", "true" (foreground of the label), "predicted" (stage one's masks), or
-            "mixture" of these two.
-        prior_dir: folder of predicted masks, `<subset>/<uid>/<second>.png` beneath it; grey, see
-            `decoding.predicted_mask`.
+        prior: "none", "true" (foreground of the label), "predicted" (stage one's masks), "crossfit"
+            (those of networks that have not seen the clip), or a "mixture" of true and predicted.
+        prior_dir: folder of predicted masks, `<subset>/<uid>/<second>.png` beneath it, or of each
+            clip by its name; grey, see `decoding.predicted_mask`.
         mixture: share of predicted masks in the mixture.
+        untold: share of seconds whose prior mask is 0.5 everywhere.
         max_targets: the most classes that a label map may show, see `check_targets`.
         front_end: what is heard of a clip's waveform.
         embeddings: of the source's sounds, given in its place.
@@ -163,6 +167,7 @@ def train_loader(
         seconds=tuple(totals),
         prior=prior,
         mixture=mixture,
+        untold=untold,
         flip=chosen.flip,
     )
     if shuffle:
@@ -213,7 +218,7 @@ def eval_loader(
     frames_per_batch: int,
     sound: str = "right",
     prior: str = "none",
-    prior_dir: str | os.PathLike[str] | None = None,
+    prior_dir: Masks | None = None,
     front_end: FrontEnd = LOG_MEL,
     embeddings: Embeddings | None = None,
     nearest: bool = False,
@@ -241,7 +246,8 @@ def eval_loader(
             more or fewer.
         sound: "right"; "other": that of a clip of the same source none of whose classes sound in
             this one, always the same one; "silence".
-        prior: "none", "true" or "predicted".
+        prior: "none", "true", "predicted", "unknown" (0.5 everywhere), or "both" (predicted masks
+            and this, two views).
         prior_dir: as in `train_loader`.
         front_end: what is heard of a clip's waveform.
         embeddings: of the source's sounds, given in its place.
@@ -260,7 +266,7 @@ def eval_loader(
             while iterating: a missing predicted mask.
     """
     check_choice("sound", sound, SOUNDS)
-    check_task_and_prior(task, prior, prior_dir, PRIORS[:3])
+    check_task_and_prior(task, prior, prior_dir, VIEWS)
     check_sound(front_end, embeddings)
     if frames_per_batch < 1:
         raise DataError(f"frames_per_batch is {frames_per_batch}: give at least 1")

@@ -17,7 +17,7 @@ from aavs_jax.inputs import dataset
 from aavs_jax.inputs.batches import eval_batches, evaluations, on_data, sounds_to_hear
 from aavs_jax.inputs.priors import check_masks_are_there
 from aavs_jax.methods import make_method
-from aavs_jax.methods.method import Method
+from aavs_jax.methods.method import Method, Prediction
 from aavs_jax.methods.objectives.set_prediction_config import LossConfig
 from aavs_jax.plan.stage import Stage, make_stage, make_stages
 from aavs_jax.run.workdir import Workdir
@@ -72,7 +72,10 @@ def check_data(config, data_dir, root, mesh=None):
 def test_where_masks_lie(tmp_path):
     places = {"": None, "localise": tmp_path / "localise/masks", "/my/masks": Path("/my/masks")}
     for masks, folder in (places | {"./masks": Path("masks")}).items():
-        assert stage_of({"prior": {"masks": masks}}, tmp_path).masks_from == folder
+        prior = {"masks": masks, "kind": "hard"}
+        assert stage_of({"prior": prior}, tmp_path).masks_from == folder
+    prior = {"masks": "localise", "kind": "soft"}
+    assert stage_of({"prior": prior}, tmp_path).masks_from == tmp_path / "localise/masks-soft"
 
 
 def test_what_a_trained_stage_is_evaluated_with():
@@ -568,7 +571,7 @@ def test_data_prepared_in_another_form_are_refused(tmp_path):
 def test_pictures_show_what_is_ignored_as_background():
     showcase = Showcase(["v1s/a"])
     labels = np.array([[[[0, 1, 255]]]], np.uint8)
-    showcase({"ids": ["v1s/a"], "labels": labels}, np.zeros_like(labels))
+    showcase({"ids": ["v1s/a"], "labels": labels}, Prediction(np.zeros_like(labels)))
     assert showcase.labels["v1s/a"].tolist() == [[[0, 1, 0]]]
 
 

@@ -4,6 +4,8 @@ import re
 
 from aavs_jax.methods.aavs import method as aavs_method
 from aavs_jax.methods.aavs import weights as aavs
+from aavs_jax.methods.avsegformer import method as avsegformer_method
+from aavs_jax.methods.avsegformer import weights as avsegformer
 from aavs_jax.methods.parts.key_tables import Format, Kind, Row
 from aavs_jax.methods.parts.pvt_weights import PVT_V2
 from aavs_jax.methods.parts.resnet_weights import RESNETS
@@ -13,8 +15,9 @@ from aavs_jax.methods.tpavi import method as tpavi_method
 from aavs_jax.methods.tpavi import weights as tpavi
 from aavs_jax.weights.card import Card
 
-METHODS = (aavs, tpavi)
-PARTS = aavs_method.PARTS | tpavi_method.PARTS  # what people call them
+METHODS = (aavs, tpavi, avsegformer)
+# What people call the parts of their networks.
+PARTS = aavs_method.PARTS | tpavi_method.PARTS | avsegformer_method.PARTS
 # Networks before the parts that they have inside: a file is held against them in this order.
 KINDS: dict[str, Kind] = {
     kind.name: kind

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from aavs_jax.errors import UserError
 from aavs_jax.methods import make_method
+from aavs_jax.plan.folds import UNSEEN, split_by
 from aavs_jax.plan.stage import Stage
 from data_pipelines.loader import EvalLoader, eval_loader, train_loader
 from data_pipelines.loading.features import Features
@@ -38,13 +39,30 @@ def on_data(stage: Stage, data_dir: Path, mesh: Mesh, wanted: tuple[str, ...] = 
     subsets = stage.keys["data"]["subsets"]
     first = open_split(data_dir, wanted[0], stage)
     sources, there = {wanted[0]: first}, splits(data_dir)
+    if stage.fold:
+        first, sources = _without_part(stage, first)
+        wanted = ("train", "val")
     for split in wanted[1:]:
         clips = open_source(data_dir, split).clips if there.get(split) else ()
         if any(not subsets or clip.subset in subsets for clip in clips):
             sources[split] = open_source(data_dir, split, subsets)
     keys = {**stage.keys, "train": stage.config["train"]}
-    method = make_method(keys, first.num_classes, ignores=first.ignores)
+    # What is around a picture that was made smaller counts for nothing.
+    around = keys["data"]["augment"]["scaled_crop"]["probability"] > 0
+    method = make_method(keys, first.num_classes, ignores=first.ignores or around)
     return dataclasses.replace(stage, method=method, sources=sources, mesh=mesh)
+
+
+def _without_part(stage: Stage, source: ClipSource) -> tuple[ClipSource, dict[str, ClipSource]]:
+    """The training clips that a stage sees, and its sources: these, and those it does not see."""
+    seen, unseen = split_by(source.clips, stage.fold, stage.keys["folds"])
+    if not seen or not unseen:
+        raise UserError(
+            f"config.stages.{stage.keys['fold_of']}.folds is {stage.keys['folds']}, and of "
+            f"{len(source)} training clips part {stage.fold} has {len(unseen)}: give fewer folds"
+        )
+    first = source.only(seen)
+    return first, {"train": first, UNSEEN: source.only(unseen)}
 
 
 def open_split(data_dir: Path, split: str, stage: Stage) -> ClipSource:
@@ -94,7 +112,9 @@ def train_batches(
         resize=data["resize"],
         augment=data["augment"],
         prior=prior["train"],
+        prior_dir=stage.training_masks(stage.sources["train"]),
         mixture=prior["mixture"],
+        untold=prior["dropout"],
         max_targets=data["max_targets"],
         embeddings=stage.heard.get("train"),
         features=features,
@@ -124,6 +144,7 @@ def eval_batches(
         frames_per_batch=stage.config["eval"]["frames_per_batch"],
         sound=sound,
         prior=prior,
+        prior_dir=stage.masks_from,
         embeddings=stage.heard.get(split),
         nearest=nearest,
         masks=masks,
@@ -137,7 +158,6 @@ def _shared(stage: Stage) -> dict[str, Any]:
     return {
         "task": stage.task.name,
         "label_size": stage.keys["data"]["label_size"],
-        "prior_dir": stage.masks_from,
         "front_end": stage.method.front_end,
         "process_index": jax.process_index(),
         "process_count": jax.process_count(),
@@ -150,9 +170,12 @@ def evaluations(stage: Stage) -> list[tuple[str, str, str]]:
     """(split, prior, sound) of every pass that a trained stage is evaluated with.
 
     The test split with every prior and sound; the others too, where masks are wanted of all clips.
-    Splits that have no clips are left out.
+    Splits that have no clips are left out. Of a stage that does not see part of the training clips
+    this part alone.
     """
     priors = stage.keys["prior"]["evaluate"]
+    if stage.fold:
+        return [(UNSEEN, priors[0], "right")]
     passes = []
     if "test" in stage.sources:
         passes = [("test", prior, sound) for prior in priors for sound in sounds_to_hear(stage)]

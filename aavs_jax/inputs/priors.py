@@ -5,11 +5,12 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from aavs_jax.errors import UserError
+from aavs_jax.plan.folds import fold_names
 from aavs_jax.plan.stage import Stage
 from data_pipelines.facts import avsbench
+from data_pipelines.loading.checks import PREDICTED
+from data_pipelines.loading.read_clip import folder_of_masks
 from data_pipelines.loading.request import seconds_shown
-
-PREDICTED = {"predicted", "mixture"}
 
 
 def check_priors(stage: Stage) -> None:
@@ -30,6 +31,12 @@ def check_who_writes(stage: Stage, earlier: Sequence[Stage]) -> None:
     prior = stage.keys["prior"]
     if not {prior["train"], *prior["evaluate"]} & PREDICTED:
         return
+    others = {other.name: other.keys for other in earlier}
+    if prior["train"] == "crossfit" and not others.get(prior["masks"], {"folds": 0})["folds"]:
+        raise UserError(
+            f"{stage.where}.prior.train is 'crossfit', and prior.masks, {prior['masks']!r}, is no "
+            f"earlier stage with folds: give --config.stages.{prior['masks'] or '<stage>'}.folds=2"
+        )
     folder = stage.masks_from
     written = [other.name for other in earlier if other.keys["writes_masks"]]
     if folder is None or (prior["masks"] not in written and not folder.is_dir()):
@@ -43,8 +50,8 @@ def splits_with_predicted(stage: Stage) -> set[str]:
     """The splits of which a stage takes predicted masks in training and evaluation."""
     prior = stage.keys["prior"]
     taking = {"train"} if prior["train"] in PREDICTED else set()
-    taking |= {"val"} if prior["evaluate"][0] == "predicted" else set()
-    return taking | ({"test"} if "predicted" in prior["evaluate"] else set())
+    taking |= {"val"} if prior["evaluate"][0] in PREDICTED else set()
+    return taking | ({"test"} if PREDICTED & set(prior["evaluate"]) else set())
 
 
 def check_masks_are_there(stage: Stage, splits: Collection[str]) -> None:
@@ -60,15 +67,19 @@ def check_masks_are_there(stage: Stage, splits: Collection[str]) -> None:
     """
     masks, folder = stage.keys["prior"]["masks"], stage.masks_from
     given = "/" in masks
-    complete = not given and (stage.root / masks / "results.json").exists()
+    crossfit = "train" in splits and stage.keys["prior"]["train"] == "crossfit"
+    writers = {masks, *(fold_names(stage.config, masks) if crossfit else ())}
+    complete = not given and all((stage.root / w / "results.json").exists() for w in writers)
     if not masks or not (given or complete):
         return
     for split in (split for split in stage.sources if split in splits):
         source = stage.sources[split]
+        masks_of = stage.training_masks(source) if split == "train" else folder
         missing, clips, wanted = [], set(), 0
         for clip in source.clips:
+            place = folder_of_masks(masks_of, clip)
             paths = [
-                avsbench.mask_path(folder, clip.subset, clip.uid, second)
+                avsbench.mask_path(place, clip.subset, clip.uid, second)
                 for second in _seconds(stage, split, clip)
             ]
             wanted += len(paths)
@@ -88,9 +99,9 @@ def check_masks_are_there(stage: Stage, splits: Collection[str]) -> None:
                 "<subset>/<uid>/<second>.png of all of them"
             )
         raise UserError(
-            f"the stage {masks} is complete, but {folder}, from which {stage.name} takes its prior "
-            f"masks, {lacks}: delete this folder and results.json beside it, and start the command "
-            "again"
+            f"the stage {masks} is complete, but {missing[0].parents[2]}, from which {stage.name} "
+            f"takes its prior masks, {lacks}: delete this folder and results.json beside it, and "
+            "start the command again"
         )
 
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 # the config may name any module that can be imported.
 METHODS = {
     "aavs": "aavs_jax.methods.aavs.method",
+    "cavp": "aavs_jax.methods.cavp.method",
     "tpavi": "aavs_jax.methods.tpavi.method",
+    "avsegformer": "aavs_jax.methods.avsegformer.method",
 }
 
 

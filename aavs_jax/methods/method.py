@@ -3,7 +3,9 @@
 A method is a module with four names. `make(stage, num_classes, ignores)` gives a `Method`. `SIZES`
 and `LOSS` are frozen dataclasses with defaults, of which `stage.model` and `stage.loss` of a config
 may set any field; `task`, `num_classes` and `prior` of SIZES, and `max_targets` and `ignores` of
-LOSS, come from elsewhere. `PRETRAINED` says which keys of config.init it takes.
+LOSS, come from elsewhere. `PRETRAINED` says which keys of config.init it takes. There may be a
+fifth, `as_published(stage)`: with config.as_published, a stage's keys as the public code has them
+where that is not what the paper means.
 
 Clips are flattened to frames inside a method, never outside: some attend over time. Letters: B
 clips, T seconds, G pixels of a label's side, K classes with background.
@@ -32,10 +34,12 @@ class Aux:
     Attributes:
       scalars: name, as in 'loss/mask' -> float32 scalar to be logged.
       mutable: path -> running statistic after this batch, of all of `Method.mutable`.
+      memory: the same of `Method.memory`.
     """
 
     scalars: dict[str, jax.Array]
     mutable: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+    memory: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
 
 
 @jax.tree_util.register_dataclass
@@ -167,12 +171,16 @@ class Method:
         progress float32 scalar, the share of the phase that is done, from 0 up to 1. To be jitted
         by the caller.
       predict: (parameters, batch) -> Prediction; compiled once for each shape, or number of frames.
-      entries: names of the batch's arrays that these read, see `data_pipelines.loader`.
+      entries: names of the batch's arrays that these read, see `data_pipelines.loader`. In
+        prediction a `prior_mask` may be of V views, [B,T,V,G,G]: their class scores are averaged.
       front_end: what it hears of a waveform, the entry `audio`.
       scores: (parameters, batch) -> float32 [B,T,G,G,K], of every class, 0 or more; the greatest
         is what `predict` chooses. None where it has none.
       slices: the loss once more, as a sum over pictures; None where it is none.
       mutable: paths of running statistics, which the loss gives anew and no gradient changes.
+      memory: path -> first value of what the loss remembers of the batches before, and finds among
+        the parameters, such as a queue of sounds. A phase begins with it, its checkpoints hold it;
+        no prediction reads it, and it is no part of weights.
       counts: batch -> bool scalar, whether any frame of it has part in the loss, where a batch
         without any is no step of the optimiser; None: every batch is a step. To be jitted by the
         caller.
@@ -202,6 +210,7 @@ class Method:
     scores: Callable[[Parameters, Batch], jax.Array] | None = None
     slices: Slices | None = None
     mutable: frozenset[str] = frozenset()
+    memory: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     counts: Callable[[Batch], jax.Array] | None = None
     over_time: bool = False
     stills: bool = False

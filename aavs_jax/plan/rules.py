@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from aavs_jax.methods.parts.sizes import DROP_PATH_OPTIONS
-from data_pipelines.loader import PRIORS, SOUNDS
+from data_pipelines.loader import PRIORS, SOUNDS, VIEWS
 from data_pipelines.loading.decoding import RESIZES
 from data_pipelines.loading.request import SAMPLINGS
 from data_pipelines.making.audible_shapes.plan import MIN_CLIPS
@@ -57,6 +57,11 @@ MULTIPLIERS: Rule = (
     "give pairs of a regular expression and a factor above 0, as in (('backbone/.*', 0.1),); what "
     "shall not train is left out of the phase's trains",
 )
+GROUPS: Rule = (
+    lambda pairs: all(isinstance(p, str) and isinstance(keys, dict) for p, keys in pairs),
+    "give pairs of a regular expression and keys of the optimiser, as in (('audio_encoder/.*', "
+    "{'name': 'adam'}),)",
+)
 
 # Keys, * standing for the name of any stage or phase, or for any rest of a key -> their values.
 RULES: dict[str, Rule] = {
@@ -96,7 +101,10 @@ RULES: dict[str, Rule] = {
     "stages.*.data.features_gib": POSITIVE,
     "stages.*.prior.train": _one_of(*PRIORS),
     "stages.*.prior.mixture": SHARE,
-    "stages.*.prior.evaluate": _some_of(*PRIORS[:3]),
+    "stages.*.prior.dropout": SHARE,
+    "stages.*.prior.evaluate": _some_of(*VIEWS),
+    "stages.*.prior.kind": _one_of("hard", "soft"),
+    "stages.*.folds": (lambda value: value == 0 or value >= 2, "give at least 2, or 0 for none"),
     "stages.*.phases.*.trains": PATTERNS,
     "stages.*.phases.*.fresh": PATTERNS,
     "stages.*.phases.*.zero": PATTERNS,
@@ -110,6 +118,8 @@ RULES: dict[str, Rule] = {
     "stages.*.phases.*.optimizer.schedule": _one_of("constant", "cosine", "poly"),
     "stages.*.phases.*.optimizer.power": POSITIVE,
     "stages.*.phases.*.optimizer.warmup_steps": _least(0),
+    "stages.*.phases.*.optimizer.schedule_lag": _least(0),
+    "stages.*.phases.*.optimizer.groups": GROUPS,
     "stages.*.phases.*.optimizer.multipliers": MULTIPLIERS,
     "stages.*.phases.*.optimizer.weight_decay": _least(0),
     "stages.*.phases.*.optimizer.no_decay": PATTERNS,

@@ -17,6 +17,7 @@ from aavs_jax.errors import UserError
 from aavs_jax.methods import make_method
 from aavs_jax.methods.method import Method
 from aavs_jax.methods.tasks import TASKS, Task
+from aavs_jax.plan.folds import fold_name, part_of
 from aavs_jax.run.resuming import RESULTS
 from aavs_jax.state import tree
 from data_pipelines.loader import labelled_clips
@@ -24,6 +25,10 @@ from data_pipelines.prepared.embeddings import Embeddings
 from data_pipelines.prepared.source import ClipSource
 
 Config = Mapping[str, Any]
+
+
+# What a stage's masks are called in its folder, by `prior.kind` of who takes them.
+MASKS = {"hard": "masks", "soft": "masks-soft"}
 
 
 class PhaseName(NamedTuple):
@@ -51,7 +56,8 @@ class Stage:
       config: of the run, all keys, nested plain values.
       root: the folder of the run.
       method: its network and loss. Before the data are opened it has two classes.
-      sources: split -> its clips; {} before the data are opened.
+      sources: split -> its clips; {} before the data are opened. Of a stage that does not see part
+        of the training clips they are "train", "val" and, that part, `folds.UNSEEN`.
       heard: split -> embeddings that the network takes in place of what its front end gives.
       mesh: of the devices; None before the data are opened.
     """
@@ -110,12 +116,40 @@ class Stage:
         return max(1, round(self.phase(name)["epochs"] * self.steps_per_epoch))
 
     @property
+    def fold(self) -> int:
+        """Which part of the training clips its network does not see, from 1; 0: it sees all."""
+        return self.keys.get("fold", 0)
+
+    @property
     def masks_from(self) -> Path | None:
         """Where its predicted prior masks lie, or will lie; None if it has none."""
-        masks = self.keys["prior"]["masks"]
-        if not masks:
+        prior = self.keys["prior"]
+        if not (masks := prior["masks"]):
             return None
-        return Path(masks) if "/" in masks else self.root / masks / "masks"
+        return Path(masks) if "/" in masks else self.root / masks / MASKS[prior["kind"]]
+
+    def training_masks(self, source: ClipSource) -> Path | dict[str, Path] | None:
+        """The same of its training clips: where they are cross-fitted, of each by its name.
+
+        Args:
+          source: the clips.
+        """
+        prior = self.keys["prior"]
+        if prior["train"] != "crossfit":
+            return self.masks_from
+        folds = self.config["stages"][prior["masks"]]["folds"]
+        folders = [
+            self.root / fold_name(prior["masks"], part) / MASKS[prior["kind"]]
+            for part in range(1, folds + 1)
+        ]
+        return {clip.name: folders[part_of(clip, folds) - 1] for clip in source.clips}
+
+    @property
+    def soft_is_wanted(self) -> bool:
+        """Whether another stage of the run takes its masks as shades."""
+        own = self.keys.get("fold_of", self.name)  # whose masks the parts of a stage write
+        others = (stage["prior"] for stage in self.config["stages"].values())
+        return any(prior["masks"] == own and prior["kind"] == "soft" for prior in others)
 
 
 def make_stage(config: Config, name: str, root: Path, num_classes: int = 2) -> Stage:
@@ -178,8 +212,8 @@ def _check_patterns(stage: Stage, name: PhaseName) -> None:
         raise UserError(f"{name} trains is empty: name the parameters that shall train")
     optimizer = phase["optimizer"]
     tree.matching(chosen, optimizer["no_decay"], f"{name} no_decay")
-    multiplied = [pattern for pattern, _ in optimizer["multipliers"]]
-    tree.matching(chosen, multiplied, f"{name} multipliers")
+    for key in ("multipliers", "groups"):
+        tree.matching(chosen, [pattern for pattern, _ in optimizer[key]], f"{name} {key}")
 
 
 def _described(descriptions: Config, name: str, where: str) -> Config:

@@ -42,6 +42,8 @@ def checked(config: Config) -> dict[str, Any]:
     _compare(values, _known(values), "")
     _check_values(values)
     values = _shared_out(values)
+    if values["as_published"]:
+        values["stages"] = {name: _as_published(s) for name, s in values["stages"].items()}
     _check_values(values)
     for name, stage in values["stages"].items():
         _check_stage(name, stage)
@@ -189,6 +191,12 @@ def _shared_out(config: dict[str, Any]) -> dict[str, Any]:
             for phase in phases:
                 phase["epochs"] *= config["epochs"] / total
     return config
+
+
+def _as_published(stage: dict[str, Any]) -> dict[str, Any]:
+    """A stage with the keys that its method's public code has otherwise than its paper."""
+    module = methods.find(stage["method"])
+    return module.as_published(stage) if hasattr(module, "as_published") else stage
 
 
 def _check_stage(name: str, stage: Config) -> None:

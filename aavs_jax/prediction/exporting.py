@@ -15,6 +15,7 @@ import numpy as np
 from jax import export
 
 from aavs_jax.errors import UserError
+from aavs_jax.methods.telling import told
 from aavs_jax.prediction.network import Network
 from aavs_jax.prediction.outputs import ADVICE, check_free, whole
 from aavs_jax.run.files import writing
@@ -121,11 +122,13 @@ def _program(stages: Sequence[Network]) -> Callable:
         waveform = waveform if waveform.ndim == 3 else waveform[..., None]
         # A frame and its second are a clip of their own.
         batch = {"frames": frames[:, None], "valid": jnp.ones((frames.shape[0], 1), bool)}
+        found = None
         for index, stage in enumerate(stages):
             own = {path: parameters[f"{index}/{path}"] for path in stage.parameters}
+            if found is not None:
+                batch["prior_mask"] = told(found, stage.card.told)
             batch["audio"] = _hears(stage.method.front_end, waveform)
             found = stage.method.predict(own, stage.seen(batch))
-            batch["prior_mask"] = found.classes.astype(jnp.float32)
         confidence = found.maps.get("confidence", jnp.ones(found.classes.shape, jnp.float32))
         return found.classes[:, 0], confidence[:, 0]
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from aavs_jax.errors import UserError
 from aavs_jax.methods.method import Method, Prediction
 from aavs_jax.methods.tasks import TASKS
+from aavs_jax.methods.telling import told
 from aavs_jax.prediction import arrays
 from aavs_jax.prediction.result import Result, at_size, palette_of
 from aavs_jax.weights import card as cards
@@ -197,17 +197,15 @@ class Network:
         Returns:
           That of the last; it may still be computing.
         """
-        prior = {}
+        found = None
         with jax.default_matmul_precision("highest"):
             for network in self.chain:
-                batch = {
-                    "frames": shown[network.side],
-                    "audio": heard[network.method.front_end],
-                    "valid": np.ones(shown[network.side].shape[:2], bool),
-                    **prior,
-                }
+                frames = shown[network.side]
+                batch = {"frames": frames, "valid": np.ones(frames.shape[:2], bool)}
+                batch["audio"] = heard[network.method.front_end]
+                if found is not None:
+                    batch["prior_mask"] = told(found, network.card.told)
                 found = network.method.predict(network.parameters, network.seen(batch))
-                prior = {"prior_mask": found.classes.astype(jnp.float32)}
         return found
 
     @property
@@ -243,8 +241,9 @@ class Network:
                 )
             if prior_mask is None:
                 before = self.before.predict(frames, waveform, sample_rate=sample_rate)
-                prior_mask = before.classes[0]
-            batch["prior_mask"] = np.asarray(prior_mask, np.float32)[None]
+                batch["prior_mask"] = told(before, self.card.told)
+            else:
+                batch["prior_mask"] = np.asarray(prior_mask, np.float32)[None]
         return self.seen(batch)
 
 
@@ -283,8 +282,8 @@ def load(
                 parameters |= others
                 made = method_of(dataclasses.replace(card, network=card.network | sizes), method)
         check_whole(phase, parameters, made)
-        told_by = network if card.network.get("prior") else None
-        network = Network(card, made, jax.device_put(parameters), told_by)
+        before = network if card.network.get("prior") else None
+        network = Network(card, made, jax.device_put(parameters), before)
     if given is not None and not any(each is given for each in network.chain):
         raise UserError(
             f"{before} has no use: {folder} needs nobody, or has its own stage, to say where it "

@@ -83,7 +83,8 @@ def _cards(rows: Sequence[Mapping]) -> list[dict[str, Any]]:
                 bars = {"right sound": right, "another clip's": other, "silence": silence}
                 name = f"{stage}: J lost with another clip's sound"
                 cards.append(_card(name, right - other, bars=bars))
-        priors = {prior: find("mIoU", main, prior) for prior in ("predicted", "none", "true")}
+        # In the order of their rows: the first selects checkpoints and is what users get.
+        priors = {prior: find("mIoU", main, prior) for _, prior in table}
         priors = {prior: value for prior, value in priors.items() if value is not None}
         if priors:
             prior = next(iter(priors))

@@ -14,7 +14,13 @@ SOUND_NAMES = {
     "silence": "silence",
     "given": "masks as given",
 }
-PRIOR_NAMES = {"predicted": "predicted masks", "true": "true masks", "none": "no prior"}
+PRIOR_NAMES = {
+    "both": "predicted masks and no knowledge, averaged",
+    "predicted": "predicted masks",
+    "unknown": "no knowledge",
+    "true": "true masks",
+    "none": "no prior",
+}
 WIDTH = 100  # characters of a line on the terminal
 KEYS = 2  # columns that say what a line is of: sound and prior
 STAGE_QUESTIONS = {"localise": "where does it sound?", "understand": "what is it?"}

@@ -12,6 +12,8 @@ import numpy as np
 from PIL import Image
 
 from aavs_jax.errors import UserError
+from aavs_jax.methods.method import Prediction
+from aavs_jax.methods.telling import prior_mask
 from aavs_jax.run.files import writing
 from aavs_jax.run.progress import say
 from aavs_jax.scoring import mask_pictures
@@ -24,20 +26,26 @@ class MaskWriter:
     """Observer that writes predictions as `<folder>/<subset>/<uid>/<second>.png`.
 
     These are AVSBench's names, so that the masks can be exchanged with other tools. Binary masks
-    are grey, 0 or 255. Classes have AVSBench's palette, so that a picture's values are class ids
-    and its colours those of the classes.
+    are grey, 0 or 255, soft ones round(255 p). Classes have AVSBench's palette, so that a picture's
+    values are class ids and its colours those of the classes.
     """
 
-    def __init__(self, folder: Path, task: str):
+    def __init__(self, folder: Path, task: str, kind: str = "hard"):
+        """`kind`: of a binary task's masks, see `telling.prior_mask`."""
         self._folder = folder
         self._semantic = task == "semantic"
+        self._kind = kind
         self._pool = ThreadPoolExecutor(2)
         self._writes: list = []
 
-    def __call__(self, batch: Mapping[str, np.ndarray], predictions: np.ndarray) -> None:
+    def __call__(self, batch: Mapping[str, np.ndarray], found: Prediction) -> None:
+        predictions = found.classes if self._semantic else self._greys(found)
         for clip, valid, masks in zip(batch["ids"], batch["valid"], predictions, strict=True):
             if clip:  # padding has no id
                 self._writes.append(self._pool.submit(self._write, str(clip), masks[valid]))
+
+    def _greys(self, found: Prediction) -> np.ndarray:
+        return np.rint(255 * np.asarray(prior_mask(found, self._kind))).astype(np.uint8)
 
     def _write(self, clip: str, masks: np.ndarray) -> None:
         subset, uid = clip.split("/")
@@ -51,7 +59,7 @@ class MaskWriter:
         if self._semantic:
             mask_pictures.palette_picture(mask).save(buffer, "png", optimize=True)
         else:
-            Image.fromarray(mask * np.uint8(255)).save(buffer, "png")
+            Image.fromarray(mask).save(buffer, "png")
         return buffer.getvalue()
 
     def close(self) -> None:
@@ -71,22 +79,22 @@ class MaskWriter:
 
 @contextlib.contextmanager
 def mask_writers(folder: Path):
-    """Gives a function: name, task -> `MaskWriter` into a folder of that name, or None if it is
-    there already. Folders get their names at the end, when all are whole.
+    """Gives a function: name, task and kind -> `MaskWriter` into a folder of that name, or None
+    if it is there already. Folders get their names at the end, when all are whole.
 
     Args:
       folder: of the stage.
     """
     places: dict[str, bool] = {}  # whether it is being written
 
-    def writer(place: str, task: str) -> MaskWriter | None:
+    def writer(place: str, task: str, kind: str) -> MaskWriter | None:
         partial = folder / f"{place}.partial"
         if place not in places:
             places[place] = not (folder / place).exists()
             if jax.process_index() == 0:
                 shutil.rmtree(partial, ignore_errors=True)
             everyone_is_here(f"{partial} begins")
-        return MaskWriter(partial, task) if places[place] else None
+        return MaskWriter(partial, task, kind) if places[place] else None
 
     yield writer
     for place in [place for place, written in places.items() if written]:

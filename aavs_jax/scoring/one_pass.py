@@ -17,8 +17,8 @@ from aavs_jax.scoring import metrics
 from aavs_jax.state.sharding import local_rows, put_batch, put_state
 from data_pipelines.loader import EvalLoader
 
-# Called with a batch and the predictions for it, uint8 [B,T,G,G], both of this process only.
-Observer = Callable[[Mapping[str, np.ndarray], np.ndarray], None]
+# Called with a batch and the predictions for it, host arrays [B,T,G,G], both of this process only.
+Observer = Callable[[Mapping[str, np.ndarray], Prediction], None]
 # {protocol: what `metrics.result` gives for it}
 Scores = dict[str, dict[str, Any]]
 
@@ -27,7 +27,7 @@ SELECTING = (metrics.PROTOCOL,)  # the protocol by whose scores checkpoints are 
 _COMPILED: weakref.WeakKeyDictionary[Callable, set] = weakref.WeakKeyDictionary()
 # Of a batch: what predictions are compared with; the other entries are what a network sees.
 SCORED = ("labels", "labels_nearest", "position")
-TRUTH = ("labels", "labelled")
+TRUTH = ("labels", "labelled", "objects")
 MAPS = {"stepping_stones": "foreground", "softmax": "softmax"}  # of `metrics` -> of outputs
 
 
@@ -115,9 +115,9 @@ def score(
 
     def show() -> None:
         for batch, prediction in before:
-            classes = local_rows(prediction.classes)
+            own = jax.tree.map(local_rows, prediction)
             for observe in observers:
-                observe(batch, classes)
+                observe(batch, own)
         before.clear()
 
     with bar:

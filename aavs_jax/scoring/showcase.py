@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from aavs_jax.methods.method import Prediction
 from aavs_jax.run.files import replace_file
 from aavs_jax.scoring.metrics import IGNORED
 from data_pipelines.prepared.source import ClipSource
@@ -39,10 +40,10 @@ class Showcase:
         self.predictions: dict[str, np.ndarray] = {}  # clip -> uint8 [T,G,G]
         self.labels: dict[str, np.ndarray] = {}
 
-    def __call__(self, batch: Mapping[str, np.ndarray], predictions: np.ndarray) -> None:
+    def __call__(self, batch: Mapping[str, np.ndarray], found: Prediction) -> None:
         for row, clip in enumerate(batch["ids"]):
             if clip in self._names:
-                self.predictions[str(clip)] = predictions[row]
+                self.predictions[str(clip)] = found.classes[row]
                 labels = batch["labels"][row]
                 self.labels[str(clip)] = np.where(labels == IGNORED, 0, labels)
 

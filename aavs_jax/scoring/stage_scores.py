@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from aavs_jax.inputs.batches import eval_batches, evaluations
-from aavs_jax.plan.stage import Stage
+from aavs_jax.plan.stage import MASKS, Stage
 from aavs_jax.run.progress import say
 from aavs_jax.run.stopping import what_is_next
 from aavs_jax.scoring import one_pass, showcase
@@ -38,8 +38,8 @@ def stage_scores(stage: Stage, parameters: Mapping[str, Any], **named: str) -> R
             examples = showcase.Showcase(chosen if split == "test" else ())
             observers: list[Callable] = [examples]
             with contextlib.ExitStack() as stack:
-                if place := _place_of_masks(stage, split, prior, sound):
-                    if (writer := masks(place, stage.task.name)) is not None:
+                for kind, place in _places_of_masks(stage, split, prior, sound).items():
+                    if (writer := masks(place, stage.task.name, kind)) is not None:
                         stack.callback(writer.close)
                         observers.append(writer)
                 scores = one_pass.score(
@@ -61,7 +61,7 @@ def stage_scores(stage: Stage, parameters: Mapping[str, Any], **named: str) -> R
 
 def _say_what_follows(stage: Stage, passes: list[tuple[str, str, str]]) -> None:
     splits = " and ".join(dict.fromkeys(split for split, _, _ in passes))
-    masks = stage.keys["writes_masks"] and len(stage.sources) > 1
+    masks = stage.keys["writes_masks"] and len(stage.sources) > 1 and not stage.fold
     cached = stage.config["data"]["cache"]
     say(
         f"[{stage.name}] scores: {len(passes)} passes over {splits}, one for each prior and sound"
@@ -70,11 +70,14 @@ def _say_what_follows(stage: Stage, passes: list[tuple[str, str, str]]) -> None:
     )
 
 
-def _place_of_masks(stage: Stage, split: str, prior: str, sound: str) -> str:
-    """The folder's name for the masks of a pass; '' where none are written."""
+def _places_of_masks(stage: Stage, split: str, prior: str, sound: str) -> dict[str, str]:
+    """The folders' names for the masks of a pass, by their kind; none where none are written."""
     first = prior == stage.keys["prior"]["evaluate"][0]
     handed_over = stage.keys["writes_masks"] and first
     saved = stage.config["eval"]["save_masks"] and split == "test"
     if sound != "right" or not (handed_over or saved):
-        return ""
-    return "masks" if first else f"masks-{prior}"
+        return {}
+    if not first:
+        return {"hard": f"{MASKS['hard']}-{prior}"}
+    soft = handed_over and stage.soft_is_wanted
+    return {kind: place for kind, place in MASKS.items() if kind == "hard" or soft}

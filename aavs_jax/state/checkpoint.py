@@ -158,7 +158,7 @@ class PhaseCheckpoints:
                 self._put_aside(step, error)
             if damaged:
                 self._orbax.reload()
-            return TrainState(frozen=state.frozen, **{"mutable": {}} | loaded)
+            return TrainState(frozen=state.frozen, **{"mutable": {}, "memory": {}} | loaded)
         if not damaged:
             return None
         raise UserError(
@@ -289,7 +289,9 @@ def _reason(error: Exception) -> str:
 
 def _saved_part(state: TrainState) -> dict[str, Any]:
     saved = {"step": state.step, "trainable": state.trainable, "opt_state": state.opt_state}
-    return saved | ({"mutable": state.mutable} if state.mutable else {})
+    # Orbax refuses to write nothing.
+    changing = {"mutable": state.mutable, "memory": state.memory}
+    return saved | {name: arrays for name, arrays in changing.items() if arrays}
 
 
 def _abstract(values: Any) -> Any:

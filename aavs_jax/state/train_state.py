@@ -21,6 +21,7 @@ class TrainState:
     frozen: dict[str, jax.Array]
     mutable: dict[str, jax.Array]  # running statistics, which the loss gives anew
     opt_state: Any
+    memory: dict[str, jax.Array] = dataclasses.field(default_factory=dict)  # `Method.memory`
 
     @classmethod
     def create(
@@ -29,10 +30,12 @@ class TrainState:
         frozen: dict[str, jax.Array],
         optimizer,
         mutable: dict[str, jax.Array] | None = None,
+        memory: dict[str, jax.Array] | None = None,
     ) -> "TrainState":
         """The state a phase starts from: a fresh optimiser state."""
         step = jnp.zeros((), jnp.int32)
-        return cls(step, trainable, frozen, mutable or {}, optimizer.init(trainable))
+        opt_state = optimizer.init(trainable)
+        return cls(step, trainable, frozen, mutable or {}, opt_state, memory or {})
 
     @property
     def parameters(self) -> dict[str, jax.Array]:
@@ -53,6 +56,7 @@ class TrainState:
         optimizer,
         counts: jax.Array | None = None,
         mutable: dict[str, jax.Array] | None = None,
+        memory: dict[str, jax.Array] | None = None,
     ) -> "TrainState":
         """One batch further.
 
@@ -61,13 +65,16 @@ class TrainState:
           optimizer: an optax transformation.
           counts: bool scalar; where it is False the optimiser makes no step: parameters, moments
             and its own count, and with it the learning rate and weight decay, are as if the batch
-            had never been, and running statistics stay. None: True.
+            had never been, and running statistics and memory stay. None:
+            True.
           mutable: the running statistics after this batch; None: there are none.
+          memory: what the loss remembers after this batch; None: nothing.
         """
         updates, opt_state = optimizer.update(gradients, self.opt_state, self.trainable)
-        changed = optax.apply_updates(self.trainable, updates), mutable or {}, opt_state
+        trainable = optax.apply_updates(self.trainable, updates)
+        changed = trainable, mutable or {}, opt_state, memory or {}
         if counts is not None:
-            before = self.trainable, self.mutable, self.opt_state
+            before = self.trainable, self.mutable, self.opt_state, self.memory
             changed = jax.tree.map(lambda new, old: jnp.where(counts, new, old), changed, before)
-        trainable, mutable, opt_state = changed
-        return TrainState(self.step + 1, trainable, self.frozen, mutable, opt_state)
+        trainable, mutable, opt_state, memory = changed
+        return TrainState(self.step + 1, trainable, self.frozen, mutable, opt_state, memory)

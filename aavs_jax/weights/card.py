@@ -45,6 +45,8 @@ class Card:
         or {'run': command, 'stage': ..., 'phase': ...}.
       image_size: pixels of the frames it was made for, None if unknown.
       label_size: pixels of the labels it was judged by, None if unknown.
+      told: of a network that is told where it sounds: kind and view, `prior.kind` and the first
+        of `prior.evaluate` as in configs/base.py; {}: 'hard' and 'predicted'.
       new: path -> why the parameter was drawn and not taken from the origin.
       left_over: name in the origin -> why it has no place in the network. The tensors lie in the
         checkpoint's item `left_over`, so that the way back is complete.
@@ -60,6 +62,7 @@ class Card:
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     image_size: int | None = None
     label_size: int | None = None
+    told: Mapping[str, str] = dataclasses.field(default_factory=dict)
     new: Mapping[str, str] = dataclasses.field(default_factory=dict)
     left_over: Mapping[str, str] = dataclasses.field(default_factory=dict)
     stored_as: Mapping[str, str] = dataclasses.field(default_factory=dict)

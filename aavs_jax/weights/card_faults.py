@@ -7,12 +7,14 @@ from typing import Any
 
 from aavs_jax.errors import shown
 from aavs_jax.methods.aavs.config import AAVSConfig
+from aavs_jax.methods.avsegformer.config import AVSegFormerConfig
 from aavs_jax.methods.tpavi.config import TPAVIConfig
 
 KINDS = {
     "aavs": "AAVS, without or with its audio encoder",
     "mask2former": "a Mask2Former",
     "tpavi": "TPAVI, without or with its audio encoder",
+    "avsegformer": "AVSegFormer, without or with its audio encoder",
     "swin": "a Swin backbone alone",
     "pvt": "a PVT-v2 backbone alone",
     "resnet": "a ResNet backbone alone",
@@ -22,6 +24,7 @@ KINDS = {
 EXAMPLES: Mapping[str, Any] = {
     **dict.fromkeys(("aavs", "mask2former", "swin", "vggish"), AAVSConfig()),
     **dict.fromkeys(("tpavi", "pvt", "resnet"), TPAVIConfig()),
+    "avsegformer": AVSegFormerConfig(),
 }
 # Bounds of what a stranger's card may ask to build; published networks stay below a tenth of them.
 WIDEST = 65536  # of any size
@@ -32,6 +35,7 @@ REQUIRED = {
     "aavs": ("task", "num_classes", "prior"),
     "mask2former": ("num_classes", "num_queries"),
     "tpavi": ("task", "num_classes", "prior", "backbone"),
+    "avsegformer": ("task", "num_classes", "prior", "backbone"),
     "swin": ("backbone",),
     "pvt": ("pvt",),
     "resnet": ("resnet",),
@@ -42,6 +46,7 @@ REQUIRED_WITHIN = {
     "backbone": ("embed_dim", "depths", "num_heads", "window_size"),
     "audio": ("fully_connected",),
 }
+TOLD = {"kind": ("hard", "soft"), "view": ("predicted", "unknown", "both")}
 STORED_AS = ("float16", "bfloat16")  # the types besides float32 that a weight may come in
 
 
@@ -157,6 +162,9 @@ _FITS: Mapping[str, Callable[[Any], bool]] = {
     "origin": _is_origin,
     "image_size": _is_side,
     "label_size": _is_side,
+    "told": lambda value: (
+        isinstance(value, dict) and all(value[key] in TOLD.get(key, ()) for key in value)
+    ),
     "new": _are_words,
     "left_over": _are_words,
     "stored_as": lambda value: _are_words(value) and set(value.values()) <= set(STORED_AS),
@@ -193,7 +201,7 @@ def _layers(config: Any) -> int:
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             number += _layers(value)
-        elif field.name in ("encoder_layers", "decoder_layers"):
+        elif field.name.endswith("_layers"):
             number += value
         elif field.name == "depths":
             number += sum(value)

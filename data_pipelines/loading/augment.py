@@ -16,12 +16,19 @@ import grain
 import numpy as np
 
 from data_pipelines.errors import DataError
-from data_pipelines.loading.augment_pictures import ColourJitter, Flip, ResizedCrop, check_range
+from data_pipelines.loading.augment_pictures import (
+    ColourJitter,
+    Flip,
+    ResizedCrop,
+    ScaledCrop,
+    check_range,
+)
 from data_pipelines.loading.partners import Partners
 from data_pipelines.loading.request import Request, generator
 
 CHANGES_OF_SOUND = ("mix_sounds", "time_shift", "sound_gain")  # after which it sounds otherwise
-CHANGES_OF_PICTURE = ("flip", "resized_crop", "colour_jitter")  # after which it looks otherwise
+# After which it looks otherwise.
+CHANGES_OF_PICTURE = ("flip", "resized_crop", "scaled_crop", "colour_jitter")
 WINDOW = 160  # samples of the 10 ms that sounds are shifted by
 
 
@@ -177,6 +184,7 @@ def augmentations(
         "mix_sounds": lambda **values: MixSounds(**values, partners=partners()),
         "time_shift": TimeShift,
         "resized_crop": ResizedCrop,
+        "scaled_crop": ScaledCrop,
         "colour_jitter": ColourJitter,
         "sound_gain": SoundGain,
     }

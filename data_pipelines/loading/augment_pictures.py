@@ -7,9 +7,11 @@ from typing import Any
 import cv2
 import grain
 import numpy as np
+from PIL import Image
 
 from data_pipelines.errors import DataError
 from data_pipelines.loading.request import generator
+from data_pipelines.media.labels import IGNORED
 
 Element = dict[str, Any]
 PICTURES = ("frames", "labels", "prior_mask")
@@ -57,6 +59,58 @@ class ResizedCrop(grain.transforms.Map):
             if name in element:
                 cropped[name] = crop_pictures(element[name], box)
         return element | cropped
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaledCrop(grain.transforms.Map):
+    """A picture at one of several scales, and a random part of it of the old size.
+
+    What becomes smaller lies at the top left of a field of the mean colour, whose labels are
+    IGNORED and in whose prior masks nothing sounds.
+    """
+
+    probability: float  # of a change
+    scales: tuple[float, ...]  # factors
+
+    def __post_init__(self):
+        if not self.scales or not all(0.1 <= scale <= 10 for scale in self.scales):
+            raise DataError(
+                f"augment.scaled_crop.scales is {self.scales}: give factors from 0.1 to 10"
+            )
+
+    def map(self, element: Element) -> Element:
+        rng = generator(element["seed"], self)
+        if rng.random() >= self.probability:
+            return element
+        scale = self.scales[rng.integers(len(self.scales))]
+        # Where the part begins in the whole picture, as shares of it.
+        left, top = rng.random(2) * max(0.0, 1 - 1 / scale)
+        scaled = {"labels": _scaled(element["labels"], scale, (left, top), IGNORED, "nearest")}
+        if "frames" in element:
+            scaled["frames"] = _scaled(element["frames"], scale, (left, top), MEAN_COLOUR, "cubic")
+        if "prior_mask" in element:
+            scaled["prior_mask"] = _scaled(element["prior_mask"], scale, (left, top), 0, "linear")
+        return element | scaled
+
+
+MEAN_COLOUR = (123, 116, 103)  # of ImageNet, which CAVP's loaders pad with
+_RESAMPLING = {"nearest": Image.NEAREST, "linear": Image.BILINEAR, "cubic": Image.BICUBIC}
+
+
+def _scaled(
+    pictures: np.ndarray, scale: float, corner: tuple[float, float], around: Any, how: str
+) -> np.ndarray:
+    """Pictures [T,S,S'] or [T,S,S',3] at a scale: a part from `corner` on, of the same shape."""
+    rows, columns = pictures.shape[1:3]
+    high, wide = int(rows * scale), int(columns * scale)
+    left, top = (int(share * size) for share, size in zip(corner, (wide, high), strict=True))
+    new = np.empty_like(pictures)
+    new[:] = around
+    for old, result in zip(pictures, new, strict=True):
+        resized = np.asarray(Image.fromarray(old).resize((wide, high), _RESAMPLING[how]))
+        part = resized[top : top + rows, left : left + columns]
+        result[: len(part), : part.shape[1]] = part
+    return new
 
 
 Box = tuple[float, float, float, float]  # left, top, width, height, as shares of the picture

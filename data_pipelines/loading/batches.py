@@ -8,7 +8,7 @@ import grain
 import numpy as np
 from absl import flags
 
-TRAIN_ENTRIES = ("frames", "audio", "labels", "labelled", "valid", "prior_mask", "ids")
+TRAIN_ENTRIES = ("frames", "audio", "labels", "labelled", "valid", "objects", "prior_mask", "ids")
 EVAL_ENTRIES = (*TRAIN_ENTRIES, "position", "labels_nearest", "masks", "stray_pixels")
 
 

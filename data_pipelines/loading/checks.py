@@ -6,7 +6,11 @@ from data_pipelines.loading.front_ends import FrontEnd
 from data_pipelines.prepared.embeddings import Embeddings
 from data_pipelines.prepared.source import ClipSource
 
-PRIORS = ("none", "true", "predicted", "mixture")
+# What a network may be told of where it sounds: in training ...
+PRIORS = ("none", "true", "predicted", "crossfit", "mixture")
+# ... and when it is judged, where "unknown" is 0.5 everywhere and "both" this and predicted masks.
+VIEWS = ("none", "true", "predicted", "unknown", "both")
+PREDICTED = frozenset({"predicted", "crossfit", "mixture", "both"})  # those that need masks
 SOUNDS = ("right", "other", "silence")
 
 
@@ -66,7 +70,7 @@ def check_task_and_prior(task: str, prior: str, prior_dir, priors: tuple[str, ..
     check_choice("prior", prior, priors)
     if task == "binary" and prior != "none":
         raise DataError(f"the binary task takes no prior mask, but prior is {prior!r}")
-    if prior in ("predicted", "mixture") and prior_dir is None:
+    if prior in PREDICTED and prior_dir is None:
         raise DataError(f"prior is {prior!r}, but prior_dir, the folder of its masks, is not given")
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import grain
@@ -10,6 +11,7 @@ import numpy as np
 from data_pipelines.facts import avsbench
 from data_pipelines.facts.avsbench import SAMPLE_RATE
 from data_pipelines.loading.augment import changed_waveform
+from data_pipelines.loading.checks import PREDICTED
 from data_pipelines.loading.decoding import (
     binary_label,
     decode_frame,
@@ -23,6 +25,15 @@ from data_pipelines.loading.request import NOTHING, SILENCE, Request, stored_sec
 from data_pipelines.media.labels import IGNORED
 from data_pipelines.prepared.source import heard
 
+Folder = str | os.PathLike[str]
+Masks = Folder | Mapping[str, Folder]  # a folder, or that of each clip by its name
+UNKNOWN = 0.5  # of a prior mask: it says nothing
+
+
+def folder_of_masks(folder: Masks, clip: Any) -> Folder:
+    """Where the predicted masks of a `source.Clip` lie."""
+    return folder[clip.name] if isinstance(folder, Mapping) else folder
+
 
 @dataclasses.dataclass(frozen=True)
 class ReadClip(grain.transforms.Map):
@@ -32,7 +43,7 @@ class ReadClip(grain.transforms.Map):
     task: str  # "binary" or "semantic"
     image_size: int | None  # S; None: only labels are wanted, neither frames nor sounds are read
     label_size: int  # G
-    prior_dir: str | os.PathLike[str] | None = None  # the folder of stage one's masks
+    prior_dir: Masks | None = None  # the folder of stage one's masks, or of each clip's
     front_end: FrontEnd = LOG_MEL  # what is heard of a waveform
     embeddings: Any = None  # `embeddings.Embeddings` of the clips' sounds, read in its place
     features: Any = None  # `features.Features` of the clips' frames, read in their place
@@ -54,9 +65,10 @@ class ReadClip(grain.transforms.Map):
         Returns:
             frames uint8 [T,S,S,3], of one picture [1,S,S,3], labels uint8 [T,G,G], labelled and
             valid bool [T], audio, rows [T,...] of the front end or [T,E] of embeddings, ids str, if
-            a prior is asked for prior_mask float32 [T,G,G], if nearest labels are labels_nearest
-            uint8 [T,G,G]; and the request's flip and seed, and its index as position. In place of
-            frames there may be their maps, see `features.entry`.
+            a prior is asked for prior_mask float32 [T,G,G] (with "both" [T,2,G,G]), if nearest
+            labels are labels_nearest uint8 [T,G,G]; objects bool [K], what sounds in the clip by
+            its table, background included; and the request's flip and seed, and its index as
+            position. In place of frames there may be their maps, see `features.entry`.
             Labels are 0 where `labelled` is False, as it is in padding, and IGNORED (255) in pixels
             that count for nothing, which are background in prior masks made of labels. The id
             of a request that is padding from end to end is "".
@@ -75,6 +87,7 @@ class ReadClip(grain.transforms.Map):
             "flip": request.flip,
             "seed": request.seed,
             "position": np.int32(request.index),
+            "objects": self._objects(clip, request.empty),
         }
         for name in ("labels", "labels_nearest") if self.nearest else ("labels",):
             labels = np.stack([kept[request.index, t, name] for t in stored])
@@ -85,12 +98,29 @@ class ReadClip(grain.transforms.Map):
         if self.image_size is not None:
             element |= self._seen(request, stored[:1] if self.one_picture else stored, kept)
             element["audio"] = self._heard(request, kept, records)
-        if request.prior == "true":
-            element["prior_mask"] = sounding(element["labels"]).astype(np.float32)
-        elif request.prior == "predicted":
-            masks = np.stack([kept[request.index, t, "predicted"] for t in request.frames])
-            element["prior_mask"] = masks.astype(np.float32) / np.float32(255)
+        if request.prior != "none":
+            element["prior_mask"] = self._told(request, element["labels"], kept)
         return element
+
+    def _told(self, request: Request, labels: np.ndarray, kept: dict) -> np.ndarray:
+        """The prior masks of a request, float32 [T,G,G], or of two views [T,2,G,G]."""
+        unknown = np.full(labels.shape, UNKNOWN, np.float32)
+        if request.prior == "unknown":
+            return unknown
+        if request.prior == "true":
+            told = sounding(labels).astype(np.float32)
+        else:
+            masks = np.stack([kept[request.index, t, "predicted"] for t in request.frames])
+            told = masks.astype(np.float32) / np.float32(255)
+        if request.untold:
+            told[list(request.untold)] = UNKNOWN
+        return np.stack([told, unknown], 1) if request.prior == "both" else told
+
+    def _objects(self, clip, empty: bool) -> np.ndarray:
+        """bool [K], what sounds in a clip by the data set's table, background, 0, included."""
+        objects = np.zeros(self.source.num_classes, bool)
+        objects[[0, *(() if empty else clip.objects)]] = True
+        return objects
 
     def _decode(self, request: Request, kept: dict, records: dict) -> None:
         """Adds to `kept` the pictures that the request needs and that are not there."""
@@ -109,11 +139,12 @@ class ReadClip(grain.transforms.Map):
                     kept[index, t, "labels_nearest"] = nearest
                 decode = binary_label if self.task == "binary" else semantic_label
                 kept[index, t, "labels"] = self._label(decode, clip, record, t)
-        if request.prior == "predicted":
+        if request.prior in PREDICTED:
             # Of a still, too, there is a mask for every second: they differ by what is heard.
             for t in set(request.frames):
                 if (index, t, "predicted") not in kept:
-                    path = avsbench.mask_path(self.prior_dir, clip.subset, clip.uid, t)
+                    folder = folder_of_masks(self.prior_dir, clip)
+                    path = avsbench.mask_path(folder, clip.subset, clip.uid, t)
                     kept[index, t, "predicted"] = predicted_mask(path, self.label_size)
 
     def _seen(self, request: Request, stored: list[int], kept: dict) -> dict[str, np.ndarray]:

@@ -28,7 +28,8 @@ class Request:
     sounds: tuple[int, ...]  # T seconds whose sound is heard
     valid: tuple[bool, ...]  # T flags; False is padding
     sound_index: int  # the clip whose sound is heard, or SILENCE
-    prior: str = "none"  # "none", "true" or "predicted"
+    prior: str = "none"  # one of `checks.VIEWS`
+    untold: tuple[bool, ...] = ()  # of T seconds those told nothing, 0.5 everywhere; (): none
     flip: bool = False  # whether left and right are swapped
     seed: int = 0  # of this example's augmentations
     empty: bool = False  # whether nothing that is shown sounds, so that the labels are background
@@ -46,14 +47,16 @@ class Draw(grain.transforms.RandomMap):
     lengths: tuple[int, ...]  # for each clip, its length in seconds
     sampling: str  # of SAMPLINGS
     seconds: tuple[int, ...]  # for each clip, T of its requests; what it lacks is padding
-    prior: str  # as in `Request`, or "mixture"
+    prior: str  # one of `checks.PRIORS`
     mixture: float  # share of requests with predicted masks where prior is "mixture"
+    untold: float  # share of seconds that are told nothing
     flip: float  # share of requests that are flipped
 
     def random_map(self, index: int, rng: np.random.Generator) -> Request:
         # Always the same draws in the same order, so that no option shifts what the others get.
         pick, coin, share = rng.random(3)
         seed = int(rng.integers(2**63))
+        untold = rng.random(self.seconds[int(index)]) < self.untold
         index = int(index)
         labelled, length, seconds = self.labelled[index], self.lengths[index], self.seconds[index]
         if self.sampling == "frame":
@@ -67,6 +70,8 @@ class Draw(grain.transforms.RandomMap):
         prior = self.prior
         if prior == "mixture":
             prior = "predicted" if share < self.mixture else "true"
+        elif prior == "crossfit":
+            prior = "predicted"  # whose masks these are, their folder says
         return Request(
             index=index,
             frames=frames,
@@ -74,6 +79,7 @@ class Draw(grain.transforms.RandomMap):
             valid=tuple(t < length for t in range(seconds)),
             sound_index=index,
             prior=prior,
+            untold=tuple(map(bool, untold)) if self.untold and prior != "none" else (),
             flip=bool(coin < self.flip),
             seed=seed,
         )

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,8 +61,14 @@ class ClipSource:
         fingerprint: of the data set, its tables and its sounds.
     """
 
-    def __init__(self, data_dir: str, split: str, subsets: tuple[str, ...] = ()):
-        self._state = (data_dir, split, subsets)
+    def __init__(
+        self,
+        data_dir: str,
+        split: str,
+        subsets: tuple[str, ...] = (),
+        names: frozenset[str] | None = None,
+    ):
+        self._state = (data_dir, split, subsets, names)
         builder = _open(data_dir)
         metadata = builder.info.metadata
         self.split = split
@@ -74,7 +80,8 @@ class ClipSource:
         chosen = [
             (position, row)
             for position, row in enumerate(metadata["clips"].get(split, ()))
-            if not subsets or row[0] in subsets
+            if (not subsets or row[0] in subsets)
+            and (names is None or f"{row[0]}/{row[1]}" in names)
         ]
         if not chosen:
             raise DataError(_why_none(metadata["clips"], data_dir, split, subsets))
@@ -91,6 +98,11 @@ class ClipSource:
 
     def __reduce__(self):
         return (ClipSource, self._state)
+
+    def only(self, names: Collection[str]) -> "ClipSource":
+        """Those of its clips that have these names, see `Clip.name`; at least one."""
+        data_dir, split, subsets, _ = self._state
+        return ClipSource(data_dir, split, subsets, frozenset(names))
 
     def __len__(self) -> int:
         return len(self.clips)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -262,6 +263,41 @@ def test_priors(train, clips, masks_dir):
     true = next(by_clip(train, shuffle=False, batch_size=11, prior="true"))
     np.testing.assert_array_equal(true["prior_mask"], true["labels"] != 0)
     assert "prior_mask" not in next(by_clip(train))
+
+
+def test_views_of_a_prior(test, masks_dir):
+    """Of one mask, of no knowledge, and of both, in which the first is the first."""
+    options = dict(task="semantic", prior_dir=masks_dir)
+    views = {
+        view: next(iter(evaluated(test, prior=view, **options)))["prior_mask"]
+        for view in ("predicted", "unknown", "both")
+    }
+    assert (views["unknown"] == 0.5).all()
+    assert views["unknown"].shape == views["predicted"].shape and views["predicted"].any()
+    expected = np.stack([views["predicted"], views["unknown"]], 2)
+    np.testing.assert_array_equal(views["both"], expected)
+
+
+def test_seconds_that_are_told_nothing(train):
+    batches = take(by_frame(train, prior="true", untold=0.5), 12)
+    masks = np.concatenate([batch["prior_mask"] for batch in batches])
+    labels = np.concatenate([batch["labels"] for batch in batches])
+    untold = (masks == 0.5).all((1, 2, 3))
+    assert 0 < untold.sum() < len(masks)
+    np.testing.assert_array_equal(masks[~untold], labels[~untold] != 0)
+
+
+def test_masks_of_each_clip_from_a_folder_of_its_own(train, masks_dir, tmp_path):
+    """Cross-fitted masks; a clip's mask in another clip's folder is not looked for."""
+    options = dict(shuffle=False, batch_size=11)
+    expected = next(by_clip(train, prior="predicted", prior_dir=masks_dir, **options))
+    folders = {}
+    for number, clip in enumerate(train.clips):
+        folder = tmp_path / str(number % 2)
+        shutil.copytree(masks_dir / clip.name, folder / clip.name)
+        folders[clip.name] = folder
+    found = next(by_clip(train, prior="crossfit", prior_dir=folders, **options))
+    np.testing.assert_array_equal(found["prior_mask"], expected["prior_mask"])
 
 
 @pytest.mark.parametrize("mixture, kinds", [(0.0, {"true"}), (1.0, {"predicted"})])

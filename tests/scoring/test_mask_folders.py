@@ -12,6 +12,7 @@ from PIL import Image
 
 from aavs_jax import main
 from aavs_jax.errors import UserError
+from aavs_jax.methods.method import Prediction
 from aavs_jax.scoring import mask_pictures
 from aavs_jax.scoring.mask_folders import ReadMasks, find_masks, state_of_files
 from aavs_jax.scoring.mask_pictures import KINDS
@@ -485,9 +486,9 @@ def test_what_is_written_comes_back(tmp_path, task):
         "valid": np.array([[True] * 5, [False] * 5]),
     }
     with mask_writers(tmp_path / "stage") as writers:
-        writer = writers("masks", task)
+        writer = writers("masks", task, "hard")
         assert isinstance(writer, MaskWriter)
-        writer(batch, masks)
+        writer(batch, Prediction(masks))
         writer.close()
         assert [path.name for path in (tmp_path / "stage").iterdir()] == ["masks.partial"]
     assert [path.name for path in (tmp_path / "stage").iterdir()] == ["masks"]
@@ -500,7 +501,7 @@ def test_what_is_written_comes_back(tmp_path, task):
         if task == "semantic":  # ids to programs, AVSBench's colours to the eye
             np.testing.assert_array_equal(colours, PALETTE[wanted])
     with mask_writers(tmp_path / "stage") as writers:
-        assert writers("masks", task) is None  # they are there
+        assert writers("masks", task, "hard") is None  # they are there
     source = types.SimpleNamespace(clips=CLIPS[:1], split="test")
     found = find_masks(tmp_path / "stage/masks", source)
     kind = mask_pictures.kind_of(found.paths, task)
@@ -515,8 +516,25 @@ def test_what_is_written_comes_back(tmp_path, task):
     assert not padding["masks"].any()
 
 
+def test_soft_masks_are_the_share_of_what_sounds(tmp_path):
+    """And a picture whose highest value is 1 is none: it could not be told from a mask of ids."""
+    sounds = np.array(
+        [[[[0.0, 0.25, 0.5, 0.75, 1.0]]], [[[0.0, 0.004, 0.0, 0.0, 0.0]]]], np.float32
+    )
+    classes = (sounds > 0.5).astype(np.uint8)
+    confidence = np.where(classes, sounds, 1 - sounds)
+    batch = {"ids": np.array(["clips/a", "clips/b"]), "valid": np.array([[True], [True]])}
+    with mask_writers(tmp_path) as writers:
+        writer = writers("masks-soft", "binary", "soft")
+        writer(batch, Prediction(classes, {"confidence": confidence}))
+        writer.close()
+    values = [np.asarray(Image.open(tmp_path / f"masks-soft/clips/{c}/0.png")) for c in "ab"]
+    assert values[0].tolist() == [[0, 64, 128, 191, 255]]
+    assert values[1].tolist() == [[0, 0, 0, 0, 0]]
+
+
 def test_an_interrupted_writer_leaves_nothing_that_looks_whole(tmp_path):
     with pytest.raises(KeyboardInterrupt), mask_writers(tmp_path) as writers:
-        writers("masks", "binary")
+        writers("masks", "binary", "hard")
         raise KeyboardInterrupt
     assert not (tmp_path / "masks").exists()

@@ -26,6 +26,9 @@ class AAVSConfig:
     decoder_ffn: int = 2048
     audio_hidden: int = 512  # hidden width of the MLP from the audio embedding to C
     prior: bool = False  # told where it sounds: mask fusion, audio-aware keys, first mask
+    # How the key vectors follow the prior: in 'steps', silent up to 0.4 and sounding from 0.6, or
+    # 'linear' between these and 0.5; the same at 0, 0.5 and 1, and with a gradient.
+    prior_keys: str = "steps"
     dtype: str = "float32"  # or 'bfloat16', of matrix products and convolutions only
 
     def __post_init__(self):
@@ -33,6 +36,8 @@ class AAVSConfig:
             raise ValueError(f"task must be 'binary' or 'semantic', not {self.task!r}")
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"dtype must be 'float32' or 'bfloat16', not {self.dtype!r}")
+        if self.prior_keys not in ("steps", "linear"):
+            raise ValueError(f"prior_keys must be 'steps' or 'linear', not {self.prior_keys!r}")
         check_divides("num_heads", self.num_heads, "feature_size", self.feature_size)
         check_divides("the number of GroupNorm groups,", GROUPS, "feature_size", self.feature_size)
 

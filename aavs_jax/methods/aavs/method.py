@@ -71,7 +71,9 @@ DROP_PATH = frozenset(
     {"backbone.drop_path_rate", *(f"backbone.{key}" for key in DROP_PATH_OPTIONS)}
 )
 # Classes and queries that do not fit are drawn, and the others are not in the parameters.
-MAY_DIFFER = frozenset({"task", "num_classes", "num_queries", "prior", "dtype", *DROP_PATH})
+MAY_DIFFER = frozenset(
+    {"task", "num_classes", "num_queries", "prior", "prior_keys", "dtype", *DROP_PATH}
+)
 
 
 def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
@@ -158,10 +160,17 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         return of_clips
 
     def class_scores(parameters, flat):
+        views = flat["prior_mask"].shape[1] if has_prior and flat["prior_mask"].ndim == 4 else 1
+        if views > 1:  # of one picture, which is looked at once
+            told = flat["prior_mask"].reshape(-1, *flat["prior_mask"].shape[2:])
+            flat = {**flat, "audio": jnp.repeat(flat["audio"], views, 0), "prior_mask": told}
         outputs = forward(aavs.network(parameters), flat)
-        return mask_classification.class_scores(
+        scores = mask_classification.class_scores(
             outputs["class_logits"][-1], outputs["mask_logits"][-1], frame_size, label_size
         )
+        if views > 1:
+            scores = scores.reshape(-1, views, *scores.shape[1:]).mean(1)
+        return scores
 
     @jax.jit
     def predict_frames(parameters, flat):

@@ -21,7 +21,8 @@ from aavs_jax.methods.parts.layers import (
 )
 from aavs_jax.methods.parts.scanned import scanned
 
-SILENT, SOUNDING = 0.4, 0.6  # a prior at most / at least this is taken at its word
+# A prior at most / at least this is taken at its word; in the middle it says nothing.
+SILENT, MIDDLE, SOUNDING = 0.4, 0.5, 0.6
 
 
 class Decoder(nnx.Module):
@@ -32,6 +33,7 @@ class Decoder(nnx.Module):
         None: nothing is differentiated.
         """
         self.remat = remat
+        self.prior_keys = config.prior_keys
         size, dtype = config.feature_size, config.dtype
         self.query_features = parameter((config.num_queries, size), Normal())
         self.query_positions = parameter((config.num_queries, size), Normal())
@@ -127,11 +129,20 @@ class Decoder(nnx.Module):
         positions = sine_positions(*shape, self.level_embed.shape[-1])[None]
         if prior_mask is not None:
             prior = resize_bilinear(prior_mask, shape, axes=(1, 2))[..., None]
-            positions = positions + jnp.where(
-                prior <= SILENT,
+            silent, sounding, uncertain = (
                 self.silent_embed[...],
-                jnp.where(prior >= SOUNDING, self.sounding_embed[...], self.uncertain_embed[...]),
+                self.sounding_embed[...],
+                self.uncertain_embed[...],
             )
+            if self.prior_keys == "linear":
+                toward_silent = jnp.clip((MIDDLE - prior) / (MIDDLE - SILENT), 0, 1)
+                toward_sounding = jnp.clip((prior - MIDDLE) / (SOUNDING - MIDDLE), 0, 1)
+                between = 1 - toward_silent - toward_sounding
+                told = toward_silent * silent + toward_sounding * sounding + between * uncertain
+            else:
+                told = jnp.where(prior >= SOUNDING, sounding, uncertain)
+                told = jnp.where(prior <= SILENT, silent, told)
+            positions = positions + told
         return _flatten(positions)
 
     def _mask_logits(self, queries: jax.Array, mask_features: jax.Array) -> jax.Array:

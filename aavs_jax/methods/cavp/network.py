@@ -13,26 +13,24 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from aavs_jax.methods.cavp.config import HEADS, CAVPConfig
 from aavs_jax.methods.parts.aligned import resize_aligned
 from aavs_jax.methods.parts.batch_norm import BatchNorm
 from aavs_jax.methods.parts.convolution import Convolution, as_torch
+from aavs_jax.methods.parts.frames import normalised
 from aavs_jax.methods.parts.initializers import FanInUniform
 from aavs_jax.methods.parts.layers import Dense, LayerNorm, gelu, wide
 from aavs_jax.methods.parts.resnet import ResNet
 from aavs_jax.methods.parts.vggish import AudioEncoder
 
-MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of ImageNet's red, green and blue
-STD = np.array([0.229, 0.224, 0.225], np.float32)
 ATROUS = (6, 12, 18)  # dilations of ASPP's 3x3 branches
 LEAK = 0.01  # slope of leaky ReLU below zero
 
 
 class Asked(NamedTuple):
-    """What the pixels of pictures bring to the fusion: float [N,h w,D] and [N,h w,heads,D/heads]."""
+    """What pixels bring to the fusion: float [N,h w,D] and [N,h w,heads,D/heads]."""
 
     pixels: jax.Array
     queries: jax.Array
@@ -45,9 +43,10 @@ class CAVP(nnx.Module):
     """
 
     def __init__(self, config: CAVPConfig):
-        dtype, low = config.dtype, config.backbone.widths[0]
+        dtype, low = config.dtype, config.resnet.widths[0]
+        self.config = config
         self.audio_encoder = sound_encoder(config)
-        self.backbone = ResNet(config.backbone, dtype)
+        self.backbone = ResNet(config.resnet, dtype)
         self.aspp = ASPP(config)
         self.reduction = _convolution(low, config.low_level, 1, dtype)
         self.reduction_norm = BatchNorm(config.low_level)
@@ -72,7 +71,7 @@ class CAVP(nnx.Module):
 
     def look(self, frames: jax.Array, training: bool) -> jax.Array:
         """[N,H,W,3] as above -> what is seen, [N,h,w,D] at stride 4."""
-        maps = self.backbone(_normalised(frames), training)
+        maps = self.backbone(normalised(frames), training)
         low = jax.nn.relu(self.reduction_norm(self.reduction(maps[0]), training))
         high = resize_aligned(self.aspp(maps[-1], training), low.shape[1:3], axes=(1, 2))
         return jnp.concatenate([high, low], axis=-1)
@@ -109,14 +108,19 @@ class SoundResNet(nnx.Module):
     def __call__(self, sounds: jax.Array, training: bool) -> jax.Array:
         """[N,F,64] or, of two channels, [N,F,64,2] -> [N,D]."""
         x = sounds if self.channels == 2 else sounds[..., None]
-        return self.output(self.resnet(x, training)[-1].max((1, 2)))
+        x = self.resnet(x, training)[-1]
+        x = x.reshape(x.shape[0], -1, x.shape[-1])
+        # By its place, not by `max`, whose gradient compares: where XLA computes x a second time,
+        # rounded otherwise, nothing is the greatest, and the gradient is infinite.
+        greatest = jnp.take_along_axis(x, x.argmax(1, keepdims=True), axis=1)[:, 0]
+        return self.output(greatest)
 
 
 class ASPP(nnx.Module):
     """Atrous spatial pyramid pooling: a point, three dilations, and the mean of the picture."""
 
     def __init__(self, config: CAVPConfig):
-        inputs, dtype = config.backbone.widths[-1], config.dtype
+        inputs, dtype = config.resnet.widths[-1], config.dtype
         hidden, outputs = config.aspp_width, config.aspp_outputs
         self.branches = nnx.List([_convolution(inputs, hidden, 1, dtype)])
         for dilation in ATROUS:
@@ -206,13 +210,6 @@ class Mlp(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[...,width] -> [...,width]."""
         return self.output(gelu(self.hidden(x)))
-
-
-def _normalised(frames: jax.Array) -> jax.Array:
-    """uint8 as ImageNet's float32, others as they are."""
-    if frames.dtype != jnp.uint8:
-        return frames
-    return (frames.astype(jnp.float32) / 255 - MEAN) / STD
 
 
 def _linear(inputs: int, outputs: int, dtype: str) -> Dense:

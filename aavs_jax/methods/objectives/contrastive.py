@@ -15,7 +15,7 @@ IGNORED = 255  # a label that counts for nothing
 
 
 class Anchors(NamedTuple):
-    """The pixels that are compared, arrays of one length, A = V (classes that there is room for + 2).
+    """The pixels that are compared, arrays of one length A, V (classes there is room for + 2).
 
     Attributes:
       pixel: int32 [A], index into the flat [2B,h,w], pictures under their own sounds first.

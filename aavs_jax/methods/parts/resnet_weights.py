@@ -37,6 +37,17 @@ RESNET_DEEP_STEM = (
     Row("bn1", "stem/2/norm", "batch norm"),
     *BLOCKS,
 )
+# TPAVI's and AVSegFormer's files have stages 3 and 4 twice; the second ones nothing uses.
+RESNET_DOUBLED = (
+    *STEM,
+    *(
+        row
+        for stage, name in enumerate(("layer1", "layer2", "layer3_1", "layer4_1"))
+        for row in under(f"{name}.{{block}}.", f"stages/{stage}/{{block}}/", *BLOCK)
+    ),
+)
+SECOND_STAGES = ("layer3_2.*", "layer4_2.*")
+SECOND = "a second copy of a stage, which the network does not use"
 # PyTorch counts the batches that running statistics are of; nothing here reads it.
 BATCHES = "the number of batches that running statistics come from, which only momentum None reads"
 COUNTED = LeftOver("*.num_batches_tracked", BATCHES)

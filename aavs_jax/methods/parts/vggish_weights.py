@@ -22,7 +22,7 @@ from aavs_jax.methods.parts.vggish import AudioEncoder
 PCA = "of the post-processing to AudioSet's 8-bit embeddings, which no network here uses"
 
 
-def _place(numbers: Mapping[str, int], paths: Iterable[str]) -> int:
+def place_among_theirs(numbers: Mapping[str, int], paths: Iterable[str]) -> int:
     """Where a convolution stands among theirs: each is followed by a ReLU, each block by a pool."""
     kernels = {path.rpartition("/")[0] for path in paths if path.startswith("audio_encoder/blocks")}
     blocks = [int(kernel.split("/")[2]) for kernel in kernels]
@@ -30,8 +30,14 @@ def _place(numbers: Mapping[str, int], paths: Iterable[str]) -> int:
     return 2 * (before + numbers["conv"]) + numbers["block"]
 
 
-def _sizes(ours: ByPath, theirs: ByPath) -> dict[str, Any]:
-    """Two places from convolution to convolution, three over a pooling."""
+def audio_sizes(ours: ByPath, theirs: ByPath) -> dict[str, Any]:
+    """{'audio': fields of AudioConfig}; `theirs` by the names of a file that holds nothing else.
+
+    Two places from convolution to convolution, three over a pooling.
+
+    Raises:
+      ValueError: it is no such encoder.
+    """
     weight = re.compile(r"features\.([0-9]{1,6})\.weight")
     found = (weight.fullmatch(name) for name, shape in theirs.items() if shape)
     places = sorted(int(match[1]) for match in found if match)
@@ -45,7 +51,7 @@ def _sizes(ours: ByPath, theirs: ByPath) -> dict[str, Any]:
         if place - before == 3:
             blocks.append([])
         blocks[-1].append(theirs[f"features.{place}.weight"][0])
-    first = theirs["features.0.weight"]
+    first = theirs.get("features.0.weight", ())
     if len(first) != 4:
         raise ValueError(f"features.0.weight is {first}, no convolution: take the whole file")
     layers = range(count(ours, "audio_encoder/fully_connected/"))
@@ -61,20 +67,22 @@ def _parameters(network: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 # Its first linear layer takes the map flattened in the order time, frequency, channel, as ours
 # does: torchvggish moves the channels last before it flattens. A transpose is all there is to it.
+ROWS = (
+    Row("features.{place}", "audio_encoder/blocks/{block}/{conv}", "conv"),
+    Row("embeddings.{layer*2}", "audio_encoder/fully_connected/{layer}", "dense"),
+)
+LEFT_OVER = (
+    LeftOver("pproc.*", PCA),
+    LeftOver("pca_eigen_vectors", PCA),
+    LeftOver("pca_means", PCA),
+)
 FORMAT = Format(
     name="vggish",
     title="VGGish for PyTorch",
     kind="vggish",
     signature=(r"features\.0\.weight$", r"embeddings\.0\.weight$"),
-    rows=(
-        Row("features.{place}", "audio_encoder/blocks/{block}/{conv}", "conv"),
-        Row("embeddings.{layer*2}", "audio_encoder/fully_connected/{layer}", "dense"),
-    ),
-    left_over=(
-        LeftOver("pproc.*", PCA),
-        LeftOver("pca_eigen_vectors", PCA),
-        LeftOver("pca_means", PCA),
-    ),
-    derived={"place": _place},
+    rows=ROWS,
+    left_over=LEFT_OVER,
+    derived={"place": place_among_theirs},
 )
-VGGISH = Kind("vggish", (FORMAT,), _sizes, _parameters)
+VGGISH = Kind("vggish", (FORMAT,), audio_sizes, _parameters)

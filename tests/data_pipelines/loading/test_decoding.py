@@ -209,6 +209,7 @@ def draw(**options):
         seconds=(1, 1, 1),
         prior="none",
         mixture=0.5,
+        untold=0.0,
         flip=0.0,
     )
     return Draw(**{**defaults, **options})
@@ -244,3 +245,16 @@ def test_shares_of_the_mixture_and_of_flips():
     assert abs(share - 0.25) < 0.028 and abs(flips - 0.3) < 0.029
     assert {r.prior for r in drawn} == {"predicted", "true"}
     assert len({r.seed for r in drawn}) == len(drawn)
+
+
+def test_the_share_of_seconds_that_are_told_nothing():
+    rng = np.random.default_rng(0)
+    options = dict(sampling="clip", seconds=(10, 10, 10), prior="true", untold=0.3)
+    drawn = [draw(**options).random_map(2, rng) for _ in range(400)]
+    # Four standard deviations of 4000 draws, and every second by itself.
+    assert abs(np.mean([r.untold for r in drawn]) - 0.3) < 0.029
+    assert len({r.untold for r in drawn}) > 100
+    assert draw(**options | {"prior": "none"}).random_map(2, rng).untold == ()
+    # Nobody else's draws change by it.
+    one, other = (draw(untold=u).random_map(1, np.random.default_rng(5)) for u in (0.0, 0.3))
+    assert (one.frames, one.seed) == (other.frames, other.seed)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from aavs_jax.methods.aavs.network import MEAN, STD
 from aavs_jax.methods.parts import layers
+from aavs_jax.methods.parts.frames import MEAN, STD
 from aavs_jax.methods.parts.swin import Swin
 
 OUTPUT_PROJECTIONS = "pixel_decoder/.*/attention/output/.*|decoder/.*/self_attention/output/.*"
@@ -193,6 +193,21 @@ def test_a_prior_of_half_blocks_nothing(network, inputs):
         decoder(levels, jnp.ones((1, 16, 16, 32)), jnp.ones((1, 32)), jnp.asarray(prior))
     assert seen[0].shape[2] == 4
     assert (seen[0] == [True, False, True, False]).all()
+
+
+def test_linear_keys_are_the_steps_where_a_prior_is_sure(network, inputs):
+    steps, linear = network(), network(prior_keys="linear")
+    frames, audio, _ = inputs(2, 64, 64)
+    known = jnp.array([[[0.0, 0.5], [1.0, 0.3]], [[0.7, 0.5], [0.0, 1.0]]])
+    known = jnp.repeat(jnp.repeat(known, 32, 1), 32, 2)  # whole cells of every level
+
+    def of(net, values, prior):
+        return net.jitted(values, frames, audio, prior)["class_logits"]
+
+    one, other = of(steps, steps.values, known), of(linear, steps.values, known)
+    assert_close(one, other)
+    between = 0.45 + 0.1 * (known > 0.5)  # what all keys have in common attention does not see
+    assert largest(of(steps, steps.values, between) - of(linear, steps.values, between)) > 1e-4
 
 
 @pytest.mark.parametrize("task, used", [("binary", False), ("semantic", True)])

@@ -1,0 +1,1 @@
+"""AVSegFormer: audio-visual segmentation with transformers (AAAI 2024)."""

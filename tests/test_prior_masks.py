@@ -1,0 +1,90 @@
+"""Stage two on soft masks of networks that have not seen the clip, judged by several views."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import aavs_jax
+from aavs_jax.plan.folds import split_by
+from data_pipelines.facts import avsbench
+from data_pipelines.loading.decoding import decode_frame
+from data_pipelines.prepared.source import heard, open_source
+
+VIEWS = ("both", "predicted", "unknown", "true")
+
+
+@pytest.fixture(scope="module")
+def run(command, tiny_flags, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("crossfit") / "run"
+    flags = tiny_flags(
+        ("localise", "understand"),
+        **{"phases.all.validate_every_epochs": 24.0},
+    )
+    output = command(
+        "--config=configs/avss.py",
+        *flags,
+        "--config.stages.localise.folds=2",
+        "--config.stages.understand.prior.train=crossfit",
+        "--config.stages.understand.prior.kind=soft",
+        "--config.stages.understand.prior.dropout=0.3",
+        f"--config.stages.understand.prior.evaluate={VIEWS}",
+        "--config.stages.understand.model.prior_keys=linear",
+        "--save-masks",
+        f"--workdir={folder}",
+    )
+    assert "Traceback" not in output
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data_dir(run):
+    (found,) = (run.parent / "data").glob("audible_shapes-*")
+    return found
+
+
+@pytest.mark.slow
+def test_every_training_clip_has_masks_of_a_network_that_did_not_see_it(run, data_dir):
+    clips = open_source(data_dir, "train").clips
+    written = {}
+    for fold in (1, 2):
+        folder = run / f"localise_fold{fold}"
+        seen, unseen = split_by(clips, fold, 2)
+        assert seen and unseen
+        for kind in ("masks", "masks-soft"):
+            found = {f"{p.parent.name}/{p.name}" for p in (folder / kind).glob("*/*")}
+            assert found == unseen
+            written[fold, kind] = found
+        rows = json.loads((folder / "results.json").read_text())
+        assert {(row["split"], row["sound"]) for row in rows} == {("unseen", "right")}
+        assert {row["clips"] for row in rows} == {len(unseen)}
+    assert written[1, "masks"] | written[2, "masks"] == {clip.name for clip in clips}
+    # The parts' networks differ from the whole one's, which sees everything.
+    assert (run / "localise" / "masks-soft").is_dir()
+
+
+@pytest.mark.slow
+def test_a_row_for_every_view(run):
+    rows = json.loads((run / "results.json").read_text())
+    views = {row["prior"] for row in rows if row["stage"] == "understand"}
+    assert views == set(VIEWS)
+    page = (run / "report" / "index.html").read_text()
+    assert "no knowledge" in page
+    assert list((run / "report").glob("*.png"))
+
+
+@pytest.mark.slow
+def test_a_prediction_is_told_as_the_scores_were(run, data_dir):
+    """Soft masks, in both views: to the bit what the evaluation kept."""
+    network = aavs_jax.load(run)
+    assert network.card.told == {"kind": "soft", "view": "both"}
+    source = open_source(data_dir, "test")
+    for index, clip in enumerate(source.clips[:2]):
+        record = source[index]
+        stored = [decode_frame(frame, 32) for frame in record["frames"]]
+        frames = np.stack([stored[0 if clip.still else t] for t in range(clip.seconds)])
+        found = network.predict(frames, heard(clip, record["waveform"], 1)).classes[0]
+        for second, classes in enumerate(np.asarray(found)):
+            path = avsbench.mask_path(run / "understand/masks", clip.subset, clip.uid, second)
+            np.testing.assert_array_equal(classes, np.asarray(Image.open(path)))

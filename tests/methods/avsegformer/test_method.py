@@ -11,8 +11,10 @@ import pytest
 from aavs_jax.errors import UserError
 from aavs_jax.methods import make_method
 from aavs_jax.methods.avsegformer.config import PAPER, AVSegFormerConfig, AVSegFormerLoss
+from aavs_jax.methods.avsegformer.network import AVSegFormer
 from aavs_jax.methods.avsegformer.objective import dice, losses
 from aavs_jax.methods.avsegformer.weights import KINDS
+from aavs_jax.methods.functional import functional
 from aavs_jax.methods.parts.sizes import AudioConfig, PVTConfig, ResNetConfig
 
 TINY = AVSegFormerConfig(
@@ -132,6 +134,27 @@ def test_dropout_draws_by_key(semantic):
         semantic.loss(semantic.parameters, batch, jax.random.key(k), progress)[0] for k in (0, 0, 1)
     ]
     assert totals[0] == totals[1] != totals[2]
+
+
+@pytest.mark.slow
+def test_the_same_whether_layers_are_a_loop_or_computed_again():
+    two = {f"{name}_layers": 2 for name in ("encoder", "generator", "decoder")}
+    config = dataclasses.replace(TINY, **two)
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (2, 32, 32, 3), np.uint8)
+    heard = rng.random((2, 16), np.float32)
+    parameters, found = None, []
+    for remat in (None, "none", "everything"):
+        net = functional(lambda remat=remat: AVSegFormer(config, remat))
+        parameters = parameters or jax.tree.map(jnp.asarray, net.initial(0))
+
+        def run(parameters, keys, net=net):
+            network = net.network(parameters)
+            return network(frames, heard, training=True, keys=keys)["logits"]
+
+        found.append(jax.jit(run)(parameters, jax.random.split(jax.random.key(0), 2)))
+    np.testing.assert_allclose(found[1], found[0], atol=1e-5 * np.abs(found[0]).max())
+    np.testing.assert_allclose(found[2], found[0], atol=1e-5 * np.abs(found[0]).max())
 
 
 def test_the_loss_is_the_sum_of_its_slices(semantic):

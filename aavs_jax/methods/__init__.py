@@ -20,6 +20,16 @@ METHODS = {
 }
 
 
+def module_of(name: str, part: str) -> ModuleType:
+    """A module of a method's folder: 'config' (TITLE, SIZES), 'weights' (KINDS) or 'method'.
+
+    Args:
+      name: in METHODS.
+      part: of the folder.
+    """
+    return importlib.import_module(f"{METHODS[name].rpartition('.')[0]}.{part}")
+
+
 def find(name: str) -> ModuleType:
     """The module of a method.
 

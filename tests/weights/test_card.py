@@ -27,9 +27,10 @@ NETWORKS = {
     "pvt": {"pvt": {"depths": [1, 1, 2, 1]}},
     "resnet": {"resnet": {"depths": [1, 1, 2, 1], "dilations": [[1], [1], [1, 2], [2, 4]]}},
 }
-DENSE = {"task": "semantic", "num_classes": 71, "prior": False, "backbone": "pvt"}
-NETWORKS["tpavi"] = {**DENSE, **NETWORKS["pvt"], "window": 5}
-NETWORKS["avsegformer"] = {**DENSE, **NETWORKS["pvt"], "num_queries": 300}
+DENSE = {"task": "semantic", "num_classes": 71, "prior": False}
+NETWORKS["tpavi"] = {**DENSE, "backbone": "pvt", **NETWORKS["pvt"], "window": 5}
+NETWORKS["cavp"] = {**DENSE, "aspp_width": 8}
+NETWORKS["avsegformer"] = {**DENSE, "backbone": "pvt", **NETWORKS["pvt"], "num_queries": 300}
 
 
 def values_of(kind="aavs", /, **changes):

@@ -107,3 +107,8 @@ SMALL = TPAVIConfig(
     dilations=(1, 3),
     head=(32, 16),
 )
+
+
+# What cards, which may come from strangers, are held against.
+TITLE = "TPAVI"
+SIZES = TPAVIConfig

@@ -37,7 +37,7 @@ def get_config(argument: str = ""):
     config.schedule = (name,)
     config.stages[name] = stage(recipe, small)
     if small:
-        base.add_phases(config.stages[name], all=base.small_phase("nothing", 40))
+        base.add_phases(config.stages[name], all=small_phase("nothing", 80))
     else:
         base.add_phases(config.stages[name], all=paper_phase(recipe))
     return config
@@ -65,12 +65,11 @@ def stage(recipe: str, small: bool) -> ConfigDict:
     stage = base.stage("tpavi", task, small)
     stage.model = base.keys(SMALL if small else PVT_B5)
     stage.loss = base.keys(LossConfig(avm_weight=0.0 if recipe == "s4" else 0.5))
+    if small:
+        return stage
     # Seconds see each other, so clips are shown whole.
     stage.data.sampling = "film"
     stage.data.batch_size = 4
-    if small:
-        stage.data.seconds = 10
-        return stage
     stage.data.subsets = SUBSETS[recipe]
     stage.data.image_size = stage.data.label_size = 224
     if recipe == "avss":
@@ -81,6 +80,13 @@ def stage(recipe: str, small: bool) -> ConfigDict:
     else:
         stage.data.seconds = 5
     return stage
+
+
+def small_phase(start: str, epochs: float) -> ConfigDict:
+    """Of the small network; arguments as in `base.phase`."""
+    phase = base.small_phase(start, epochs)
+    phase.optimizer.learning_rate = 2e-3
+    return phase
 
 
 def paper_phase(recipe: str) -> ConfigDict:

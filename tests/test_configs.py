@@ -8,7 +8,17 @@ from ml_collections import config_flags
 from aavs_jax.methods import make_method
 from aavs_jax.plan.stage import make_stage, make_stages
 from aavs_jax.state import tree
-from configs import aavs, avss, avss_end_to_end, base, binary, ms3, s4, tpavi
+from configs import (
+    aavs,
+    avss,
+    avss_end_to_end,
+    base,
+    binary,
+    ms3,
+    s4,
+    tpavi,
+    tpavi_stepping_stones,
+)
 from data_pipelines.loading.augment import Augmentations, augmentations
 from data_pipelines.loading.augment_pictures import Flip
 from data_pipelines.prepared.source import Clip
@@ -20,6 +30,7 @@ CONFIGS = {
     "avss": avss,
     "avss_end_to_end": avss_end_to_end,
     "tpavi": tpavi,
+    "tpavi_stepping_stones": tpavi_stepping_stones,
 }
 AUDIO_MLP = 197_376
 VGGISH = 72_141_184

@@ -28,6 +28,7 @@ TINY = {
     "projector": 6,
     "head": 7,
 }
+STEPS = {}  # by the loss, compiled
 K, CLIPS, SECONDS, SIDE = 4, 5, 2, 32
 
 
@@ -73,11 +74,16 @@ def taken(method, batch, progress, memory=None, parameters=None):
     trains = {p: v for p, v in parameters.items() if p not in method.mutable}
     rest = {p: parameters[p] for p in method.mutable} | remembered
 
-    def loss(trains, rest, batch, progress):
-        return method.loss(trains | rest, batch, jax.random.key(3), progress)
+    if method.loss not in STEPS:
+        gradient = jax.value_and_grad(_loss_of(method), has_aux=True)
+        STEPS[method.loss] = jax.jit(gradient, compiler_options=COMPILER)
+    return STEPS[method.loss](trains, rest, method.trains_on(batch), jnp.float32(progress))
 
-    step = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=COMPILER)
-    return step(trains, rest, method.trains_on(batch), jnp.float32(progress))
+
+def _loss_of(method):
+    return lambda trains, rest, batch, progress: method.loss(
+        trains | rest, batch, jax.random.key(3), progress
+    )
 
 
 @pytest.fixture(scope="module")

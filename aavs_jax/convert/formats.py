@@ -4,17 +4,25 @@ import re
 
 from aavs_jax.methods.aavs import method as aavs_method
 from aavs_jax.methods.aavs import weights as aavs
+from aavs_jax.methods.avsegformer import method as avsegformer_method
 from aavs_jax.methods.avsegformer import weights as avsegformer
 from aavs_jax.methods.cavp import weights as cavp
 from aavs_jax.methods.parts.key_tables import Format, Kind, Row
+from aavs_jax.methods.parts.pvt_weights import PVT_V2
+from aavs_jax.methods.parts.resnet_weights import RESNETS
 from aavs_jax.methods.parts.swin_weights import SWIN
 from aavs_jax.methods.parts.vggish_weights import VGGISH
+from aavs_jax.methods.tpavi import method as tpavi_method
+from aavs_jax.methods.tpavi import weights as tpavi
 from aavs_jax.weights.card import Card
 
-METHODS = (aavs, avsegformer, cavp)
+METHODS = (aavs, tpavi, avsegformer, cavp)
+# What people call them.
+PARTS = aavs_method.PARTS | tpavi_method.PARTS | avsegformer_method.PARTS
 # Networks before the parts that they have inside: a file is held against them in this order.
 KINDS: dict[str, Kind] = {
-    kind.name: kind for kind in (*(k for method in METHODS for k in method.KINDS), SWIN, VGGISH)
+    kind.name: kind
+    for kind in (*(k for method in METHODS for k in method.KINDS), SWIN, PVT_V2, RESNETS, VGGISH)
 }
 
 
@@ -38,5 +46,5 @@ AUDIO_ENCODER = "audio_encoder/"  # before the paths of what is, for kinds that 
 
 def part_of(path: str) -> str:
     """The part of the network that a parameter is of, as people call it."""
-    names = (name for p, (name, _) in aavs_method.PARTS.items() if re.fullmatch(p, path))
+    names = (name for p, (name, _) in PARTS.items() if re.fullmatch(p, path))
     return next(names, path.split("/")[0])

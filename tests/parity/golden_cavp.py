@@ -365,7 +365,7 @@ def test_set_scores(cavp_golden):
 
 
 def check_rates(keys, paths, golden) -> None:
-    """The rate of each of the reference's twelve groups and three steps; that of the sound encoder."""
+    """The rates of the reference's twelve groups in three steps, and that of the sound encoder."""
     factors = rate_factors(keys, list(paths), "steps")
     rate = make_schedule(keys, PHASE, "steps")
     of_groups = [

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 # (what it is, regular expressions that must each be found in some name).
 # These have a Swin or a VGGish of their own inside: they are looked for before the formats.
 WITH_KNOWN_PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("CAVP", (r"(^|\.)audio_backbone\.", r"(^|\.)(segment|cross_att|visual_projector)\.")),
     (
         "a detectron2 or mmsegmentation network (such as COMBO or the original Mask2Former)",
         (r"(^|\.)(sem_seg_head|decode_head|panoptic_head)\.",),

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from aavs_jax.errors import UserError, shown
+from aavs_jax.methods import METHODS, module_of
 from aavs_jax.run.files import replace_file
 from aavs_jax.state import tree
 from aavs_jax.state.checkpoint import PhaseCheckpoints
@@ -27,7 +28,7 @@ from aavs_jax.weights.card_faults import KINDS, fault_in
 FILE = "card.json"
 VERSION = 1  # of what is written here; a reader refuses later ones
 # Whole networks, as people call them.
-NETWORKS = {"aavs": "AAVS", "tpavi": "TPAVI", "avsegformer": "AVSegFormer", "cavp": "CAVP"}
+NETWORKS = {name: module_of(name, "config").TITLE for name in METHODS}
 PACKAGES = ("aavs_jax", "jax", "flax", "orbax-checkpoint")
 
 

@@ -6,25 +6,34 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from aavs_jax.errors import shown
-from aavs_jax.methods.aavs.config import AAVSConfig
-from aavs_jax.methods.avsegformer.config import AVSegFormerConfig
-from aavs_jax.methods.tpavi.config import TPAVIConfig
+from aavs_jax.methods import METHODS, module_of
+from aavs_jax.methods.parts.sizes import PVTConfig, ResNetConfig, from_dict
 
+
+@dataclasses.dataclass(frozen=True)
+class PartSizes:
+    """Sizes of backbones alone that AAVS does not have."""
+
+    pvt: PVTConfig = PVTConfig()
+    resnet: ResNetConfig = ResNetConfig()
+
+
+CONFIGS = {name: module_of(name, "config") for name in METHODS}
 KINDS = {
-    "aavs": "AAVS, without or with its audio encoder",
+    **{name: f"{c.TITLE}, without or with its audio encoder" for name, c in CONFIGS.items()},
     "mask2former": "a Mask2Former",
-    "tpavi": "TPAVI, without or with its audio encoder",
-    "avsegformer": "AVSegFormer, without or with its audio encoder",
     "swin": "a Swin backbone alone",
     "pvt": "a PVT-v2 backbone alone",
     "resnet": "a ResNet backbone alone",
     "vggish": "an audio encoder alone",
 }
+# Kinds that are one part of a network -> what their only size is called.
+PARTS = {"swin": "backbone", "pvt": "pvt", "resnet": "resnet", "vggish": "audio"}
 # What a kind's sizes are of: the form that they have, and what is not said.
 EXAMPLES: Mapping[str, Any] = {
-    **dict.fromkeys(("aavs", "mask2former", "swin", "vggish"), AAVSConfig()),
-    **dict.fromkeys(("tpavi", "pvt", "resnet"), TPAVIConfig()),
-    "avsegformer": AVSegFormerConfig(),
+    **{name: config.SIZES() for name, config in CONFIGS.items()},
+    **dict.fromkeys(("mask2former", "swin", "vggish"), CONFIGS["aavs"].SIZES()),
+    **dict.fromkeys(("pvt", "resnet"), PartSizes()),
 }
 # Bounds of what a stranger's card may ask to build; published networks stay below a tenth of them.
 WIDEST = 65536  # of any size
@@ -32,16 +41,11 @@ DEEPEST = 300  # blocks and layers together
 NESTED = 64  # origins of origins
 # Without these a kind's network is unknown.
 REQUIRED = {
-    "aavs": ("task", "num_classes", "prior"),
+    **dict.fromkeys(METHODS, ("task", "num_classes", "prior")),
     "mask2former": ("num_classes", "num_queries"),
-    "tpavi": ("task", "num_classes", "prior", "backbone"),
-    "avsegformer": ("task", "num_classes", "prior", "backbone"),
-    "swin": ("backbone",),
-    "pvt": ("pvt",),
-    "resnet": ("resnet",),
-    "vggish": ("audio",),
+    **{kind: (size,) for kind, size in PARTS.items()},
 }
-PARTS = ("swin", "pvt", "resnet", "vggish")  # kinds that are one part of a network
+# Of the kinds that share AAVS's sizes, whose cards say these parts in full.
 REQUIRED_WITHIN = {
     "backbone": ("embed_dim", "depths", "num_heads", "window_size"),
     "audio": ("fully_connected",),
@@ -69,11 +73,9 @@ def fault_in(values: Mapping[str, Any]) -> str:
         return f"its network has more than {REQUIRED[kind][0]!r} and is to be {KINDS[kind]}"
     if fault := fault_of(kind, network):
         return f"its network cannot be: {fault}"
-    for part, keys in REQUIRED_WITHIN.items():
-        sizes = network.get(part)
-        if not isinstance(sizes, Mapping):
-            continue  # it has none, or calls one of others by name
-        if missing := [key for key in keys if key not in sizes]:
+    full = EXAMPLES[kind] == EXAMPLES["aavs"]
+    for part, keys in REQUIRED_WITHIN.items() if full else ():
+        if missing := [key for key in keys if part in network and key not in network[part]]:
             return f"its network lacks '{part}.{missing[0]}'"
     return ""
 
@@ -187,7 +189,7 @@ def fault_of(kind: str, network: Mapping[str, Any]) -> str:
     if fault := _misfit(network, EXAMPLES[kind], ""):
         return fault
     try:
-        config = type(EXAMPLES[kind]).from_dict(network)
+        config = from_dict(type(EXAMPLES[kind]), network)
     except (ValueError, TypeError, ArithmeticError) as error:
         return _shortened(str(error))
     layers = _layers(config)

@@ -27,9 +27,10 @@ NETWORKS = {
     "pvt": {"pvt": {"depths": [1, 1, 2, 1]}},
     "resnet": {"resnet": {"depths": [1, 1, 2, 1], "dilations": [[1], [1], [1, 2], [2, 4]]}},
 }
-DENSE = {"task": "semantic", "num_classes": 71, "prior": False, "backbone": "pvt"}
-NETWORKS["tpavi"] = {**DENSE, **NETWORKS["pvt"], "window": 5}
-NETWORKS["avsegformer"] = {**DENSE, **NETWORKS["pvt"], "num_queries": 300}
+DENSE = {"task": "semantic", "num_classes": 71, "prior": False}
+NETWORKS["tpavi"] = {**DENSE, "backbone": "pvt", **NETWORKS["pvt"], "window": 5}
+NETWORKS["cavp"] = {**DENSE, "aspp_width": 8}
+NETWORKS["avsegformer"] = {**DENSE, "backbone": "pvt", **NETWORKS["pvt"], "num_queries": 300}
 
 
 def values_of(kind="aavs", /, **changes):
@@ -225,7 +226,8 @@ def test_sizes_that_are_none_cost_nothing():
     before = time.process_time()
     assert card_faults.fault_of("swin", {"backbone": {"depths": [10**7, 2, 2, 2]}})
     assert card_faults.fault_of("tpavi", {"pvt": {"depths": [10**7, 2, 2, 2]}})
-    words = "it has 329 layers, and 300 are the most"
-    assert card_faults.fault_of("aavs", {"decoder_layers": 290}) == words
+    for kind, layers in (("aavs", 329), ("avsegformer", 379)):
+        fault = card_faults.fault_of(kind, {"decoder_layers": 290})
+        assert fault == f"it has {layers} layers, and 300 are the most"
     assert time.process_time() - before < 1
     assert all(card_faults.fault_of(kind, network) == "" for kind, network in NETWORKS.items())

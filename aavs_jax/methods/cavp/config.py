@@ -137,3 +137,8 @@ class CAVPLoss:
     def replaces(self) -> bool:
         """Whether any sound is ever replaced, so that a queue is kept."""
         return self.contrastive_weight > 0 and self.pairs == "sounds" and self.replaced_share > 0
+
+
+# What cards, which may come from strangers, are held against.
+TITLE = "CAVP"
+SIZES = CAVPConfig

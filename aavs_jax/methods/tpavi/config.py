@@ -109,3 +109,8 @@ SMALL = TPAVIConfig(
     window=1,
     head=(32, 16),
 )
+
+
+# What cards, which may come from strangers, are held against.
+TITLE = "TPAVI"
+SIZES = TPAVIConfig

@@ -86,6 +86,23 @@ def test_what_nothing_uses_is_told_and_kept(published, convert, tmp_path):
     assert left["tpavi_b1.W_z.1.num_batches_tracked"] == 7 and len(left) == 4
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (
+            "tpavi_resnet",
+            "tpavi.py:/data/avsbench,s4 --evaluate={} --config.init.vggish=DIR --config",
+        ),
+        ("tpavi_pvt", "tpavi.py:/data/avsbench --evaluate={} --config.init.vggish=DIR"),
+        ("pvt", "tpavi.py:/data/avsbench --config.init.backbone={} --config.init.vggish=DIR"),
+        ("resnet", "vggish=DIR --config.stages.understand.model.backbone=resnet"),
+    ],
+)
+def test_what_to_type_next(name, words, published, convert, tmp_path):
+    out = tmp_path / "ours"
+    assert words.format(out) in convert(published[name], "--out", out).out
+
+
 def test_with_its_audio_encoder_it_predicts(published, convert, tmp_path):
     convert(published["tpavi_pvt"], published["vggish"], "--out", tmp_path / "ours")
     network = aavs_jax.load(tmp_path / "ours")

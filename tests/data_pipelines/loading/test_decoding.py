@@ -283,7 +283,7 @@ def test_the_middle_of_a_picture_is_torchvisions(height, width, size):
 
 def test_a_film_shows_each_second_as_it_is():
     def requested(sampling, labelled):
-        chances = {name: 0.0 for name in ("mixture", "dropout", "flip")}
+        chances = {name: 0.0 for name in ("mixture", "untold", "flip")}
         draw = Draw((labelled,), (4,), sampling, (5,), prior="none", **chances)
         return draw.random_map(0, np.random.default_rng(0))
 

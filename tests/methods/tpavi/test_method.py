@@ -218,3 +218,32 @@ def test_cross_entropy_is_torchs_and_leaves_out_ignored_pixels(classes):
         else:
             loss = torch.nn.functional.cross_entropy(scores[frame][seen], truth[frame][seen])
         np.testing.assert_allclose(found[frame], loss, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_folder_of_it_is_exported(tmp_path):
+    """As a program of its own it says what the folder's network says of single seconds."""
+    import aavs_jax
+    from aavs_jax.prediction import exporting
+    from aavs_jax.state import tree
+    from aavs_jax.state.parameter_folders import save_parameters
+    from aavs_jax.weights import card
+
+    method = make_method(stage("binary"), CLASSES)
+    parameters = {path: np.asarray(value) for path, value in moved(method).items()}
+    save_parameters(tmp_path / "weights", parameters, {})
+    digest = tree.digest(parameters)
+    written = card.Card("tpavi", method.network, image_size=SIDE, label_size=24, digest=digest)
+    card.write(tmp_path / "weights", written)
+    network = aavs_jax.load(tmp_path / "weights")
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (3, SIDE, SIDE, 3), np.uint8)
+    sound = rng.normal(size=(3, 16000)).astype(np.float32) * 0.1
+    program = exporting.exported(network)
+    arguments = {f"0/{path}": value for path, value in network.parameters.items()}
+    classes, confidence = program.call(arguments, frames, sound)
+    assert classes.shape == confidence.shape == (3, 24, 24)
+    for second in range(3):
+        alone = network.predict(frames[second : second + 1], sound[second])
+        agree = np.asarray(alone.classes)[0, 0] == np.asarray(classes[second])
+        assert agree.mean() > 0.99

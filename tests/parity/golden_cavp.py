@@ -1,7 +1,7 @@
 """CAVP against measured numbers; `test_golden.py` runs these.
 
 In float64 first, where a wrong formula cannot hide: in float32 a few activations of networks this
-small fall on the other side of a ReLU, and one moves a whole channel's gradient.
+small fall on the other side of a ReLU, and one moves a whole channel's gradient. Float32 is run with -m slow.
 """
 
 import json
@@ -37,6 +37,7 @@ TOLERANCES = {
     "norms": (6e-5, 4e-2),
     "moved": (1e-4, 5e-2),
 }
+PRECISIONS = ["float64", pytest.param("float32", marks=pytest.mark.slow)]
 STEPS, PHASE = 3, 6  # that are made, and that the falling rate is of
 # Of each network one number before a ReLU (in step b of mono, in both of stereo) is nearer to zero
 # than weights that are stored in float32 can tell: 6e-6 and 6e-7, where rounding moves it by as
@@ -142,7 +143,9 @@ class Names:
 class TestCAVP:
     """One group of the file in one precision."""
 
-    @pytest.fixture(scope="class", params=["float64", "float32"])
+    @pytest.fixture(
+        scope="class", params=["float64", pytest.param("float32", marks=pytest.mark.slow)]
+    )
     @classmethod
     def precision(cls, request):
         with jax.enable_x64(request.param == "float64"):

@@ -1,5 +1,8 @@
 """CAVP through the seam: what a step reads and remembers, and what is said of a clip."""
 
+import dataclasses
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +10,16 @@ import pytest
 
 from aavs_jax.methods import make_method
 from aavs_jax.methods.cavp import method as cavp
+from aavs_jax.methods.parts.resnet_weights import RESNETS
+from aavs_jax.methods.parts.sizes import AudioConfig
+from aavs_jax.methods.parts.vggish_weights import VGGISH
+from aavs_jax.plan.stage import PhaseName, make_stage
+from aavs_jax.plan.values import checked
+from aavs_jax.weights import pretrained
+from aavs_jax.weights.size_keys import flat_sizes
+from aavs_jax.weights.starting import plan_start
 from configs import base
-from configs.cavp import SMALL, CAVPLoss, paper_phase
+from configs.cavp import AVSBENCH, SMALL, CAVPLoss, get_config, paper_phase
 
 COMPILER = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 TINY = {
@@ -214,6 +225,27 @@ def test_sizes_that_cannot_be(sizes, message):
 def test_losses_that_cannot_be(loss):
     with pytest.raises(ValueError, match=next(iter(loss))):
         CAVPLoss(**loss)
+
+
+def test_the_recipe_starts_from_a_deep_stem_resnet_and_vggish():
+    """What fits is taken; of VGGish all but the last layer, which is of another width."""
+    config = checked(get_config("/x,avss"))
+    method = make_stage(config, "understand", Path("unused")).method
+    name, phase = PhaseName("understand", "all"), config["stages"]["understand"]["phases"]["all"]
+    resnet = dataclasses.asdict(AVSBENCH.resnet)
+    audio = {"audio": dataclasses.asdict(AudioConfig())}
+    given = {}
+    for kind, network in ((RESNETS, {"resnet": resnet}), (VGGISH, audio)):
+        shapes = kind.parameters(network)
+        told = kind.sizes(shapes, {}) if kind is RESNETS else audio
+        sizes = pretrained.decisive_sizes(told, shapes, method.pretrained, method.may_differ)
+        ours = flat_sizes(method.network)
+        assert sizes and all(ours[key] == value for key, value in sizes.items())
+        given |= shapes
+    start = plan_start(method, given, phase, name)
+    last = {f"audio_encoder/fully_connected/2/{leaf}" for leaf in ("kernel", "bias")}
+    assert {start.drawn[path] for path in last} == {"304 channels, not 128"}
+    assert start.taken == set(given) - last and not start.homeless
 
 
 def test_the_small_network_is_small():

@@ -1,7 +1,8 @@
 """CAVP against measured numbers; `test_golden.py` runs these.
 
 In float64 first, where a wrong formula cannot hide: in float32 a few activations of networks this
-small fall on the other side of a ReLU, and one moves a whole channel's gradient. Float32 is run with -m slow.
+small fall on the other side of a ReLU, and one moves a whole channel's gradient. Float32
+is run with -m slow.
 """
 
 import json

@@ -234,7 +234,7 @@ def test_the_small_network_flips_and_all_else_can_be_turned_on(name):
             for key, value in options.items()
         }
         chosen = augmentations(everything, clips)
-        assert len(chosen.requests) + len(chosen.elements) == len(options) == 7
+        assert len(chosen.requests) + len(chosen.elements) == len(options) == 8
 
 
 def test_how_the_stages_of_avss_hand_over():

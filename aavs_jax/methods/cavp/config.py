@@ -71,7 +71,7 @@ class CAVPConfig:
 
 AVSBENCH = CAVPConfig()
 VPO = CAVPConfig(resnet=RESNET_101, heard=3)
-# The same network, 1.3 M parameters, which 2 cores train in minutes.
+# The same network, 0.9 M parameters, which 2 cores train in minutes.
 SMALL = CAVPConfig(
     resnet=ResNetConfig(
         deep_stem=True,

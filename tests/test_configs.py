@@ -10,6 +10,8 @@ from aavs_jax.plan.stage import make_stage, make_stages
 from aavs_jax.state import tree
 from configs import (
     aavs,
+    avsegformer,
+    avsegformer_stepping_stones,
     avss,
     avss_end_to_end,
     base,
@@ -31,6 +33,8 @@ CONFIGS = {
     "avss_end_to_end": avss_end_to_end,
     "tpavi": tpavi,
     "tpavi_stepping_stones": tpavi_stepping_stones,
+    "avsegformer": avsegformer,
+    "avsegformer_stepping_stones": avsegformer_stepping_stones,
 }
 AUDIO_MLP = 197_376
 VGGISH = 72_141_184

@@ -11,6 +11,7 @@ from aavs_jax.methods.cavp.config import AVSBENCH, RESNET_50, RESNET_101, VPO, C
 from aavs_jax.methods.cavp.network import CAVP
 from aavs_jax.methods.cavp.weights import FORMAT, whole_shapes
 from aavs_jax.methods.functional import functional
+from aavs_jax.methods.parts.resnet_weights import DEEP_STEM, RESNETS
 from aavs_jax.methods.parts.sizes import AudioConfig
 from aavs_jax.state.parameter_folders import load_left_over
 from aavs_jax.weights import card as cards
@@ -112,3 +113,26 @@ def test_full_size(config, classes, channels, parameters, tensors):
     if tensors:
         # Each batch norm counts its batches.
         assert len(shapes) + len(statistics) // 2 + len(left_over) == tensors
+
+
+def test_a_deep_stem_resnet_there_and_back(convert, tensors_of, same, tmp_path):
+    """What the picture encoder starts from; its classifier is left over."""
+    import torch
+
+    # Wider than the stage before, or a stage that halves nothing would have no shortcut.
+    sizes = dataclasses.replace(SIZES.resnet, planes=(2, 2, 3, 4))
+    network = {"resnet": dataclasses.asdict(sizes)}
+    rng = np.random.default_rng(0)
+    ours = {p: rng.random(s, np.float32) for p, s in RESNETS.parameters(network).items()}
+    tensors, _ = engine.to_theirs(DEEP_STEM, ours, {}, {})
+    assert {"conv1.0.weight", "conv1.6.weight", "bn1.running_var"} <= set(tensors)
+    tensors["fc.weight"] = rng.random((3, 16), np.float32)
+    state = {name: torch.from_numpy(array) for name, array in tensors.items()}
+    torch.save(state, tmp_path / "resnet50.pth")
+    said = convert(tmp_path / "resnet50.pth", "--out", tmp_path / "ours")
+    assert "deep stem" in said.out
+    parameters, card = cards.weights(tmp_path / "ours")
+    assert card.kind == "resnet" and card.network["resnet"]["deep_stem"]
+    assert set(parameters) == set(ours) and set(load_left_over(tmp_path / "ours")) == {"fc.weight"}
+    convert(tmp_path / "ours", "--to=origin", "--out", tmp_path / "back.pth")
+    same(tensors_of(tmp_path / "back.pth"), tensors_of(tmp_path / "resnet50.pth"))

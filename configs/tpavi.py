@@ -16,6 +16,10 @@ Published, mIoU / F of the protocol avsbench (--config.eval.protocols=avsbench),
     ResNet-50    S4 72.8 / 84.8    MS3 47.9 / 57.8    AVSS 20.2 / 25.2
     PVT-v2-b5    S4 78.7 / 87.9    MS3 54.0 / 64.5    AVSS 29.8 / 35.2
 
+The small network has no audio-visual matching (docs/neighbours.md says why). After 27 of its 80
+epochs on built-in data, with the right sound, another clip's and silence: of ms3 J 0.81, 0.13 and
+0.07; of avss mIoU 0.73, 0.13 and 0.10. That took four minutes on two cores that others used, too.
+
 What the public code does that scores depend on stands in docs/neighbours.md.
 """
 
@@ -38,7 +42,7 @@ def get_config(argument: str = ""):
     config.schedule = (name,)
     config.stages[name] = stage(recipe, small)
     if small:
-        base.add_phases(config.stages[name], all=base.small_phase("nothing", 40))
+        base.add_phases(config.stages[name], all=small_phase("nothing", 80))
     else:
         base.add_phases(config.stages[name], all=paper_phase(recipe))
     return config
@@ -65,13 +69,14 @@ def stage(recipe: str, small: bool) -> ConfigDict:
     task = "semantic" if recipe == "avss" else "binary"
     stage = base.stage("tpavi", task, small)
     stage.model = base.keys(SMALL if small else PVT_B5)
-    stage.loss = base.keys(LossConfig(avm_weight=0.0 if recipe == "s4" else 0.5))
+    # From scratch matching takes the sounds' encoder along, and it learns to hear nothing.
+    matching = 0.0 if small or recipe == "s4" else 0.5
+    stage.loss = base.keys(LossConfig(avm_weight=matching))
+    if small:
+        return stage
     # Seconds see each other, so clips are shown whole.
     stage.data.sampling = "film"
     stage.data.batch_size = 4
-    if small:
-        stage.data.seconds = 10
-        return stage
     stage.data.subsets = SUBSETS[recipe]
     stage.data.image_size = stage.data.label_size = 224
     if recipe == "avss":
@@ -82,6 +87,13 @@ def stage(recipe: str, small: bool) -> ConfigDict:
     else:
         stage.data.seconds = 5
     return stage
+
+
+def small_phase(start: str, epochs: float) -> ConfigDict:
+    """Of the small network; arguments as in `base.phase`."""
+    phase = base.small_phase(start, epochs)
+    phase.optimizer.learning_rate = 2e-3
+    return phase
 
 
 def paper_phase(recipe: str) -> ConfigDict:

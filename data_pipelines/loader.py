@@ -28,6 +28,7 @@ from data_pipelines.loading.checks import (
     VIEWS,
     check_choice,
     check_resize,
+    check_shared,
     check_sound,
     check_targets,
     check_task_and_prior,
@@ -100,14 +101,12 @@ def train_loader(
         batch_size: clips of the global batch; a process gets its share.
         seconds: T of every batch.
         sampling: "clip": all seconds in order, shorter clips padded, and where only frame 0 is
-            labelled (v1s) it is repeated with the sound of each second (the paper's way);
-            "frame": one random labelled second, `seconds` is 1; "film": all seconds as they are,
-            whichever are labelled.
+            labelled (v1s) it is repeated with the sound of each second (the paper's way); "frame":
+            one random labelled second, `seconds` is 1; "film": all seconds, each with its frame.
         shuffle: False walks v1s, then v1m, then v2, each in the order of the table, then others.
         bucket_by_length: instead of padding, batches of clips of one length, which is their T; see
             `lengths.ByLength`. Of more than three lengths the next multiples of five.
-        resize: both sides to the network's ("squash"), or the shorter one, of which the middle is
-            shown ("centre_crop").
+        resize: of frames, one of `decoding.RESIZES`.
         augment: `data.augment` of a stage, see configs/base.py; None: nothing.
         prior: "none", "true" (foreground of the label), "predicted" (stage one's masks), "crossfit"
             (those of networks that have not seen the clip), or a "mixture" of true and predicted.
@@ -128,9 +127,8 @@ def train_loader(
         cache: keep decoded clips in memory (each worker its own).
 
     Raises:
-        DataError: sizes that do not fit each other or the clips; no clip with a label, or one
-            with too many classes; augmentations that cannot be; while iterating: a missing
-            predicted mask.
+        DataError: sizes that do not fit each other or the clips; no clip with a label, or one with
+            too many classes; augmentations that cannot be; while iterating: a missing mask.
     """
     check_choice("sampling", sampling, SAMPLINGS)
     check_resize(resize, prior, features)
@@ -143,11 +141,7 @@ def train_loader(
         raise DataError(
             f"seconds is {seconds}, but clips sampled by {sampling} need {longest} seconds"
         )
-    if batch_size % process_count or batch_size < 1:
-        raise DataError(
-            f"batch_size {batch_size} cannot be shared by {process_count} processes: "
-            "make it a multiple"
-        )
+    check_shared(batch_size, process_count)
     chosen = augmentations(
         augment or {},
         source.clips,

@@ -8,7 +8,18 @@ from ml_collections import config_flags
 from aavs_jax.methods import make_method
 from aavs_jax.plan.stage import make_stage, make_stages
 from aavs_jax.state import tree
-from configs import aavs, avss, avss_end_to_end, binary, ms3, s4, tpavi
+from configs import (
+    aavs,
+    avsegformer,
+    avsegformer_stepping_stones,
+    avss,
+    avss_end_to_end,
+    binary,
+    ms3,
+    s4,
+    tpavi,
+    tpavi_stepping_stones,
+)
 from configs.argument import parse_argument, parse_recipe
 from data_pipelines.loading.augment import Augmentations, augmentations
 from data_pipelines.loading.augment_pictures import Flip
@@ -21,6 +32,9 @@ CONFIGS = {
     "avss": avss,
     "avss_end_to_end": avss_end_to_end,
     "tpavi": tpavi,
+    "tpavi_stepping_stones": tpavi_stepping_stones,
+    "avsegformer": avsegformer,
+    "avsegformer_stepping_stones": avsegformer_stepping_stones,
 }
 AUDIO_MLP = 197_376
 VGGISH = 72_141_184
@@ -154,6 +168,8 @@ def test_the_papers_recipe_that_all_share(name, stage_name):
             "schedule": "constant",
             "power": 0.9,
             "warmup_steps": 0,
+            "schedule_lag": 0,
+            "groups": (),
             "multipliers": (),
             "weight_decay": 0.05,
             "no_decay": (),
@@ -224,7 +240,7 @@ def test_the_small_network_flips_and_all_else_can_be_turned_on(name):
             for key, value in options.items()
         }
         chosen = augmentations(everything, clips)
-        assert len(chosen.requests) + len(chosen.elements) == len(options) == 7
+        assert len(chosen.requests) + len(chosen.elements) == len(options) == 8
 
 
 def test_how_the_stages_of_avss_hand_over():

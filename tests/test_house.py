@@ -25,6 +25,11 @@ FACTS = {"data_pipelines.facts", "data_pipelines.errors"}
 PREPARED = {"data_pipelines.prepared", *FACTS}
 NUMPY_WORLD = {"data_pipelines.loader", "data_pipelines.loading", "data_pipelines.media", *PREPARED}
 METHODS = {"aavs_jax.methods", "aavs_jax.errors"}
+# What a method that builds on no other is made of.
+OWN = {
+    *(f"aavs_jax.methods.{name}" for name in ("parts", "objectives", "method")),
+    *("aavs_jax.methods.functional", "aavs_jax.methods.encoders", "data_pipelines.loading"),
+}
 GROUND = {"aavs_jax.run", "aavs_jax.state", *METHODS, "data_pipelines.errors"}
 RULES = {
     "configs": {"configs", "aavs_jax.methods"},
@@ -52,7 +57,7 @@ RULES = {
     "aavs_jax.errors": set(),
     "aavs_jax.methods.parts": set(),
     "aavs_jax.methods.objectives": {"aavs_jax.methods.parts"},
-    "aavs_jax.methods.aavs": {*METHODS, "data_pipelines.loading"},
+    **{f"aavs_jax.methods.{name}": OWN for name in ("aavs", "tpavi", "avsegformer", "cavp")},
     "aavs_jax.run": {"aavs_jax.errors", "data_pipelines.errors"},
     "aavs_jax.state": {"aavs_jax.run", "aavs_jax.errors", "data_pipelines.errors"},
     "aavs_jax.plan": {*GROUND, "configs", "data_pipelines.making", *NUMPY_WORLD},

@@ -58,7 +58,7 @@ def error_of(*arguments: str, cwd: Path) -> str:
         ([AVSS, "--wokdir=x"], ["wokdir", "Did you mean", "workdir"]),
         ([AVSS, "--config.seed=many"], ["config.seed", "many"]),
         ([AVSS, "stray"], ["'stray'", "Options start with --"]),
-        ([AVSS + ":/x,smal"], ["there is no option 'smal'", "FOLDER,small"]),
+        ([AVSS + ":/x,smal"], ["there is no option 'smal'", "FOLDER[,small]"]),
         (
             [AVSS, "--evaluate=x", "--evaluate_masks=y"],
             ["--evaluate and --evaluate-masks exclude each other"],

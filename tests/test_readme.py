@@ -19,7 +19,7 @@ import pytest
 
 from aavs_jax.methods import make_method
 from aavs_jax.run.resuming import flatten
-from configs import avss
+from configs import avsegformer, avsegformer_stepping_stones, avss, cavp
 from data_pipelines.making import audible_shapes
 
 ROOT = Path(__file__).parents[1]
@@ -76,9 +76,9 @@ def test_links_lead_somewhere(page):
 
 
 def keys_of_configs() -> set[str]:
-    config = avss.get_config("/data/avsbench").to_dict()
-    small = avss.get_config().to_dict()
-    return {*flatten(config), *flatten(small)}
+    modules = (avss, avsegformer, avsegformer_stepping_stones, cavp)
+    configs = [m.get_config(folder).to_dict() for m in modules for folder in ("/data/avsbench", "")]
+    return {key for config in configs for key in flatten(config)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -12,6 +12,6 @@
     next_commands.py   what to type after that
     __main__.py     the command
 
-A new method brings KINDS and PARTS in its weights.py, written in the language of
-methods/parts/key_tables.py, and is a line in formats.py.
+A new method brings KINDS in its weights.py, written in the language of
+methods/parts/key_tables.py.
 """

@@ -23,6 +23,9 @@ SWINS = {
 def describe(card: Card) -> str:
     """'a Mask2Former (150 classes, 100 queries), Swin-B (embed_dim 128, depths 2/2/18/2, ...)'."""
     words, backbone = card.describe(), card.network.get("backbone", {})
+    for key, name in (("pvt", "PVT-v2"), ("resnet", "ResNet")):
+        if depths := card.network.get(key, {}).get("depths"):
+            words += f", {name} of depths {'/'.join(map(str, depths))}"
     if "embed_dim" in backbone:
         depths = tuple(backbone["depths"])
         words += (

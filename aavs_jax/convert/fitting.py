@@ -13,6 +13,7 @@ from aavs_jax.methods.aavs.network import abstract_model
 from aavs_jax.methods.aavs.weights import whole_shapes
 from aavs_jax.methods.functional import initial_parameters
 
+FITTING = {"aavs", "mask2former", "swin", "vggish"}  # kinds of what becomes a network of AAVS
 # The paper's networks: task -> what it decides.
 TASKS = {
     "binary": {"num_classes": 2, "num_queries": 30, "prior": False},
@@ -44,7 +45,7 @@ def check_goes_together(kinds: Sequence[str], fit: bool) -> None:
             "give a Mask2Former, a Swin or an AAVS file besides"
         )
     known = list(KINDS)
-    if fit and not set(kinds) <= set(known):
+    if fit and not set(kinds) <= FITTING:
         raise UserError("--fit makes networks of AAVS, and this is of another method: leave it out")
     if len(kinds) == 1:
         return

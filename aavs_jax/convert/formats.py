@@ -1,20 +1,20 @@
-"""Everything that can be converted, in one place: a method adds its weights.py to METHODS."""
+"""Everything that can be converted, in one place: what methods have, and parts of networks."""
 
 import re
 
-from aavs_jax.methods.aavs import method as aavs_method
-from aavs_jax.methods.aavs import weights as aavs
-from aavs_jax.methods.avsegformer import weights as avsegformer
+from aavs_jax.methods import METHODS, module_of
 from aavs_jax.methods.parts.key_tables import Format, Kind, Row
+from aavs_jax.methods.parts.pvt_weights import PVT_V2
+from aavs_jax.methods.parts.resnet_weights import RESNETS
 from aavs_jax.methods.parts.swin_weights import SWIN
 from aavs_jax.methods.parts.vggish_weights import VGGISH
 from aavs_jax.weights.card import Card
 
-METHODS = (aavs, avsegformer)
+OF_METHODS = [kind for name in METHODS for kind in module_of(name, "weights").KINDS]
+# (pattern of paths, what people call such parts of a network); the first that fits counts.
+PARTS = [(p, name) for m in METHODS for p, (name, _) in module_of(m, "method").PARTS.items()]
 # Networks before the parts that they have inside: a file is held against them in this order.
-KINDS: dict[str, Kind] = {
-    kind.name: kind for kind in (*(k for method in METHODS for k in method.KINDS), SWIN, VGGISH)
-}
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (*OF_METHODS, SWIN, PVT_V2, RESNETS, VGGISH)}
 
 
 def kind_of(card: Card) -> Kind:
@@ -36,6 +36,6 @@ AUDIO_ENCODER = "audio_encoder/"  # before the paths of what is, for kinds that 
 
 
 def part_of(path: str) -> str:
-    """The part of the network that a parameter is of, as people call it."""
-    names = (name for p, (name, _) in aavs_method.PARTS.items() if re.fullmatch(p, path))
+    """The part of a network that a parameter is of, as people call it."""
+    names = (name for pattern, name in PARTS if re.fullmatch(pattern, path))
     return next(names, path.split("/")[0])

@@ -19,6 +19,13 @@ from aavs_jax.weights import card as cards
 from aavs_jax.weights.size_keys import flat_sizes, size_flags
 
 KINDS = ("aavs", "mask2former", "swin", "vggish")  # that the recipes of AAVS take
+# Kind -> the configs, called as their methods, that take it.
+NEIGHBOURS = {
+    "tpavi": ("tpavi",),
+    "avsegformer": ("avsegformer",),
+    "pvt": ("tpavi", "avsegformer"),
+    "resnet": ("tpavi", "avsegformer"),
+}
 RUN = "python -m aavs_jax.main --config="
 DATA = ":/data/avsbench"  # stands for the user's folder
 # (task, whether there are prior masks) -> the recipe that trains and evaluates such a network.
@@ -46,14 +53,14 @@ TRAINS = '("(?!audio_encoder/).*",)'
 def what_next(weights: Weights, out: Path) -> list[str]:
     """The commands that train with, evaluate or export what was converted, a line each.
 
-    Of other methods than AAVS there is nothing to say yet.
-
     Args:
       weights: as converted.
       out: the folder they were written to. An audio encoder in `vggish` beside it is named where
         one is needed.
     """
     card, place = weights.card, shlex.quote(str(out))
+    if card.kind in NEIGHBOURS:
+        return _of_neighbours(weights, place)
     if card.kind not in KINDS:
         return []
     held = [path for path in weights.parameters if path.startswith(AUDIO_ENCODER)]
@@ -81,6 +88,23 @@ def what_next(weights: Weights, out: Path) -> list[str]:
     sizes |= beside or {}
     configs = recipes if card.kind == "aavs" else STARTS
     return [*(_train(config, given, sizes, card) for config in configs), *made]
+
+
+def _of_neighbours(weights: Weights, place: str) -> list[str]:
+    """Of other methods, and of backbones that they start from."""
+    card, lines = weights.card, []
+    heard = any(path.startswith(AUDIO_ENCODER) for path in weights.parameters)
+    sound = "" if heard else " --config.init.vggish=DIR"
+    for config in NEIGHBOURS[card.kind]:
+        stage = "localise" if card.network.get("task") == "binary" else UNDERSTAND
+        run = f"{RUN}configs/{config}.py{DATA}{',s4' if stage == 'localise' else ''}"
+        chosen = card.network.get("backbone") or card.kind
+        size = f" --config.stages.{stage}.model.backbone={chosen}" if chosen != "pvt" else ""
+        if card.kind == config and not card.new:
+            lines.append(f"evaluate:  {run} --evaluate={place}{sound}{size}")
+        else:
+            lines.append(f"train:     {run} --config.init.backbone={place}{sound}{size}")
+    return lines if heard else [*lines, _where_from("vggish")]
 
 
 def _train(config: str, given: str, sizes: Mapping[str, Any], card: cards.Card) -> str:

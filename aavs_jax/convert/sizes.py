@@ -59,7 +59,7 @@ def wanted(kind: str, network: Mapping[str, Any], paths: Iterable[str] = ()) -> 
     heard = KINDS[kind].hears and any(path.startswith(AUDIO_ENCODER) for path in paths)
     try:
         # Other methods say themselves what cannot be.
-        if kind in card_faults.KINDS and (fault := card_faults.fault_of(network)):
+        if kind in card_faults.KINDS and (fault := card_faults.fault_of(kind, network)):
             raise ValueError(fault)
         shapes = KINDS[kind].parameters(network)
         return shapes | KINDS["vggish"].parameters(network) if heard else shapes

@@ -9,8 +9,6 @@ from collections.abc import Iterable
 # (what it is, regular expressions that must each be found in some name).
 # These have a Swin or a VGGish of their own inside: they are looked for before the formats.
 WITH_KNOWN_PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("AVSBench's TPAVI network", (r"(^|\.)(encoder_backbone|tpavi_b\d)\.",)),
-    ("CAVP", (r"(^|\.)audio_backbone\.", r"(^|\.)(segment|cross_att|visual_projector)\.")),
     (
         "a detectron2 or mmsegmentation network (such as COMBO or the original Mask2Former)",
         (r"(^|\.)(sem_seg_head|decode_head|panoptic_head)\.",),
@@ -31,8 +29,10 @@ OTHERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("EASE, saved by PyTorch Lightning", (r"^network\.",)),
     ("SAM", (r"(^|\.)(sam_)?mask_decoder\.",)),
     ("torchvision's Swin", (r"^features\.1\.0\.attn\.qkv\.",)),
-    ("a pyramid vision transformer (PVT)", (r"(^|\.)patch_embed1\.", r"(^|\.)block1\.0\.")),
-    ("a ResNet", (r"(^|\.)layer1\.0\.conv1\.weight$", r"(^|\.)layer4\.0\.conv1\.weight$")),
+    (
+        "a pyramid vision transformer that is no PVT-v2",
+        (r"(^|\.)patch_embed1\.", r"(^|\.)block1\.0\."),
+    ),
     ("a plain vision transformer", (r"(^|\.)(cls_token|class_token)$",)),
     (
         "the PCA of VGGish's post-processing alone",

@@ -10,8 +10,9 @@ from aavs_jax.errors import UserError
 if TYPE_CHECKING:
     from aavs_jax.methods.method import Method
 
-# Name in a config -> module, as `method.py` describes it. A method of one's own needs no line here:
-# the config may name any module that can be imported.
+# Name in a config, and of cards -> module, as `method.py` describes it. Beside it are config.py,
+# which has TITLE, for people, and SIZES; and weights.py, which has the KINDS that can be converted.
+# A method of one's own needs no line here: the config may name any module that can be imported.
 METHODS = {
     "aavs": "aavs_jax.methods.aavs.method",
     "aavs_joint": "aavs_jax.methods.aavs_joint.method",
@@ -19,6 +20,16 @@ METHODS = {
     "tpavi": "aavs_jax.methods.tpavi.method",
     "avsegformer": "aavs_jax.methods.avsegformer.method",
 }
+
+
+def module_of(name: str, part: str) -> ModuleType:
+    """A module of a method's folder: 'config' (TITLE, SIZES), 'weights' (KINDS) or 'method'.
+
+    Args:
+      name: in METHODS.
+      part: of the folder.
+    """
+    return importlib.import_module(f"{METHODS[name].rpartition('.')[0]}.{part}")
 
 
 def find(name: str) -> ModuleType:

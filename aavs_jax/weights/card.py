@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from aavs_jax.errors import UserError, shown
+from aavs_jax.methods import METHODS, module_of
 from aavs_jax.run.files import replace_file
 from aavs_jax.state import tree
 from aavs_jax.state.checkpoint import PhaseCheckpoints
@@ -26,6 +27,8 @@ from aavs_jax.weights.card_faults import KINDS, fault_in
 
 FILE = "card.json"
 VERSION = 1  # of what is written here; a reader refuses later ones
+# Whole networks, as people call them.
+NETWORKS = {name: module_of(name, "config").TITLE for name in METHODS}
 PACKAGES = ("aavs_jax", "jax", "flax", "orbax-checkpoint")
 
 
@@ -36,8 +39,8 @@ class Card:
     Attributes:
       kind: one of KINDS, or the module of a method of one's own.
       network: sizes, nested plain values: of a method its SIZES with task, num_classes and prior;
-        of a part what it has of AAVS's ('swin': {'backbone': ...}, 'vggish': {'audio': ...}). A
-        Mask2Former's num_classes are its own.
+        of a part what it has of these ('swin': {'backbone': ...}, 'vggish': {'audio': ...}, 'pvt':
+        {'pvt': ...}, 'resnet': {'resnet': ...}). A Mask2Former's num_classes are its own.
       classes: names by class id; () where nobody said.
       origin: where the weights come from: {'files': [{'name', 'bytes', 'sha256'}], 'format': ...}
         or {'run': command, 'stage': ..., 'phase': ...}.
@@ -70,8 +73,8 @@ class Card:
 
     def describe(self) -> str:
         """A few words for messages: 'the semantic network of AAVS (71 classes, 100 queries)'."""
-        if self.kind == "aavs":
-            what = f"the {self.network['task']} network of AAVS"
+        if self.kind in NETWORKS:
+            what = f"the {self.network['task']} network of {NETWORKS[self.kind]}"
         else:
             what = KINDS.get(self.kind, f"a network of {self.kind}")
         sizes = [

@@ -6,25 +6,46 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from aavs_jax.errors import shown
-from aavs_jax.methods.aavs.config import AAVSConfig
+from aavs_jax.methods import METHODS, module_of
+from aavs_jax.methods.parts.sizes import PVTConfig, ResNetConfig, from_dict
 
+
+@dataclasses.dataclass(frozen=True)
+class PartSizes:
+    """Sizes of backbones alone that AAVS does not have."""
+
+    pvt: PVTConfig = PVTConfig()
+    resnet: ResNetConfig = ResNetConfig()
+
+
+CONFIGS = {name: module_of(name, "config") for name in METHODS}
 KINDS = {
-    "aavs": "AAVS, without or with its audio encoder",
+    **{name: f"{c.TITLE}, without or with its audio encoder" for name, c in CONFIGS.items()},
     "mask2former": "a Mask2Former",
     "swin": "a Swin backbone alone",
+    "pvt": "a PVT-v2 backbone alone",
+    "resnet": "a ResNet backbone alone",
     "vggish": "an audio encoder alone",
+}
+# Kinds that are one part of a network -> what their only size is called.
+PARTS = {"swin": "backbone", "pvt": "pvt", "resnet": "resnet", "vggish": "audio"}
+# What a kind's sizes are of: the form that they have, and what is not said.
+EXAMPLES: Mapping[str, Any] = {
+    **{name: config.SIZES() for name, config in CONFIGS.items()},
+    **dict.fromkeys(("mask2former", "swin", "vggish"), CONFIGS["aavs"].SIZES()),
+    **dict.fromkeys(("pvt", "resnet"), PartSizes()),
 }
 # Bounds of what a stranger's card may ask to build; published networks stay below a tenth of them.
 WIDEST = 65536  # of any size
 DEEPEST = 300  # blocks and layers together
 NESTED = 64  # origins of origins
-# Without these a kind's network is unknown; what else is not said is as in AAVSConfig.
+# Without these a kind's network is unknown.
 REQUIRED = {
-    "aavs": ("task", "num_classes", "prior"),
+    **dict.fromkeys(METHODS, ("task", "num_classes", "prior")),
     "mask2former": ("num_classes", "num_queries"),
-    "swin": ("backbone",),
-    "vggish": ("audio",),
+    **{kind: (size,) for kind, size in PARTS.items()},
 }
+# Of the kinds that share AAVS's sizes, whose cards say these parts in full.
 REQUIRED_WITHIN = {
     "backbone": ("embed_dim", "depths", "num_heads", "window_size"),
     "audio": ("fully_connected",),
@@ -48,12 +69,12 @@ def fault_in(values: Mapping[str, Any]) -> str:
         return ""  # what its sizes may be the method says, when it is made
     if missing := [key for key in REQUIRED[kind] if key not in network]:
         return f"its network lacks {missing[0]!r}, which {KINDS[kind]} has"
-    # These two kinds are one part of a network and nothing else.
-    if kind in ("swin", "vggish") and len(network) > 1:
+    if kind in PARTS and len(network) > 1:
         return f"its network has more than {REQUIRED[kind][0]!r} and is to be {KINDS[kind]}"
-    if fault := fault_of(network):
+    if fault := fault_of(kind, network):
         return f"its network cannot be: {fault}"
-    for part, keys in REQUIRED_WITHIN.items():
+    full = EXAMPLES[kind] == EXAMPLES["aavs"]
+    for part, keys in REQUIRED_WITHIN.items() if full else ():
         if missing := [key for key in keys if part in network and key not in network[part]]:
             return f"its network lacks '{part}.{missing[0]}'"
     return ""
@@ -155,29 +176,40 @@ _FITS: Mapping[str, Callable[[Any], bool]] = {
 }
 
 
-def fault_of(network: Mapping[str, Any]) -> str:
+def fault_of(kind: str, network: Mapping[str, Any]) -> str:
     """What is wrong with the sizes of a network; '' if nothing is.
 
     To be asked of sizes that a stranger gave before anything is built from them: its answer takes
     no time, whatever they are.
 
     Args:
-      network: as `Card.network`; what it does not say is as in AAVSConfig.
+      kind: of KINDS.
+      network: as `Card.network`; what it does not say is as in EXAMPLES.
     """
-    if fault := _misfit(network, AAVSConfig(), ""):
+    if fault := _misfit(network, EXAMPLES[kind], ""):
         return fault
     try:
-        config = AAVSConfig.from_dict(network)
+        config = from_dict(type(EXAMPLES[kind]), network)
     except (ValueError, TypeError, ArithmeticError) as error:
         return _shortened(str(error))
-    layers = (
-        sum(config.backbone.depths)
-        + config.encoder_layers
-        + config.decoder_layers
-        + sum(map(len, config.audio.blocks))
-        + len(config.audio.fully_connected)
-    )
+    layers = _layers(config)
     return f"it has {layers} layers, and {DEEPEST} are the most" if layers > DEEPEST else ""
+
+
+def _layers(config: Any) -> int:
+    """How many layers and blocks there are in a configuration, and in those inside it."""
+    number = 0
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            number += _layers(value)
+        elif field.name.endswith("_layers"):
+            number += value
+        elif field.name == "depths":
+            number += sum(value)
+        elif field.name in ("blocks", "fully_connected"):
+            number += sum(len(each) if isinstance(each, tuple) else 1 for each in value)
+    return number
 
 
 def _shortened(text: str) -> str:

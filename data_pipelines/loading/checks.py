@@ -82,6 +82,15 @@ def check_resize(resize: str, prior: str, features: object) -> None:
         raise DataError(f"resize is {resize!r}, but {kept} are of squashed frames: give 'squash'")
 
 
+def check_shared(batch_size: int, process_count: int) -> None:
+    """Raises DataError where the processes cannot have equal shares of a batch."""
+    if batch_size % process_count or batch_size < 1:
+        raise DataError(
+            f"batch_size {batch_size} cannot be shared by {process_count} processes: "
+            "make it a multiple"
+        )
+
+
 def check_sound(front_end: FrontEnd, embeddings: Embeddings | None) -> None:
     """Raises DataError where there is no such sound."""
     if front_end.channels not in (1, 2):

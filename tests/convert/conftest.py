@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from aavs_jax.convert.sizes import wanted
+
 TORCH_AAVS = Path(__file__).parents[1] / "parity" / "torch_aavs.py"
 
 SWIN = {
@@ -31,6 +33,47 @@ DECODERS = {
     "decoder_layers": 3,
     "num_attention_heads": 2,
 }
+PVT = {
+    "embed_dims": [8, 8, 10, 8],
+    "depths": [1, 2, 1, 1],
+    "mlp_ratios": [2, 2, 2, 2],
+    "reductions": [4, 2, 2, 1],
+}
+RESNET = {"depths": [1, 1, 2, 1], "planes": [2, 2, 4, 4], "stem": 4}
+SOUND = {"blocks": [[2], [3, 4]], "fully_connected": [5, 6]}
+TOLD = {"task": "semantic", "num_classes": 5, "prior": True}
+# Of each kind, or where they differ of each format, a network of next to nothing.
+NETWORKS = {
+    "aavs": {
+        **TOLD,
+        "backbone": {
+            "embed_dim": 4,
+            "depths": [1, 1, 1, 1],
+            "num_heads": [1, 1, 2, 2],
+            "window_size": 2,
+            "mlp_ratio": 2.0,
+        },
+        "audio": SOUND,
+    },
+    "tpavi": {**TOLD, "backbone": "resnet", "resnet": RESNET, "audio": SOUND, "feature_size": 8},
+    "avsegformer": {**TOLD, "backbone": "pvt", "pvt": PVT, "audio": SOUND, "feature_size": 32},
+    "cavp": {
+        **TOLD,
+        "prior": False,
+        "resnet": {**RESNET, "deep_stem": True},
+        "audio": SOUND,
+        "aspp_width": 4,
+        "aspp_outputs": 4,
+        "low_level": 4,
+        "projector": 4,
+        "head": 4,
+    },
+    "pvt": {"pvt": PVT},
+    "resnet": {"resnet": RESNET},
+    "deep_stem_resnet": {"resnet": {**RESNET, "deep_stem": True}},
+    "vggish": {"audio": SOUND},
+}
+NETWORKS["mask2former"] = NETWORKS["swin"] = {"backbone": NETWORKS["aavs"]["backbone"]}
 CLASSES = ("wall", "dog", "piano", "sky")
 
 
@@ -114,6 +157,17 @@ def published(tmp_path_factory) -> dict[str, Path]:
     }
     torch.save(vggish | pca, folder / "vggish_pca.pth")
     return {path.name.split(".")[0]: path for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="session")
+def wanted_of():
+    """A function: format -> path -> shape of every parameter of a tiny network of its kind."""
+
+    def of_format(format):
+        kind = format.kind or "aavs"
+        return wanted(kind, NETWORKS.get(format.name, NETWORKS[kind]))
+
+    return of_format
 
 
 @pytest.fixture(scope="session")

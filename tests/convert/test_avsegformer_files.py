@@ -6,13 +6,20 @@ import numpy as np
 import pytest
 
 from aavs_jax.convert import engine
+from aavs_jax.convert.naming import pattern
+from aavs_jax.errors import UserError
 from aavs_jax.methods.avsegformer.config import AVSegFormerConfig
 from aavs_jax.methods.avsegformer.network import AVSegFormer
 from aavs_jax.methods.avsegformer.weights import FORMAT
 from aavs_jax.methods.functional import functional
+from aavs_jax.methods.parts.key_tables import MODULES
 from aavs_jax.methods.parts.sizes import AudioConfig, PVTConfig, ResNetConfig
+from aavs_jax.plan import values
+from aavs_jax.plan.stage import make_stages
 from aavs_jax.state.parameter_folders import load_left_over
 from aavs_jax.weights import card as cards
+from aavs_jax.weights import starting
+from configs import avsegformer, base
 
 C = 32
 SIZES = AVSegFormerConfig(
@@ -71,6 +78,14 @@ def published(tmp_path_factory):
     return {name: folder / f"{name}.pth" for name in KINDS_OF_FILE}
 
 
+def test_every_row_is_used(published, tensors_of):
+    names = {name for path in published.values() for name in tensors_of(path)}
+    for row in FORMAT.rows:
+        leaves = [f"{row.theirs}.{leaf}" for leaf in MODULES.get(row.how, ())] or [row.theirs]
+        expressions = [pattern(leaf) for leaf in leaves]
+        assert any(e.fullmatch(name) for e in expressions for name in names), row
+
+
 @pytest.mark.parametrize("name", KINDS_OF_FILE)
 def test_there_and_back(name, published, convert, tensors_of, same, tmp_path):
     said = convert(published[name], "--out", tmp_path / "ours", "--report")
@@ -90,6 +105,51 @@ def test_there_and_back(name, published, convert, tensors_of, same, tmp_path):
     for to in ("avsegformer", "origin"):
         convert(tmp_path / "ours", f"--to={to}", "--out", tmp_path / f"{to}.pth")
         same(tensors_of(tmp_path / f"{to}.pth"), tensors_of(published[name]))
+
+
+@pytest.fixture(scope="module")
+def parts(published, tmp_path_factory):
+    """name -> the folder of weights made of a backbone's file, or of VGGish's."""
+    import torch
+
+    from aavs_jax.convert.__main__ import main
+
+    folder = tmp_path_factory.mktemp("parts")
+    state = torch.load(published["s4_pvt"], weights_only=True)
+    for name, prefix in (("pvt_v2_b5", "backbone."), ("vggish", "vggish.")):
+        own = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+        if name == "pvt_v2_b5":
+            own |= {"head.weight": torch.ones(1000, 8), "head.bias": torch.ones(1000)}
+        torch.save(own, folder / f"{name}.pth")
+        assert main([str(folder / f"{name}.pth"), f"--out={folder / name}"]) == 0
+    return {name: folder / name for name in ("pvt_v2_b5", "vggish")}
+
+
+def test_a_pvt_there_and_back(parts, convert, tensors_of, same, tmp_path):
+    card = cards.read(parts["pvt_v2_b5"])
+    assert card.kind == "pvt" and set(card.left_over) == {"head.weight", "head.bias"}
+    assert card.network["pvt"]["reductions"] == [4, 2, 2, 1]
+    for to in ("pvt", "origin"):
+        convert(parts["pvt_v2_b5"], f"--to={to}", "--out", tmp_path / f"{to}.pth")
+        file = parts["pvt_v2_b5"].with_suffix(".pth")
+        same(tensors_of(tmp_path / f"{to}.pth"), tensors_of(file))
+
+
+def test_the_recipe_starts_from_the_parts(parts, tmp_path):
+    config = avsegformer.get_config("/x,s4").to_dict()
+    sizes = base.keys(SIZES).to_dict()
+    config["stages"]["localise"]["model"] = sizes
+    config["init"] |= {"backbone": str(parts["pvt_v2_b5"]), "vggish": str(parts["vggish"])}
+    (stage,) = make_stages(values.checked(config), tmp_path)
+    starting.check_starts([stage])
+    found = starting.starting_parameters(stage, stage.phases[0])
+    for part in parts.values():
+        for path, value in cards.weights(part)[0].items():
+            np.testing.assert_array_equal(found[path], value, err_msg=path)
+    config["init"]["vggish"] = ""
+    (stage,) = make_stages(values.checked(config), tmp_path)
+    with pytest.raises(UserError, match="--config.init.vggish"):
+        starting.check_starts([stage])
 
 
 def test_a_file_of_another_form_is_refused_in_a_sentence(published, convert, tmp_path):

@@ -159,12 +159,16 @@ def test_shapes_and_types(train, masks_dir):
         "labels": ((2, 10, 8, 8), np.uint8),
         "labelled": ((2, 10), np.bool_),
         "valid": ((2, 10), np.bool_),
+        "objects": ((2, train.num_classes), np.bool_),
         "prior_mask": ((2, 10, 8, 8), np.float32),
     }
     assert batch.keys() == expected.keys() | {"ids"}
     for name, (shape, dtype) in expected.items():
         assert type(batch[name]) is np.ndarray
         assert (batch[name].shape, batch[name].dtype) == (shape, dtype), name
+    by_name = {clip.name: {0, *clip.objects} for clip in train.clips}
+    told = [set(np.flatnonzero(row).tolist()) for row in batch["objects"]]
+    assert told == [by_name[name] for name in batch["ids"]]
 
 
 def test_unshuffled_is_subset_by_subset_whatever_the_order_of_the_table(train):

@@ -17,7 +17,7 @@ from data_pipelines.loading import front_ends
 from tests.parity.golden import ACTIVATIONS, check
 from tests.parity.golden_aavs import TestAAVS  # noqa: F401
 from tests.parity.golden_avsegformer import TestAVSegFormer  # noqa: F401
-from tests.parity.golden_cavp import TestCAVP, test_crops  # noqa: F401
+from tests.parity.golden_cavp import TestCAVP, test_crops, test_set_scores  # noqa: F401
 from tests.parity.golden_tpavi import TestTPAVI  # noqa: F401
 
 

@@ -150,6 +150,34 @@ def test_poly_schedule_after_a_warm_up():
     assert rates == pytest.approx([1e-2, 7.5e-3, 5e-3, 2.5e-3])
 
 
+def test_a_late_schedule():
+    late = make_schedule(PLAIN | {"schedule": "poly", "schedule_lag": 1}, 6, "localise/a")
+    rates = [1e-2 * (1 - step / 6) ** 0.9 for step in (0, 0, 1, 2)]
+    assert [float(late(step)) for step in range(4)] == pytest.approx(rates)
+
+
+def test_groups_have_optimisers_of_their_own():
+    """CAVP's: Adam of one group at a constant rate, beside SGD with momentum and poly decay."""
+    start, gradients = start_and_gradients()
+    keys = PLAIN | {"name": "sgd", "momentum": 0.9, "schedule": "poly"}
+    adam = {"name": "adam", "schedule": "constant", "weight_decay": 0.0}
+    both = run_ours(keys | {"groups": (("norm/.*", adam),)}, start, gradients)
+    alone = run_ours(keys, start, gradients)
+    other = run_ours(keys | adam, start, gradients)
+    for path in SHAPES:
+        np.testing.assert_array_equal(both[path], (other if "norm" in path else alone)[path])
+        assert not np.array_equal(alone[path], other[path])
+
+
+def test_faults_in_groups():
+    for groups, message in (
+        ((("layer/.*", {"clip_norm": 1.0}),), "has 'clip_norm', which is no key of a group"),
+        ((("nothing", {}),), "'nothing' of 'localise/a groups' matches none"),
+    ):
+        with pytest.raises(UserError, match=message):
+            make_optimizer(PLAIN | {"groups": groups}, 10, list(SHAPES), "localise/a")
+
+
 def test_unknown_choices_name_the_phase_and_the_known_ones():
     with pytest.raises(UserError, match=r"understand/b is 'linear', none of constant, cosine"):
         make_schedule(PLAIN | {"schedule": "linear"}, 10, "understand/b")
@@ -175,13 +203,19 @@ def test_only_what_trains_has_moments():
     assert sum(leaf.size for leaf in jax.tree.leaves(state) if leaf.ndim) == 2 * 12
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "groups"])
 def test_the_state_comes_back_from_a_checkpoint(tmp_path, name):
     start, gradients = start_and_gradients()
-    optimizer = make_optimizer(described(name, **EVERYTHING), STEPS, list(start), "localise/a")
-    fresh = TrainState.create(jax.tree.map(jnp.asarray, start), {}, optimizer)
+    keys = described("adam" if name == "groups" else name, **EVERYTHING)
+    memory = {}
+    if name == "groups":
+        keys["groups"] = (("norm/.*", {"name": "sgd", "momentum": 0.9}),)
+        memory = {"queue": jnp.arange(4)}
+    optimizer = make_optimizer(keys, STEPS, list(start), "localise/a")
+    fresh = TrainState.create(jax.tree.map(jnp.asarray, start), {}, optimizer, None, memory)
     data = iter(grain.MapDataset.range(9).to_iter_dataset())  # whose place is saved along
-    state = fresh.apply_gradients(gradients[-1], optimizer)
+    memory = {path: array + 1 for path, array in memory.items()}
+    state = fresh.apply_gradients(gradients[-1], optimizer, None, None, memory)
     with PhaseCheckpoints(tmp_path) as checkpoints:
         checkpoints.save(state, data, {SCORE: 0.5})
     with PhaseCheckpoints(tmp_path) as checkpoints:

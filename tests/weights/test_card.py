@@ -24,7 +24,13 @@ NETWORKS = {
     "mask2former": {"num_classes": 150, "num_queries": 100, "backbone": BACKBONE},
     "swin": {"backbone": BACKBONE},
     "vggish": {"audio": AUDIO},
+    "pvt": {"pvt": {"depths": [1, 1, 2, 1]}},
+    "resnet": {"resnet": {"depths": [1, 1, 2, 1], "dilations": [[1], [1], [1, 2], [2, 4]]}},
 }
+DENSE = {"task": "semantic", "num_classes": 71, "prior": False}
+NETWORKS["tpavi"] = {**DENSE, "backbone": "pvt", **NETWORKS["pvt"], "window": 5}
+NETWORKS["cavp"] = {**DENSE, "aspp_width": 8}
+NETWORKS["avsegformer"] = {**DENSE, "backbone": "pvt", **NETWORKS["pvt"], "num_queries": 300}
 
 
 def values_of(kind="aavs", /, **changes):
@@ -218,9 +224,10 @@ def test_the_unknown_size_is_named():
 
 def test_sizes_that_are_none_cost_nothing():
     before = time.process_time()
-    assert card_faults.fault_of({"backbone": {"depths": [10**7, 2, 2, 2]}})
-    assert (
-        card_faults.fault_of({"decoder_layers": 290}) == "it has 329 layers, and 300 are the most"
-    )
+    assert card_faults.fault_of("swin", {"backbone": {"depths": [10**7, 2, 2, 2]}})
+    assert card_faults.fault_of("tpavi", {"pvt": {"depths": [10**7, 2, 2, 2]}})
+    for kind, layers in (("aavs", 329), ("avsegformer", 379)):
+        fault = card_faults.fault_of(kind, {"decoder_layers": 290})
+        assert fault == f"it has {layers} layers, and 300 are the most"
     assert time.process_time() - before < 1
-    assert all(card_faults.fault_of(network) == "" for network in NETWORKS.values())
+    assert all(card_faults.fault_of(kind, network) == "" for kind, network in NETWORKS.items())

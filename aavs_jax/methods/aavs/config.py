@@ -71,3 +71,8 @@ SMALL = AAVSConfig(
     ),
     audio=AudioConfig(blocks=((16,), (32,), (64,), (64,)), fully_connected=(128,)),
 )
+
+
+# What cards, which may come from strangers, are held against.
+TITLE = "AAVS"
+SIZES = AAVSConfig

@@ -110,3 +110,8 @@ SMALL = AVSegFormerConfig(
     resnet=ResNetConfig(depths=(1, 1, 1, 1), planes=(8, 16, 32, 64), stem=16),
     audio=AudioConfig(blocks=((16,), (32,), (64,), (64,)), fully_connected=(128,)),
 )
+
+
+# What cards, which may come from strangers, are held against.
+TITLE = "AVSegFormer"
+SIZES = AVSegFormerConfig

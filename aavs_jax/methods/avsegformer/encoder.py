@@ -79,4 +79,4 @@ class EncoderLayer(nnx.Module):
 
 def finest(tokens: jax.Array, shapes: Shapes) -> jax.Array:
     """The part of the encoder's tokens [N,S,C] that is of stride 8, as a map [N,h,w,C]."""
-    return tokens[:, : math.prod(shapes[0])].reshape(len(tokens), *shapes[0], -1)
+    return tokens[:, : math.prod(shapes[0])].reshape(-1, *shapes[0], tokens.shape[-1])

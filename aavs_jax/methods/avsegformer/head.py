@@ -48,6 +48,7 @@ class Head(nnx.Module):
 
     def __init__(self, config: AVSegFormerConfig):
         size, hidden, dtype = config.feature_size, config.query_hidden, config.dtype
+        self.dtype = dtype
         widths = (config.num_queries, hidden, hidden, size)
         self.mlp = nnx.List(
             [xavier(a, b, dtype) for a, b in zip(widths[:-1], widths[1:], strict=True)]
@@ -62,7 +63,8 @@ class Head(nnx.Module):
     def features(self, queries: jax.Array, mask_feature: jax.Array) -> jax.Array:
         """[N,Q,C], [N,h,w,C] -> [N,h,w,C]."""
         first, second, last = self.mlp
-        likeness = jnp.einsum("nqc,nhwc->nhwq", queries, mask_feature)
+        queries, pixels = queries.astype(self.dtype), mask_feature.astype(self.dtype)
+        likeness = jnp.einsum("nqc,nhwc->nhwq", queries, pixels)
         hidden = jax.nn.relu(second(jax.nn.relu(first(likeness))))
         return last(hidden)
 

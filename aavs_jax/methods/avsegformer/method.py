@@ -124,7 +124,10 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         found = logits(parameters, flat)
         if task == "binary":  # the chances of background and of foreground
             found = jnp.concatenate([jnp.zeros_like(found), found], axis=-1)
-        return jax.nn.softmax(found)
+        found = jax.nn.softmax(found)
+        if has_prior and flat["prior_mask"].ndim == 4:
+            found = found.reshape(-1, flat["prior_mask"].shape[1], *found.shape[1:]).mean(1)
+        return found
 
     @jax.jit
     def predict_frames(parameters, flat):

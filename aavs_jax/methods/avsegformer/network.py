@@ -81,7 +81,8 @@ class AVSegFormer(nnx.Module):
           audio: log-mel examples [N,96,64], one per frame (of two channels [N,96,64,2]), or their
             embeddings [N,E].
           prior_mask: float [N,G,G'] in [0,1], any size: where it sounds. Needed if and only if the
-            configuration has a prior.
+            configuration has a prior. [N,V,G,G']: V of them for each frame, which then has V
+            predictions, one after the other.
           valid: bool or float [N]: of other frames, which are padding, frame, maps and what is
             returned are zeros, as the public code has it for clips of AVSS. None: all are.
           training: whether a ResNet's batch norms take, and keep, the batch's statistics.
@@ -127,13 +128,18 @@ class AVSegFormer(nnx.Module):
         gate = self.mixer(heard[:, 0], unmixed)
         mask_feature = gate[:, None, None] * unmixed
 
-        told = mask_feature
+        told, queries, counts = mask_feature, decoded[-1], valid
         if prior_mask is not None:
-            prior = resize_bilinear(prior_mask, mask_feature.shape[1:3], axes=(1, 2))
-            told = mask_feature + _kept(prior, valid)[..., None]
-        answer = self.head.features(decoded[-1], told)
+            if prior_mask.ndim == 4:
+                views = prior_mask.shape[1]
+                prior_mask = prior_mask.reshape(-1, *prior_mask.shape[2:])
+                told, queries = jnp.repeat(told, views, 0), jnp.repeat(queries, views, 0)
+                counts = None if valid is None else jnp.repeat(valid, views)
+            prior = resize_bilinear(prior_mask, told.shape[1:3], axes=(1, 2))
+            told = told + _kept(prior, counts)[..., None]
+        answer = self.head.features(queries, told)
         outputs = {
-            "logits": _kept(self.head.logits(answer + told), valid),
+            "logits": _kept(self.head.logits(answer + told), counts),
             "mask_feature": _kept(mask_feature, valid),
         }
         if taps:
@@ -178,7 +184,7 @@ class QueryGenerator(nnx.Module):
 
     def __call__(self, heard: jax.Array) -> list[jax.Array]:
         """The audio tokens [N,1,C] -> what the layers give, float32 [N,Q,C], see `through`."""
-        x = jnp.broadcast_to(self.query[...], (len(heard), *self.query.shape))
+        x = jnp.broadcast_to(self.query[...], (heard.shape[0], *self.query.shape))
         return through(self.layers, x, lambda layer, x, _: layer(x, heard), None, self.remat)
 
 

@@ -74,7 +74,7 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
     front_end = PowerMel(config.audio.channels, config.heard, config.published_excerpts)
     # Of the binary task no label says what sounds, and classes cannot be told apart.
     by_label = task == "semantic" and loss_config.classes == "labels"
-    memory = _memory(loss_config, task, num_classes, data["batch_size"], front_end)
+    memory = _memory(loss_config, task, num_classes, data.get("batch_size", 1), front_end)
 
     def loss(parameters, batch, key, progress):
         network = cavp.network(parameters)

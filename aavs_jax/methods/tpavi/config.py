@@ -98,12 +98,19 @@ class LossConfig:
 # The paper's networks: 101 M parameters, and 91 M (of the file; 68 M that are used), and VGGish.
 PVT_B5 = TPAVIConfig()
 RESNET_50 = TPAVIConfig(backbone="resnet")
-# The same network, which 2 cores train in minutes; its audio encoder trains along.
+# The same network, which 2 cores train in minutes; its audio encoder trains along. It sees each
+# second by itself: from scratch it takes pictures of many clips in a batch, not of four, to learn.
 SMALL = TPAVIConfig(
     backbone="resnet",
     resnet=ResNetConfig(block="basic", depths=(1, 1, 1, 1), planes=(16, 32, 48, 64), stem=16),
     audio=AudioConfig(blocks=((16,), (32,), (64,), (64,)), fully_connected=(128,)),
     feature_size=32,
     dilations=(1, 3),
+    window=1,
     head=(32, 16),
 )
+
+
+# What cards, which may come from strangers, are held against.
+TITLE = "TPAVI"
+SIZES = TPAVIConfig

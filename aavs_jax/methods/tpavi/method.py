@@ -93,6 +93,10 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         return total, Aux(scalars, in_training.statistics(network))
 
     def class_scores(parameters, batch):
+        told = batch.get("prior_mask") if has_prior else None
+        if told is not None and told.ndim == 5:  # of several views, [B,T,V,G,G]
+            views = [{**batch, "prior_mask": told[:, :, view]} for view in range(told.shape[2])]
+            return sum(class_scores(parameters, view) for view in views) / len(views)
         outputs = net.network(parameters)(*(batch[name] for name in seen))
         logits = resize_bilinear(outputs.logits, label_size, axes=(1, 2))
         if task == "binary":

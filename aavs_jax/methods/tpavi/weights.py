@@ -17,22 +17,21 @@ from aavs_jax.methods.parts.key_tables import (
     under,
 )
 from aavs_jax.methods.parts.pvt_weights import PVT_ROWS, pvt_sizes
-from aavs_jax.methods.parts.resnet_weights import BLOCK, COUNTED, STEM, resnet_sizes
+from aavs_jax.methods.parts.resnet_weights import (
+    COUNTED,
+    RESNET_DOUBLED,
+    SECOND,
+    SECOND_STAGES,
+    resnet_sizes,
+)
 from aavs_jax.methods.tpavi.config import TPAVIConfig
 from aavs_jax.methods.tpavi.network import TPAVI
 
-UNUSED_STAGE = "a second copy of the ResNet's last stages, which nothing uses"
 UNUSED_UNIT = "where the decoder begins there is nothing to join, so nothing uses it"
 
-STAGES = ("layer1", "layer2", "layer3_1", "layer4_1")
 ROWS = (
     *under("encoder_backbone.", "", *PVT_ROWS),
-    *under("resnet.", "backbone/", *STEM),
-    *(
-        row
-        for stage, name in enumerate(STAGES)
-        for row in under(f"resnet.{name}.{{block}}.", f"backbone/stages/{stage}/{{block}}/", *BLOCK)
-    ),
+    *under("resnet.", "backbone/", *RESNET_DOUBLED),
     Row("conv{stage+1}.conv2d_list.{conv}", "neck/{stage}/convs/{conv}", "conv"),
     *under(
         "tpavi_b{stage+1}.",
@@ -99,8 +98,7 @@ TPAVI_FORMAT = Format(
     rows=ROWS,
     left_over=(
         COUNTED,
-        LeftOver("resnet.layer3_2.*", UNUSED_STAGE),
-        LeftOver("resnet.layer4_2.*", UNUSED_STAGE),
+        *(LeftOver("resnet." + stage, SECOND) for stage in SECOND_STAGES),
         LeftOver("path4.resConfUnit1.*", UNUSED_UNIT),
     ),
 )

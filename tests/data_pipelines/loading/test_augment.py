@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data_pipelines.errors import DataError
 from data_pipelines.loader import open_source, train_loader
@@ -20,6 +21,7 @@ from data_pipelines.loading.augment_pictures import (
     ColourJitter,
     Flip,
     ResizedCrop,
+    ScaledCrop,
     crop_labels,
     crop_pictures,
 )
@@ -184,6 +186,39 @@ def test_labels_masks_and_frames_of_other_sizes_stay_together():
         assert (cropped["frames"][0] == cropped["frames"][1]).all()  # the same box in all seconds
         seen.add(edges[0])
     assert len(seen) > 20
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+def test_scaled_pictures_keep_their_size(scale):
+    size = 8
+    frames = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
+    labels = np.arange(2 * size * size, dtype=np.uint8).reshape(2, size, size)
+    found = ScaledCrop(1.0, (scale,)).map(element(frames=frames, labels=labels))
+    assert found["frames"].shape == frames.shape and found["labels"].shape == labels.shape
+    if scale < 1:
+        half = size // 2
+        np.testing.assert_array_equal(found["labels"][:, :half, :half], labels[:, 1::2, 1::2])
+        assert (found["labels"][:, half:] == 255).all() and (
+            found["labels"][..., half:] == 255
+        ).all()
+        assert (found["frames"][:, half:] == (123, 116, 103)).all()
+        for old, new in zip(frames, found["frames"], strict=True):
+            whole = Image.fromarray(old).resize((half, half), Image.Resampling.BICUBIC)
+            np.testing.assert_array_equal(new[:half, :half], whole)
+    else:
+        # A part of neighbours, each twice; both seconds alike.
+        rows = found["labels"][:, :, 0].astype(int) // size
+        assert set(np.diff(rows[0]).tolist()) == {0, 1} and np.unique(rows[0]).size in (4, 5)
+        np.testing.assert_array_equal(found["labels"][1], found["labels"][0] + size * size)
+
+
+def test_scales_are_drawn_alike():
+    crop = ScaledCrop(1.0, (0.5, 1.0))
+    smaller = 0
+    for seed in range(200):
+        labels = np.zeros((1, 8, 8), np.uint8)
+        smaller += 255 in crop.map(element(seed=seed, labels=labels))["labels"]
+    assert 70 < smaller < 130  # four standard deviations
 
 
 def test_areas_and_ratios_of_crops_are_those_asked_for():
@@ -431,7 +466,7 @@ def test_augmentations_change_nothing_but_what_they_are_for(train):
         ("colour_jitter", {"frames"}),
         ("sound_gain", {"audio"}),
         ("mix_sounds", {"audio"}),
-        ("swap_sound", {"audio", "labels", "prior_mask"}),
+        ("swap_sound", {"audio", "labels", "objects", "prior_mask"}),
         ("time_shift", {"audio"}),
     ):
         found = batches(train, augment={name: ALL[name]})

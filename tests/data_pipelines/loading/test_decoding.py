@@ -258,3 +258,37 @@ def test_the_share_of_seconds_that_are_told_nothing():
     # Nobody else's draws change by it.
     one, other = (draw(untold=u).random_map(1, np.random.default_rng(5)) for u in (0.0, 0.3))
     assert (one.frames, one.seed) == (other.frames, other.seed)
+
+
+@pytest.mark.parametrize(("height", "width", "size"), [(90, 161, 32), (161, 90, 33), (40, 40, 16)])
+def test_the_middle_of_a_picture_is_torchvisions(height, width, size):
+    """The longer side to int(longer x size / shorter), the corner rounded half to even."""
+    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    shorter = min(height, width)
+    wide, high = int(size * width / shorter), int(size * height / shorter)
+    left, top = int(round((wide - size) / 2.0)), int(round((high - size) / 2.0))
+    box = (left, top, left + size, top + size)
+    for decode, how in (
+        (lambda b: decode_frame(b, size, "centre_crop"), Image.Resampling.BILINEAR),
+        (lambda b: semantic_label(b, size, "centre_crop"), Image.Resampling.NEAREST),
+    ):
+        wanted = np.asarray(Image.fromarray(picture).resize((wide, high), how).crop(box))
+        wanted = colours_to_ids(wanted) if how == Image.Resampling.NEAREST else wanted
+        np.testing.assert_array_equal(decode(png(picture)), wanted)
+    shape = (size, size)
+    nearest = nearest_binary_label(png(picture), size, resize="centre_crop")
+    smooth = binary_label(png(picture), size, resize="centre_crop")
+    assert nearest.shape == smooth.shape == shape and (smooth >= nearest).mean() > 0.99
+
+
+def test_a_film_shows_each_second_as_it_is():
+    def requested(sampling, labelled):
+        chances = {name: 0.0 for name in ("mixture", "untold", "flip")}
+        draw = Draw((labelled,), (4,), sampling, (5,), prior="none", **chances)
+        return draw.random_map(0, np.random.default_rng(0))
+
+    film = requested("film", (0,))
+    assert film.frames == film.sounds == (0, 1, 2, 3, 3)
+    assert film.valid == (True,) * 4 + (False,)
+    assert requested("clip", (0,)).frames == (0,) * 5
+    assert requested("clip", (0, 1)) == requested("film", (0, 1))

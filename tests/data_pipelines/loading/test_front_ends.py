@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import DataError
-from data_pipelines.loading.front_ends import LogMel, log_mel_examples
+from data_pipelines.loading.front_ends import LogMel, ZeroPaddedLogMel, log_mel_examples
 
 
 def noise(samples, channels=1, seed=0):
@@ -99,3 +99,15 @@ def test_jax_hears_the_same(front_end):
     assert examples.dtype == np.float32
     # As against the definition, above.
     assert np.abs(examples - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_what_is_missing_is_zero_or_the_last_example():
+    """Zero is no silence, which is the logarithm of 0.01."""
+    sound = np.random.default_rng(0).normal(size=(40_000, 1)).astype(np.float32)  # 2 examples
+    repeated = LogMel()(sound, 4)
+    padded = ZeroPaddedLogMel()(sound, 4)
+    np.testing.assert_array_equal(padded[:2], repeated[:2])
+    np.testing.assert_array_equal(repeated[2:], np.stack([repeated[1]] * 2))
+    assert padded.shape == repeated.shape and not padded[2:].any()
+    assert ZeroPaddedLogMel(2)(np.repeat(sound, 2, 1), 3).shape == (3, 96, 64, 2)
+    assert not ZeroPaddedLogMel()(sound[:100], 1).any()

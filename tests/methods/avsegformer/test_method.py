@@ -11,8 +11,10 @@ import pytest
 from aavs_jax.errors import UserError
 from aavs_jax.methods import make_method
 from aavs_jax.methods.avsegformer.config import PAPER, AVSegFormerConfig, AVSegFormerLoss
+from aavs_jax.methods.avsegformer.network import AVSegFormer
 from aavs_jax.methods.avsegformer.objective import dice, losses
 from aavs_jax.methods.avsegformer.weights import KINDS
+from aavs_jax.methods.functional import functional
 from aavs_jax.methods.parts.sizes import AudioConfig, PVTConfig, ResNetConfig
 
 TINY = AVSegFormerConfig(
@@ -114,12 +116,45 @@ def test_a_prior_counts_but_not_in_the_mix_term(semantic):
     assert abs(told["loss/cross_entropy"] - untold["loss/cross_entropy"]) > 1e-4
 
 
+def test_views_of_a_prior_are_averaged(semantic):
+    method, batch = semantic.method, seen(semantic.method, batch_of(prior=True))
+    other = np.full_like(batch["prior_mask"], 0.5)
+    each = [
+        method.scores(semantic.parameters, batch | {"prior_mask": prior})
+        for prior in (batch["prior_mask"], other)
+    ]
+    both = np.stack([batch["prior_mask"], other], axis=2)
+    found = method.scores(semantic.parameters, batch | {"prior_mask": both})
+    np.testing.assert_allclose(found, (each[0] + each[1]) / 2, atol=1e-6)
+
+
 def test_dropout_draws_by_key(semantic):
     batch, progress = batch_of(prior=True), jnp.float32(0)
     totals = [
         semantic.loss(semantic.parameters, batch, jax.random.key(k), progress)[0] for k in (0, 0, 1)
     ]
     assert totals[0] == totals[1] != totals[2]
+
+
+@pytest.mark.slow
+def test_the_same_whether_layers_are_a_loop_or_computed_again():
+    two = {f"{name}_layers": 2 for name in ("encoder", "generator", "decoder")}
+    config = dataclasses.replace(TINY, **two)
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (2, 32, 32, 3), np.uint8)
+    heard = rng.random((2, 16), np.float32)
+    parameters, found = None, []
+    for remat in (None, "none", "everything"):
+        net = functional(lambda remat=remat: AVSegFormer(config, remat))
+        parameters = parameters or jax.tree.map(jnp.asarray, net.initial(0))
+
+        def run(parameters, keys, net=net):
+            network = net.network(parameters)
+            return network(frames, heard, training=True, keys=keys)["logits"]
+
+        found.append(jax.jit(run)(parameters, jax.random.split(jax.random.key(0), 2)))
+    np.testing.assert_allclose(found[1], found[0], atol=1e-5 * np.abs(found[0]).max())
+    np.testing.assert_allclose(found[2], found[0], atol=1e-5 * np.abs(found[0]).max())
 
 
 def test_the_loss_is_the_sum_of_its_slices(semantic):
@@ -228,3 +263,16 @@ def test_first_values_follow_the_paper(semantic):
 def test_sizes_that_cannot_be(sizes, words):
     with pytest.raises((UserError, ValueError), match=words):
         method_of("binary", **sizes)
+
+
+def test_it_is_traced_for_any_number_of_frames(semantic):
+    """As exporting needs it: nothing may ask how many there are."""
+    from jax import export
+
+    (number,) = export.symbolic_shape("n")
+    batch = {
+        name: jax.ShapeDtypeStruct((number, 1, *array.shape[2:]), array.dtype)
+        for name, array in seen(semantic.method, batch_of(prior=True)).items()
+    }
+    exported = export.export(jax.jit(semantic.method.predict))(semantic.parameters, batch)
+    assert exported.out_avals[0].shape == (number, 1, 24, 24)

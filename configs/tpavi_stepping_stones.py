@@ -17,11 +17,12 @@ alternative, and the small network's.
 """
 
 from configs import base, tpavi
+from configs.argument import parse_argument
 
 
 def get_config(argument: str = ""):
-    """See configs/base.py for the argument."""
-    folder, small = base.parse_argument(argument)
+    """See configs/argument.py."""
+    folder, small = parse_argument(argument)
     config = tpavi.run(folder, small)
     config.schedule = ("localise", "understand")
     localise = tpavi.stage("avss", small)

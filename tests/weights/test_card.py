@@ -31,6 +31,7 @@ DENSE = {"task": "semantic", "num_classes": 71, "prior": False}
 NETWORKS["tpavi"] = {**DENSE, "backbone": "pvt", **NETWORKS["pvt"], "window": 5}
 NETWORKS["cavp"] = {**DENSE, "aspp_width": 8}
 NETWORKS["avsegformer"] = {**DENSE, "backbone": "pvt", **NETWORKS["pvt"], "num_queries": 300}
+NETWORKS["aavs_joint"] = {**DENSE, "backbone": BACKBONE, "localise_queries": 5}
 
 
 def values_of(kind="aavs", /, **changes):

@@ -46,3 +46,7 @@ class JointLoss(LossConfig):
 
     localise_weight: float = 0.5
     guard: float = 0.01
+
+
+SIZES = JointConfig
+TITLE = "AAVS in one step"

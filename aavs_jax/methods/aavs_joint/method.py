@@ -23,6 +23,11 @@ LOSS = JointLoss
 PRETRAINED: dict = {}
 SEEN = ("frames", "audio")
 TERMS = ("localise", "understand")
+PARTS = {
+    f"{name}/{pattern}": (f"{words} ({name})", count)
+    for name in TERMS
+    for pattern, (words, count) in aavs.PARTS.items()
+} | {r"feed/.*": ("what the first network's queries give to the second's", 2)}
 
 
 def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
@@ -139,12 +144,7 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         front_end=LogMel(config.audio.channels),
         stills=True,
         inner={"localise": Inner("localise/", where, losses.guard)},
-        parts={
-            f"{name}/{pattern}": (f"{words} ({name})", count)
-            for name in TERMS
-            for pattern, (words, count) in aavs.PARTS.items()
-        }
-        | {"feed/.*": ("what the first network's queries give to the second's", 2)},
+        parts=PARTS,
         resizable={f"({'|'.join(TERMS)})/{p}": how for p, how in aavs.RESIZABLE.items()},
         may_differ=aavs.MAY_DIFFER | {"localise_queries"},
         training_only=aavs.DROP_PATH,

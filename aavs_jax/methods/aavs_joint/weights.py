@@ -1,0 +1,3 @@
+"""What can be converted: nobody has published such a network."""
+
+KINDS = ()

@@ -104,8 +104,10 @@ def main(stage: dict, data_dir: str, out: Path, meshes: dict[str, int]) -> None:
             )
             predictions = {}
 
-            def observe(batch, masks, predictions=predictions):
-                for clip, mask, valid in zip(batch["ids"], masks, batch["valid"], strict=True):
+            def observe(batch, found, predictions=predictions):
+                for clip, mask, valid in zip(
+                    batch["ids"], found.classes, batch["valid"], strict=True
+                ):
                     if clip:
                         assert clip not in predictions
                         predictions[str(clip)] = mask[valid]

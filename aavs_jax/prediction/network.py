@@ -282,8 +282,8 @@ def load(
                 parameters |= others
                 made = method_of(dataclasses.replace(card, network=card.network | sizes), method)
         check_whole(phase, parameters, made)
-        before = network if card.network.get("prior") else None
-        network = Network(card, made, jax.device_put(parameters), before)
+        tells = network if card.network.get("prior") else None
+        network = Network(card, made, jax.device_put(parameters), tells)
     if given is not None and not any(each is given for each in network.chain):
         raise UserError(
             f"{before} has no use: {folder} needs nobody, or has its own stage, to say where it "

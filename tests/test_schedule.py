@@ -184,7 +184,7 @@ def set_phase(config):
 
 
 def set_method(config):
-    config.stages.understand.method = "tpavi"
+    config.stages.understand.method = "nobodys"
 
 
 def set_masks(config):
@@ -231,7 +231,7 @@ def set_semantic_masks(config):
         (set_start, r"localise/all starts from 'understand/all', which is neither"),
         (set_stage, r"no config\.stages\.undrestand: there are localise, understand"),
         (set_phase, r"no config\.stages\.understand\.phases\.a: there are all"),
-        (set_method, r"method 'tpavi' is none of aavs"),
+        (set_method, r"method 'nobodys' is none of aavs"),
         (set_masks, r"prior\.masks is '/no/such/folder', which is neither an earlier stage"),
         (
             set_no_masks,

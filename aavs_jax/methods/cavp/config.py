@@ -55,7 +55,7 @@ class CAVPConfig:
         if self.heard not in (1, 3):
             raise ValueError(f"heard must be 1 or 3 seconds, not {self.heard!r}")
         if self.prior:
-            raise ValueError("CAVP takes no prior mask: set prior.train to 'none'")
+            raise ValueError("this network, CAVP, takes no prior mask: set prior.train to 'none'")
         check_divides("the number of attention heads,", HEADS, "the fused width", self.width)
 
     @property

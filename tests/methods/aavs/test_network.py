@@ -150,7 +150,7 @@ def test_no_gradient_through_the_attention_mask(network):
 
     def weighted(values, class_weight, mask_weight):
         decoder = nnx.merge(net.graphdef, net.values | {"decoder": values}).decoder
-        class_logits, mask_logits = decoder(levels, mask_features, jnp.ones((1, 32)))
+        class_logits, mask_logits, _ = decoder(levels, mask_features, jnp.ones((1, 32)))
         return class_weight * class_logits[-1].sum() + mask_weight * mask_logits[-1].std()
 
     gradient = jax.jit(jax.grad(weighted))

@@ -18,8 +18,12 @@ from configs import avss
 
 REPOSITORY = Path(__file__).parents[1]
 
-# What LLVM does for speed takes longer than these runs save by it. Before JAX is imported.
+# What LLVM does for speed takes longer than these runs save by it, and XLA's fusion emitters for the
+# CPU take three times as long to compile as the older code beside them. Before JAX is imported.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ["XLA_FLAGS"] = (
+    f"--xla_cpu_use_fusion_emitters=false {os.environ.get('XLA_FLAGS', '')}".strip()
+)
 
 
 # Of the processes that share the tests one runs a file, and one all files that need `tiny_run`.

@@ -60,6 +60,7 @@ def run(*arguments: object) -> str:
             "JAX_PLATFORMS": "cpu",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",
             "XLA_FLAGS": "",
+            "JAX_COMPILATION_CACHE_DIR": "",
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import aavs_jax.main
 from aavs_jax.errors import UserError
 from aavs_jax.evaluate import evaluate_masks, evaluate_weights
+from aavs_jax.run.stopping import Stopped
 from aavs_jax.schedule import train_and_evaluate
 from configs import avss
 from data_pipelines.errors import DataError
@@ -152,6 +154,19 @@ def test_a_missing_data_folder_and_then_the_mended_command(tmp_path, raw):
 
 
 # ---- in this process, for what is behind the flags
+
+
+def test_ctrl_c_is_one_line_and_an_exit_code_of_its_own(monkeypatch, capsys):
+    def stopped():
+        raise Stopped("the same command resumes localise/all from step 3")
+
+    monkeypatch.setattr(aavs_jax.main, "_run", stopped)
+    with pytest.raises(SystemExit) as ended:
+        aavs_jax.main.main([])
+    assert ended.value.code == 130
+    said = capsys.readouterr()
+    assert said.err == "\nstopped: the same command resumes localise/all from step 3\n"
+    assert not said.out
 
 
 def small_config(folder, **changes) -> dict:

@@ -20,7 +20,7 @@ from aavs_jax.compare.systems import BUILT_IN, Run
 from aavs_jax.errors import UserError
 from aavs_jax.inputs import dataset
 from aavs_jax.run.progress import say
-from data_pipelines.errors import DataError
+from data_pipelines.errors import DataError, tidy_path
 
 COMMAND = "python -m aavs_jax.compare"
 DATA_KEYS = ("folder", "clips", "size", "seed")
@@ -106,9 +106,11 @@ def _run(options: argparse.Namespace, overrides: Sequence[str], command: str) ->
     compared = systems.find(options.configs, options.data, overrides)
     data = _data(compared)
     asked = {"budget": str(wanted), "keys": list(overrides)}
-    asked |= {"data": data["folder"] or {key: data[key] for key in DATA_KEYS[1:]}}
-    kept = record.keep_to(workdir, asked)
+    folder = data["folder"] and str(tidy_path(Path(data["folder"]).absolute()))
+    asked |= {"data": folder or {key: data[key] for key in DATA_KEYS[1:]}}
+    kept = record.of(workdir, asked)
     data_dir = dataset.prepared(data, workdir.absolute() / "run")
+    record.write(workdir, kept)
     found, failed = pilots.factors(compared, wanted, workdir, data_dir, options.seeds[0], kept)
     keys = {
         system.name: budget.overrides(system.values(), found[system.name])

@@ -64,11 +64,13 @@ class Part:
       name: of the phase; of a fold, of the fold's own.
       steps: optimiser steps.
       frames: that a step sees, on average; padding is none.
+      unrounded: the steps as the epochs have them.
     """
 
     name: PhaseName
     steps: int
     frames: float
+    unrounded: float
 
 
 def parts(values: Mapping[str, Any], data_dir: Path) -> list[Part]:
@@ -90,7 +92,9 @@ def parts(values: Mapping[str, Any], data_dir: Path) -> list[Part]:
             source = source.only(split_by(source.clips, stage.fold, stage.keys["folds"])[0])
         stage = dataclasses.replace(stage, sources={"train": source})
         frames = _frames_of_a_clip(stage) * stage.keys["data"]["batch_size"]
-        found += [Part(phase, stage.steps(phase), frames) for phase in stage.phases]
+        for phase in stage.phases:
+            unrounded = stage.phase(phase)["epochs"] * stage.steps_per_epoch
+            found.append(Part(phase, stage.steps(phase), frames, unrounded))
     return found
 
 
@@ -123,8 +127,8 @@ def factor(budget: Budget, parts: Sequence[Part], seconds: Mapping[str, float]) 
     if budget.kind == "recipe":
         return 1.0
     if budget.kind == "frames":
-        return budget.amount / frames(parts)
-    return 60 * budget.amount / sum(part.steps * seconds[str(part.name)] for part in parts)
+        return budget.amount / sum(part.unrounded * part.frames for part in parts)
+    return 60 * budget.amount / sum(part.unrounded * seconds[str(part.name)] for part in parts)
 
 
 def overrides(values: Mapping[str, Any], factor: float) -> list[str]:
@@ -163,7 +167,7 @@ def pilot(parts: Sequence[Part], values: Mapping[str, Any], steps: int) -> list[
         stage, phase = part.name
         if "fold" not in with_folds(values)["stages"][stage]:
             keys = values["stages"][stage]["phases"][phase]
-            epochs = keys["epochs"] * steps / part.steps
+            epochs = keys["epochs"] * steps / part.unrounded
             where = f"--config.stages.{stage}.phases.{phase}"
             flags += [f"{where}.epochs={epochs:.6g}", f"{where}.validate_every_epochs=1e6"]
     return flags

@@ -33,7 +33,7 @@ def side_by_side(
 
     Returns:
       For each clip `title`, `note`, `heads` of the columns, `rows` (label, pictures uint8
-      [H,W,3] or None) and `sounds` (label, waveform).
+      [H,W,3] or None), `sounds` (label, waveform) and `legend` (class, (r, g, b)).
     """
     first = {}
     for outcome in outcomes:
@@ -81,13 +81,20 @@ def _example(source: ClipSource, name: str, masks: Mapping[str, list]) -> dict[s
             pictures.append(_picture(frames, found, second, own, colours))
         return pictures
 
+    told = [a[f"prediction/{name}"] for own, a in masks["right"] if not own and a]
+    ids = set() if binary else {int(i) for m in (truth, *told) for i in np.unique(m)} - {0}
     rows = [(f"second {second + 1}", row("right", second)) for second in seconds]
     if any(arrays for _, arrays in masks["other"]):
         middle = seconds[len(seconds) // 2]
         rows.append((f"second {middle + 1}, another clip's sound", row("other", middle)))
     classes = ", ".join(source.class_names[i] for i in clip.objects) or "nothing that sounds"
-    note = f"on screen: {classes}"
-    return {"title": name, "note": note, "rows": rows, "sounds": _sounds(source, index)}
+    return {
+        "title": name,
+        "note": f"on screen: {classes}",
+        "rows": rows,
+        "sounds": _sounds(source, index),
+        "legend": [(source.class_names[i], tuple(map(int, colours[i]))) for i in sorted(ids)],
+    }
 
 
 def _picture(

@@ -1,4 +1,4 @@
-"""A comparison as far as it has come: its runs, what failed, and the page and numbers of the rest."""
+"""A comparison as far as it has come: its runs, what failed, the page and the numbers."""
 
 import contextlib
 import dataclasses

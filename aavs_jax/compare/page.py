@@ -61,6 +61,7 @@ def write(
         ],
         charts=[chart for task in HEADLINE if (chart := curves(task, outcomes, systems))],
         frame=FRAME,
+        legend=dict(pair for each in examples for pair in each["legend"]),
         examples=[{**each, **example_of(each)} for each in examples],
         runs=[(o.run.name, o.run.folder.name, o.run.command) for o in outcomes],
         told=_is_told(outcomes),

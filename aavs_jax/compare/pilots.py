@@ -31,7 +31,7 @@ def factors(
       workdir: of the comparison.
       data_dir: the prepared data set.
       seed: of what is timed.
-      kept: see `record.keep_to`; written where something is added.
+      kept: see `record.of`; written where something is added.
 
     Returns:
       Factors by name, and by name of those that could not be timed the reason.

@@ -30,8 +30,8 @@ def held(workdir: Path) -> Iterator[None]:
         yield
 
 
-def keep_to(workdir: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of the comparison in a folder, begun if there is none.
+def of(workdir: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of the comparison in a folder, or of the one to begin, which is not written yet.
 
     Configs and seeds may be added to a comparison, and left out; what makes its runs comparable
     may not change.
@@ -48,9 +48,7 @@ def keep_to(workdir: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
     """
     path = workdir / FILE
     if not path.exists():
-        record = {**asked, "factors": {}}
-        write(workdir, record)
-        return record
+        return {**asked, "factors": {}}
     try:
         record = json.loads(path.read_text())
         before = {key: record[key] for key in (*asked, "factors")}
@@ -68,5 +66,5 @@ def keep_to(workdir: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write(workdir: Path, record: Mapping[str, Any]) -> None:
-    """Keeps the record, see `keep_to`."""
+    """Keeps the record, see `of`."""
     replace_file(workdir / FILE, json.dumps(record, indent=1).encode())

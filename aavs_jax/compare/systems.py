@@ -42,10 +42,11 @@ class System:
         Raises:
           UserError: the file cannot be read; a key or value that cannot be.
         """
+        words = [self.name, f"--config={self.config}", *self.overrides, *more]
         parsed = flags.FlagValues()
-        holder = config_flags.DEFINE_config_file("config", flag_values=parsed)
+        holder = config_flags.DEFINE_config_file("config", flag_values=parsed, sys_argv=words)
         try:
-            parsed([self.name, f"--config={self.config}", *self.overrides, *more])
+            parsed(words)
             config = holder.value
         # What a config's own file raises, too.
         except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError) as error:

@@ -128,8 +128,9 @@ def _run(options: argparse.Namespace, overrides: Sequence[str], command: str) ->
     comparison = Comparison(workdir, data_dir, compared, runs, facts, failed)
     _train(runs, comparison)
     comparison.write()
-    say(f"\n{outcomes.markdown(comparison.main_table)}\n")
-    say(f"page     {workdir / PAGE}\nnumbers  {workdir / NUMBERS}")
+    for table in comparison.tables:
+        say(f"\n{outcomes.markdown(table)}")
+    say(f"\npage     {workdir / PAGE}\nnumbers  {workdir / NUMBERS}")
     for name, reason in comparison.failed.items():
         print(f"error: {name} failed: {reason}", file=sys.stderr)
     return 1 if comparison.failed else 0
@@ -154,22 +155,23 @@ def _train(runs: Sequence[Run], comparison: Comparison) -> None:
     for number, run in enumerate(runs, start=1):
         if run.is_complete:
             say(f"*** run {number} of {len(runs)}: {run.name}, is complete")
-        else:
-            left = sum(not later.is_complete for later in runs[number:])
-            about = f", about {left * sum(took) / len(took) / 60:.0f} min" if took and left else ""
-            say(f"\n*** run {number} of {len(runs)}: {run.name}; {left} to follow{about}")
-            say(f"*** {run.command}\n")
-            start = time.monotonic()
             with comparison.stopping_at(run):
-                reason = running.run(run.program)
-            if reason:
+                comparison.measure(run)
+            continue
+        left = sum(not later.is_complete for later in runs[number:])
+        about = f", about {left * sum(took) / len(took) / 60:.0f} min" if took and left else ""
+        say(f"\n*** run {number} of {len(runs)}: {run.name}; {left} to follow{about}")
+        say(f"*** {run.command}\n")
+        start = time.monotonic()
+        with comparison.stopping_at(run):
+            if reason := running.run(run.program):
                 comparison.failed[run.name] = reason
                 say(f"*** {run.name} failed: {reason}")
                 continue
             took.append(time.monotonic() - start)
-        with comparison.stopping_at(run):
             comparison.measure(run)
-        comparison.write()
+        if number < len(runs):  # behind the last one it is written anyway
+            comparison.write()
 
 
 if __name__ == "__main__":

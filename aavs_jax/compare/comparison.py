@@ -49,8 +49,11 @@ class Comparison:
         return list(self._read.values())
 
     @property
-    def main_table(self) -> Table:
-        return outcomes.main_table(self.outcomes, self.systems)
+    def tables(self) -> tuple[Table, Table]:
+        """Scores, and what they cost."""
+        found = self.outcomes
+        scores = outcomes.main_table(found, self.systems)
+        return scores, outcomes.cost_table(found, self.systems, self.costs)
 
     @property
     def costs(self) -> dict[str, dict[str, float]]:

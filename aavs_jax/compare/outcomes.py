@@ -217,7 +217,7 @@ def table(
 
 def markdown(table: Table) -> str:
     """The table as Markdown, the best in bold."""
-    heads = [": ".join(head) for head in table.heads]
+    heads = [", ".join(head) for head in table.heads]
     lines = [["", *heads], ["---"] * (len(heads) + 1)]
     for name, cells in table.lines:
         texts = [f"**{cell.text}**" if cell.best else cell.text for cell in cells]

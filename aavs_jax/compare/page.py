@@ -44,7 +44,7 @@ def write(
     """
     text = render(
         Path(__file__).with_name("compare.html"),
-        title=f"{len(systems)} configs, side by side",
+        title="Configs side by side",
         facts=facts,
         failed=failed,
         main=tables.main_table(outcomes, systems),

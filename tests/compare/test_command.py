@@ -12,10 +12,11 @@ THREE = "--configs=avss,avss_end_to_end,avsegformer"
 
 @pytest.fixture
 def compare(faked, data, tmp_path):
-    """A function: flags -> the exit code; the folder is tmp_path / "out"."""
+    """A function: flags -> the exit code; the folder is tmp_path / "out". It shows no clips."""
 
     def run(*flags: str) -> int:
-        return main([f"--data={data}", f"--workdir={tmp_path / 'out'}", *flags])
+        always = [f"--data={data}", f"--workdir={tmp_path / 'out'}", "--config.eval.examples=0"]
+        return main([*always, *flags])
 
     return run
 
@@ -52,11 +53,12 @@ def test_every_config_with_every_seed(compare, faked, tmp_path, capsys):
 def test_the_table_at_the_end(compare, capsys):
     assert compare("--configs=avss,avss_end_to_end", "--seeds=1,3,2") == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-    assert len({line.count("|") for line in lines}) == 1
-    head, _, stones, one_stage = ([c.strip() for c in line.split("|")[1:-1]] for line in lines)
+    scores, costs = lines[:4], lines[4:]
+    assert len({line.count("|") for line in scores}) == len({c.count("|") for c in costs}) == 1
+    head, _, stones, one_stage = ([c.strip() for c in line.split("|")[1:-1]] for line in scores)
     assert head[1:5] == [
-        *("where: J: its own sound", "where: J: another clip's", "where: J: silence"),
-        "where: J: lost with another's",
+        *("where: J, its own sound", "where: J, another clip's", "where: J, silence"),
+        "where: J, lost with another's",
     ]
     # Median and range of the seeds; the first prior, not the true masks.
     assert stones[:3] == ["`avss`", "0.820 (0.810-0.830)", "0.320 (0.310-0.330)"]
@@ -64,6 +66,7 @@ def test_the_table_at_the_end(compare, capsys):
     # It tells classes only.
     assert one_stage[:5] == ["`avss_end_to_end`", "-", "-", "-", "-"]
     assert one_stage[5] == "**0.820** (0.810-0.830)"
+    assert "| training, frames seen |" in costs[0] and "| 2.16 | 0.25 | 70 |" in costs[2]
 
 
 def test_what_is_complete_is_read_again(compare, faked, tmp_path):
@@ -168,8 +171,8 @@ def test_the_page(compare, tmp_path):
         assert f"<h2>{head}</h2>" in text
     assert text.count('<svg class="chart"') == 2  # where and what
     # Of each system one line in the legend, and two seeds in the chart.
-    what = text[text.index("What: mIoU") :]
-    assert what.count("<li>") == 2 + (1 if "avsegformer" in what[: what.index("</ul>")] else 0)
+    what = text[text.index("<h3>What: mIoU</h3>") :]
+    assert what[: what.index("</ul>")].count("<li>") == 3
     assert text.count('class="curve faint"') >= 2
     for protocol in ("avsbench", "avsegformer", "combo", "cavp"):
         assert f"<h3>{protocol}</h3>" in text
@@ -179,7 +182,7 @@ def test_the_page(compare, tmp_path):
 
 
 def test_clips_side_by_side(compare, data, tmp_path):
-    assert compare("--configs=avss,avss_end_to_end") == 0
+    assert compare("--configs=avss,avss_end_to_end", "--config.eval.examples=6") == 0
     text = page(tmp_path)
     clips = text[text.index("<h2>The same clips</h2>") :]
     # Three clips of the test split; frame, truth and two systems; three seconds, and one more with

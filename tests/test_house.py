@@ -27,7 +27,7 @@ NUMPY_WORLD = {"data_pipelines.loader", "data_pipelines.loading", "data_pipeline
 METHODS = {"aavs_jax.methods", "aavs_jax.errors"}
 # What a method that builds on no other is made of.
 OWN = {
-    *(f"aavs_jax.methods.{name}" for name in ("parts", "objectives", "method")),
+    *(f"aavs_jax.methods.{name}" for name in ("parts", "objectives", "method", "rows")),
     *("aavs_jax.methods.functional", "aavs_jax.methods.encoders", "data_pipelines.loading"),
 }
 GROUND = {"aavs_jax.run", "aavs_jax.state", *METHODS, "data_pipelines.errors"}

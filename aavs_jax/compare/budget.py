@@ -13,7 +13,7 @@ from typing import Any
 
 from aavs_jax.errors import UserError
 from aavs_jax.inputs.batches import open_split
-from aavs_jax.plan.folds import split_by, with_folds
+from aavs_jax.plan.folds import split_by, with_writers
 from aavs_jax.plan.stage import PhaseName, Stage
 from data_pipelines.loader import labelled_clips
 
@@ -83,7 +83,7 @@ def parts(values: Mapping[str, Any], data_dir: Path) -> list[Part]:
     Raises:
       UserError, DataError: the data have nothing to train a stage on.
     """
-    config, found = with_folds(values), []
+    config, found = with_writers(values), []
     for name in config["schedule"]:
         # To count steps takes its clips; its network would take seconds to describe.
         stage = Stage(name, config, data_dir, None)
@@ -140,13 +140,17 @@ def overrides(values: Mapping[str, Any], factor: float) -> list[str]:
     """
     if factor == 1:
         return []
-    return [
-        f"--config.stages.{stage}.phases.{phase}.{key}={keys[key] * factor:.6g}"
-        for stage in values["schedule"]
-        for phase in values["stages"][stage]["order"]
-        for keys in [values["stages"][stage]["phases"][phase]]
-        for key in ("epochs", "validate_every_epochs")
-    ]
+    flags = []
+    for name in values["schedule"]:
+        stage = values["stages"][name]
+        keys = {
+            f"phases.{phase}.{key}": stage["phases"][phase][key]
+            for phase in stage["order"]
+            for key in ("epochs", "validate_every_epochs")
+        }
+        keys |= {"earlier": stage["earlier"]} if stage["earlier"] else {}
+        flags += [f"--config.stages.{name}.{key}={v * factor:.6g}" for key, v in keys.items()]
+    return flags
 
 
 def pilot(parts: Sequence[Part], values: Mapping[str, Any], steps: int) -> list[str]:
@@ -165,7 +169,7 @@ def pilot(parts: Sequence[Part], values: Mapping[str, Any], steps: int) -> list[
     ]
     for part in parts:
         stage, phase = part.name
-        if "fold" not in with_folds(values)["stages"][stage]:
+        if stage in values["stages"]:  # folds have the epochs of their stage
             keys = values["stages"][stage]["phases"][phase]
             epochs = keys["epochs"] * steps / part.unrounded
             where = f"--config.stages.{stage}.phases.{phase}"

@@ -154,7 +154,7 @@ def protocol_table(
         Column(
             (QUESTION[task], metric.replace("_", " ")),
             _score(task, metric, sound, protocol),
-            most_is_best=sound == "right" and metric != "FDR",
+            most_is_best=sound == "right" and not metric.startswith("FDR"),
         )
         for task, names in PROTOCOLS[protocol].scores.items()
         for metric in names

@@ -71,6 +71,9 @@ def test_there_are_as_many_validations_as_in_the_recipe(data):
         for key in ("epochs=16", "validate_every_epochs=4")
     ]
     assert budget.overrides(values, 1) == []
+    # What is kept of a stage at some epoch is kept at the same part of it.
+    values = system("avss", data, "--config.stages.localise.earlier=8").values()
+    assert "--config.stages.localise.earlier=4" in budget.overrides(values, 0.5)
 
 
 def test_minutes_are_shared_as_steps_are(data):

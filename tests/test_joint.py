@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import aavs_jax
+from aavs_jax.errors import UserError
 from aavs_jax.methods import make_method
 from aavs_jax.plan.stage import PhaseName
 from aavs_jax.scoring import validation as validating
@@ -82,6 +83,26 @@ def test_a_shared_network_hands_on_what_its_queries_hold(methods):
         fed = {**parameters, "feed/kernel": random.astype(np.float32)}
         before, after = (np.asarray(joint.scores(p, clips())) for p in (parameters, fed))
         assert np.abs(before - after).max() > 1e-3
+
+
+@pytest.mark.parametrize("tells", [False, True])
+def test_a_shared_network_need_not_tell_its_mask(tiny_stage, tells):
+    """Its queries feed nothing at first, and so what the first network draws alone is heard of."""
+    stage = avss_joint.get_config(",shared").stages.together.to_dict()
+    tiny = tiny_stage("understand")
+    sizes = {key: tiny["model"][key] for key in tiny["model"] if key != "prior_keys"}
+    stage["model"] |= sizes | {"localise_queries": 3, "tells": tells}
+    stage["loss"] |= {"grid": 8}
+    stage["data"] |= {key: tiny["data"][key] for key in ("image_size", "label_size", "max_targets")}
+    method = make_method(stage, 4)
+    parameters, scores = method.initial(0), jax.jit(method.scores)
+    bias = "localise/decoder/class_predictor/bias"
+    changed = {**parameters, bias: parameters[bias] + np.asarray([3, 0, 0], np.float32)}
+    before, after = (np.asarray(scores(each, clips())) for each in (parameters, changed))
+    assert (np.abs(before - after).max() > 1e-4) == tells
+    if not tells:
+        with pytest.raises(UserError, match="tells the second nothing"):
+            make_method({**stage, "model": {**stage["model"], "shared": False}}, 4)
 
 
 def test_what_it_is_teaches_where_it_sounds(methods):

@@ -26,7 +26,7 @@ _TURNED = 0.2  # radians at most, either way
 
 # In parts of the picture's side: where the two of a half stand, square roots of solid areas, and
 # the longest side of a thing. VPO wants centres 0.1 apart.
-_COLUMNS, _ROWS = ((0.12, 0.16), (0.34, 0.38)), ((0.22, 0.30), (0.70, 0.78))
+_COLUMNS, _ROWS = ((0.09, 0.12), (0.29, 0.32)), ((0.22, 0.30), (0.70, 0.78))
 _TWIN_SIZES, _TWIN_LONGEST = (0.20, 0.26), 0.36
 _OTHER_COLUMNS, _OTHER_ROWS = ((0.14, 0.20), (0.46, 0.54), (0.80, 0.86)), (0.3, 0.7)
 _OTHER_SIZES, _OTHER_LONGEST = (0.25, 0.33), 0.5

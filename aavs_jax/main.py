@@ -69,28 +69,15 @@ def parse(arguments: list[str]) -> list[str]:
         if _MASKS_KIND.value is not None and _MASKS.value is None:
             raise flags.Error("--masks-kind is of given masks: name them with --evaluate-masks=DIR")
     except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError) as error:
-        print(f"error: {_in_a_sentence(error)}", file=sys.stderr)
+        from aavs_jax.errors import in_a_sentence
+
+        print(f"error: {in_a_sentence(error)}", file=sys.stderr)
         sys.exit(2)
     return rest
 
 
 def _with_dashes(flag: re.Match) -> str:
     return flag[0].replace("_", "-")
-
-
-def _in_a_sentence(error: Exception) -> str:
-    """What absl and ml_collections say in many lines, some of them a traceback."""
-    if error.args and isinstance(error.args[0], KeyError):
-        error = error.args[0]  # ml_collections wraps it in an AttributeError
-    if isinstance(error, KeyError):
-        return f"the config has no key {str(error.args[0]).replace(chr(10), ': ')}"
-    text = str(error).strip()
-    last = text.splitlines()[-1].strip()
-    if isinstance(error, OSError):
-        return f"cannot read the config file: {last}"
-    if "Traceback" in text:
-        return last.partition(": ")[2]
-    return " ".join(text.split())
 
 
 def config_name() -> str:

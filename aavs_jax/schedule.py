@@ -26,7 +26,7 @@ from aavs_jax.inputs.batches import (
     sounds_to_hear,
     train_batches,
 )
-from aavs_jax.plan.folds import with_folds
+from aavs_jax.plan.folds import with_writers
 from aavs_jax.plan.stage import PhaseName, Stage, make_stages, trained_paths
 from aavs_jax.plan.values import checked
 from aavs_jax.report import presentation
@@ -41,7 +41,7 @@ from aavs_jax.state.tree import below
 from aavs_jax.train import train_phase
 from aavs_jax.weights import card
 from aavs_jax.weights.given_weights import Given
-from aavs_jax.weights.keeping import check_begun, chosen_parameters
+from aavs_jax.weights.keeping import check_begun, chosen_parameters, parameters_at
 from aavs_jax.weights.starting import starting_parameters
 from data_pipelines.prepared.source import fingerprint
 
@@ -93,7 +93,7 @@ def train_and_evaluate(config: Mapping[str, Any], root: Path, name: str) -> Rows
 
 
 def _run(config: Mapping[str, Any], workdir: Workdir) -> Rows:
-    stages = make_stages(with_folds(config), workdir.root)
+    stages = make_stages(with_writers(config), workdir.root)
     checks.before_data(stages)
     mesh = make_mesh(config["mesh"]["fsdp"], [s.keys["data"]["batch_size"] for s in stages])
     with workdir.timed("data"):
@@ -106,7 +106,7 @@ def _run(config: Mapping[str, Any], workdir: Workdir) -> Rows:
     with jax.default_matmul_precision(config["matmul_precision"]):
         for stage in stages:
             rows += run_stage(stage, data_dir, workdir)
-    presentation.present([stage for stage in stages if not stage.fold], workdir, rows)
+    presentation.present([stage for stage in stages if not stage.writes_for], workdir, rows)
     return rows
 
 
@@ -152,10 +152,7 @@ def run_stage(stage: Stage, data_dir: Path, workdir: Workdir, given: Given | Non
                 _run_phase(stage, name, data_dir, workdir.record["command"], writer)
     with workdir.timed(f"{stage.name} scores"):
         if given is None:
-            parameters, chosen = chosen_parameters(stage.folder, stage.keys)
-            keeps = "keeps" if stage.name == stage.config["schedule"][-1] else "hands over"
-            say(f"[{stage.name}] {keeps} {chosen.describe(stage.task.score)}; scores follow")
-            named = {}
+            parameters, named = _trained_parameters(stage), {}
         else:
             parameters, named = given.parameters, {"weights": str(given.folder)}
         rows = stage_scores(stage, parameters, **named)
@@ -164,6 +161,20 @@ def run_stage(stage: Stage, data_dir: Path, workdir: Workdir, given: Given | Non
     workdir.write_rows(stage.folder / RESULTS, rows)
     everyone_is_here(f"{stage.name} complete")
     return rows
+
+
+def _trained_parameters(stage: Stage) -> dict[str, np.ndarray]:
+    """Those that a stage is scored with, and writes its masks; says which they are."""
+    if stage.writes_for and not stage.phases:
+        whole = dataclasses.replace(stage, name=stage.writes_for)
+        name = whole.phases[-1]
+        step = whole.earlier_step(name)
+        say(f"[{stage.name}] takes step {step} of {name}; masks follow")
+        return parameters_at(stage.root / str(name), step)
+    parameters, chosen = chosen_parameters(stage.folder, stage.keys)
+    keeps = "keeps" if stage.name == stage.config["schedule"][-1] else "hands over"
+    say(f"[{stage.name}] {keeps} {chosen.describe(stage.task.score)}; scores follow")
+    return parameters
 
 
 def _say_what_is_unusual(stage: Stage) -> None:

@@ -57,13 +57,13 @@ def train_phase(
     """
     phase, method, mesh = stage.phase(name), stage.method, stage.mesh
     directory, log_every = stage.root / str(name), stage.config["log_every"]
-    total = stage.steps(name)
+    total, kept = stage.steps(name), stage.earlier_step(name)
     validate_every = max(1, round(phase["validate_every_epochs"] * stage.steps_per_epoch))
     trainable, frozen = trained_paths(method, phase, name)
     optimizer = make_optimizer(phase["optimizer"], total, list(trainable), str(name))
     schedule = make_schedule(phase["optimizer"], total, str(name))
 
-    with PhaseCheckpoints(directory) as checkpoints:
+    with PhaseCheckpoints(directory, keep=kept) as checkpoints:
         if checkpoints.latest_step >= total:
             say(f"[{name}] is complete: {total} steps")
             return
@@ -152,7 +152,7 @@ def train_phase(
                     if not math.isfinite(scores[SCORE]):
                         say(f"[{name}] step {step} has no score, so it cannot be the best")
                     checkpoints.save(state, batches, scores)
-                elif step % stage.config["checkpoint_every"] == 0 or stop.asked:
+                elif step % stage.config["checkpoint_every"] == 0 or step == kept or stop.asked:
                     settle()
                     checkpoints.save(state, batches, None)
                 if stop.asked:  # after the last step, too: the scores would take minutes more

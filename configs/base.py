@@ -130,8 +130,9 @@ def stage(method: str, task: str, small: bool) -> ConfigDict:
 
     # Where it sounds, told to the network.
     stage.prior = ConfigDict()
-    # In training: 'none', 'true' masks, 'predicted' ones, a 'mixture' of both, or 'crossfit',
-    # predicted by networks that have not seen the clip (`folds` of the stage that predicts).
+    # In training: 'none', 'true' masks, 'predicted' ones, a 'mixture' of both; 'crossfit', those of
+    # networks that have not seen the clip (`folds` of the stage that predicts); or 'earlier', those
+    # of its network when it knew the clips less well (`earlier` of that stage).
     stage.prior.train = "none"
     stage.prior.mixture = 0.5  # share of predicted masks in the mixture
     stage.prior.dropout = 0.0  # share of seconds in training that are told nothing, 0.5 everywhere
@@ -149,6 +150,9 @@ def stage(method: str, task: str, small: bool) -> ConfigDict:
     # So many more networks, each trained without one part of the training clips, whose masks it
     # writes: masks of clips that were not seen. A stage <name>_fold<k> each; 0: none.
     stage.folds = 0
+    # Epochs of its last phase after which the network, as it is then, is kept to write masks of the
+    # training clips, too: nobody has to train for them, as for those of `folds`. 0: none.
+    stage.earlier = 0.0
     # Whose best checkpoint by validation the stage keeps: that of the 'last' phase, or of 'all'
     # together, as in the paper's code. It writes the masks and gets the scores; a phase that starts
     # from another takes that one's best all the same.

@@ -108,8 +108,8 @@ def train_loader(
             `lengths.ByLength`. Of more than three lengths the next multiples of five.
         resize: of frames, one of `decoding.RESIZES`.
         augment: `data.augment` of a stage, see configs/base.py; None: nothing.
-        prior: "none", "true" (foreground of the label), "predicted" (stage one's masks), "crossfit"
-            (those of networks that have not seen the clip), or a "mixture" of true and predicted.
+        prior: "none", "true" (foreground of the label), "predicted" (stage one's masks), or a
+            "mixture" of true and predicted.
         prior_dir: folder of predicted masks, `<subset>/<uid>/<second>.png` beneath it, or of each
             clip by its name; grey, see `decoding.predicted_mask`.
         mixture: share of predicted masks in the mixture.

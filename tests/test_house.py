@@ -27,7 +27,7 @@ NUMPY_WORLD = {"data_pipelines.loader", "data_pipelines.loading", "data_pipeline
 METHODS = {"aavs_jax.methods", "aavs_jax.errors"}
 # What a method that builds on no other is made of.
 OWN = {
-    *(f"aavs_jax.methods.{name}" for name in ("parts", "objectives", "method")),
+    *(f"aavs_jax.methods.{name}" for name in ("parts", "objectives", "method", "rows")),
     *("aavs_jax.methods.functional", "aavs_jax.methods.encoders", "data_pipelines.loading"),
 }
 GROUND = {"aavs_jax.run", "aavs_jax.state", *METHODS, "data_pipelines.errors"}
@@ -78,7 +78,16 @@ RULES = {
         *("data_pipelines.loading", "data_pipelines.pages", "data_pipelines.media", *FACTS),
     },
     "aavs_jax.convert": {*GROUND, "aavs_jax.weights"},
+    "aavs_jax.compare": {
+        *("aavs_jax.plan", "aavs_jax.inputs", "aavs_jax.run", "aavs_jax.scoring"),
+        *("aavs_jax.report", "aavs_jax.prediction", "aavs_jax.benchmark", "aavs_jax.errors"),
+        *("data_pipelines.pages", "configs", *NUMPY_WORLD),
+    },
 }
+
+
+# Rooms that are commands, and who may import them: themselves, and who measures by them.
+COMMANDS = {"benchmark": ("benchmark", "compare"), "compare": ("compare",)}
 
 
 def imports(path: Path) -> set[str]:
@@ -172,8 +181,10 @@ def test_rooms_import_no_verbs():
         called = {name for name in imports(path) if name in verbs}
         allowed = callers.get(path.stem, set()) if path.parent == ROOT / "aavs_jax" else set()
         assert called <= allowed, path
-        if path.parent != ROOT / "aavs_jax" / "benchmark":
-            assert not {name for name in imports(path) if name.startswith("aavs_jax.benchmark")}
+        for room, users in COMMANDS.items():
+            if path.parent.name not in users:
+                start = f"aavs_jax.{room}"
+                assert not {name for name in imports(path) if name.startswith(start)}, path
 
 
 def test_no_file_is_long():

@@ -26,6 +26,7 @@ def run(command, tiny_flags, tmp_path_factory):
         "--config=configs/avss.py",
         *flags,
         "--config.stages.localise.folds=2",
+        "--config.stages.localise.earlier=3",
         "--config.stages.understand.prior.train=crossfit",
         "--config.stages.understand.prior.kind=soft",
         "--config.stages.understand.prior.dropout=0.3",
@@ -62,6 +63,26 @@ def test_every_training_clip_has_masks_of_a_network_that_did_not_see_it(run, dat
     assert written[1, "masks"] | written[2, "masks"] == {clip.name for clip in clips}
     # The parts' networks differ from the whole one's, which sees everything.
     assert (run / "localise" / "masks-soft").is_dir()
+
+
+@pytest.mark.slow
+def test_an_earlier_checkpoint_writes_masks_of_all_training_clips(run, data_dir):
+    folder = run / "localise_earlier"
+    names = {clip.name for clip in open_source(data_dir, "train").clips}
+    for kind in ("masks", "masks-soft"):
+        found = {f"{p.parent.name}/{p.name}" for p in (folder / kind).glob("*/*")}
+        assert found == names
+    (row,) = json.loads((folder / "results.json").read_text())[:1]
+    assert row["split"] == "train" and row["clips"] == len(names)
+    # It is another network than the one that is handed over: its masks differ somewhere.
+    places = [path.relative_to(folder) for path in folder.glob("masks-soft/*/*/*.png")]
+    assert any(
+        (
+            np.asarray(Image.open(folder / place))
+            != np.asarray(Image.open(run / "localise" / place))
+        ).any()
+        for place in places
+    )
 
 
 @pytest.mark.slow

@@ -8,10 +8,10 @@ import numpy as np
 
 from aavs_jax.benchmark import results, scaling
 from aavs_jax.benchmark.results import Row
-from aavs_jax.report.learning_curves import COLOURS, FRAME, log_ticks, svg_path, tick_text
+from aavs_jax.report.learning_curves import FRAME, log_ticks, svg_path, tick_text
 
 COLOUR_OF = {"aavs_jax": 0, "torch_eager": 1, "torch_compile": 2}
-GREY = COLOURS - 1
+GREY = 4
 
 
 @dataclasses.dataclass(frozen=True)

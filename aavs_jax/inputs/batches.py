@@ -58,7 +58,7 @@ def _without_part(stage: Stage, source: ClipSource) -> tuple[ClipSource, dict[st
     seen, unseen = split_by(source.clips, stage.fold, stage.keys["folds"])
     if not seen or not unseen:
         raise UserError(
-            f"config.stages.{stage.keys['fold_of']}.folds is {stage.keys['folds']}, and of "
+            f"config.stages.{stage.writes_for}.folds is {stage.keys['folds']}, and of "
             f"{len(source)} training clips part {stage.fold} has {len(unseen)}: give fewer folds"
         )
     first = source.only(seen)
@@ -111,7 +111,7 @@ def train_batches(
         bucket_by_length=data["bucket_by_length"],
         resize=data["resize"],
         augment=data["augment"],
-        prior=prior["train"],
+        prior=stage.prior_in_training,
         prior_dir=stage.training_masks(stage.sources["train"]),
         mixture=prior["mixture"],
         untold=prior["dropout"],
@@ -170,12 +170,14 @@ def evaluations(stage: Stage) -> list[tuple[str, str, str]]:
     """(split, prior, sound) of every pass that a trained stage is evaluated with.
 
     The test split with every prior and sound; the others too, where masks are wanted of all clips.
-    Splits that have no clips are left out. Of a stage that does not see part of the training clips
-    this part alone.
+    Splits that have no clips are left out. Of a stage that only writes masks of training clips
+    these alone, or of them those that it does not see.
     """
     priors = stage.keys["prior"]["evaluate"]
     if stage.fold:
         return [(UNSEEN, priors[0], "right")]
+    if stage.writes_for:
+        return [("train", priors[0], "right")]
     passes = []
     if "test" in stage.sources:
         passes = [("test", prior, sound) for prior in priors for sound in sounds_to_hear(stage)]

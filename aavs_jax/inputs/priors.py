@@ -1,11 +1,12 @@
 """Prior masks of a stage: whether they fit together, and whether every one of them is there."""
 
+import math
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from aavs_jax.errors import UserError
-from aavs_jax.plan.folds import fold_names
+from aavs_jax.plan.folds import earlier_name, fold_names
 from aavs_jax.plan.stage import Stage
 from data_pipelines.facts import avsbench
 from data_pipelines.loading.checks import PREDICTED
@@ -14,13 +15,21 @@ from data_pipelines.loading.request import seconds_shown
 
 
 def check_priors(stage: Stage) -> None:
-    """Raises UserError where prior masks are in training alone, or in evaluation alone."""
+    """Raises UserError where prior masks are in training alone, or in evaluation alone; where a
+    stage cannot write masks, or not so.
+    """
     prior = stage.keys["prior"]
     evaluate = prior["evaluate"]
     if not evaluate or any((p == "none") != (prior["train"] == "none") for p in evaluate):
         raise UserError(
             f"{stage.where}.prior.train is {prior['train']!r} and prior.evaluate {evaluate}: a "
             "network is trained and evaluated either with prior masks or, 'none', without"
+        )
+    epochs = stage.phase(stage.phases[-1])["epochs"] if stage.phases else math.inf
+    if stage.keys["earlier"] > epochs:
+        raise UserError(
+            f"{stage.where}.earlier is {stage.keys['earlier']:g} epochs of its last phase, "
+            f"{stage.phases[-1].phase}, which has {epochs:g}: give less"
         )
     if stage.keys["writes_masks"] and stage.task.name != "binary":
         raise UserError(f"{stage.where}.writes_masks is set, but only a binary stage draws masks")
@@ -29,13 +38,19 @@ def check_priors(stage: Stage) -> None:
 def check_who_writes(stage: Stage, earlier: Sequence[Stage]) -> None:
     """Raises UserError where a stage takes masks that no stage before it and no folder has."""
     prior = stage.keys["prior"]
-    if not {prior["train"], *prior["evaluate"]} & PREDICTED:
+    if not {stage.prior_in_training, *prior["evaluate"]} & PREDICTED:
         return
     others = {other.name: other.keys for other in earlier}
     if prior["train"] == "crossfit" and not others.get(prior["masks"], {"folds": 0})["folds"]:
         raise UserError(
             f"{stage.where}.prior.train is 'crossfit', and prior.masks, {prior['masks']!r}, is no "
             f"earlier stage with folds: give --config.stages.{prior['masks'] or '<stage>'}.folds=2"
+        )
+    if prior["train"] == "earlier" and not others.get(prior["masks"], {"earlier": 0})["earlier"]:
+        raise UserError(
+            f"{stage.where}.prior.train is 'earlier', and prior.masks, {prior['masks']!r}, is no "
+            "stage before it that keeps an earlier checkpoint: give "
+            f"--config.stages.{prior['masks'] or '<stage>'}.earlier=EPOCHS"
         )
     folder = stage.masks_from
     written = [other.name for other in earlier if other.keys["writes_masks"]]
@@ -49,7 +64,7 @@ def check_who_writes(stage: Stage, earlier: Sequence[Stage]) -> None:
 def splits_with_predicted(stage: Stage) -> set[str]:
     """The splits of which a stage takes predicted masks in training and evaluation."""
     prior = stage.keys["prior"]
-    taking = {"train"} if prior["train"] in PREDICTED else set()
+    taking = {"train"} if stage.prior_in_training in PREDICTED else set()
     taking |= {"val"} if prior["evaluate"][0] in PREDICTED else set()
     return taking | ({"test"} if PREDICTED & set(prior["evaluate"]) else set())
 
@@ -67,8 +82,11 @@ def check_masks_are_there(stage: Stage, splits: Collection[str]) -> None:
     """
     masks, folder = stage.keys["prior"]["masks"], stage.masks_from
     given = "/" in masks
-    crossfit = "train" in splits and stage.keys["prior"]["train"] == "crossfit"
-    writers = {masks, *(fold_names(stage.config, masks) if crossfit else ())}
+    writers = {masks}
+    if "train" in splits and stage.keys["prior"]["train"] == "crossfit":
+        writers |= set(fold_names(stage.config, masks))
+    elif "train" in splits and stage.keys["prior"]["train"] == "earlier":
+        writers.add(earlier_name(masks))
     complete = not given and all((stage.root / w / "results.json").exists() for w in writers)
     if not masks or not (given or complete):
         return

@@ -8,11 +8,42 @@ import numpy as np
 from flax import nnx
 
 from aavs_jax.methods.functional import functional
-from aavs_jax.methods.method import SoundEncoder
+from aavs_jax.methods.method import Pretrained, SoundEncoder
 from aavs_jax.methods.parts.sizes import AudioConfig
 from aavs_jax.methods.parts.vggish import AudioEncoder
 
 SOUND = "audio_encoder/"  # beginning of the audio encoder's paths, in every method
+# The published files of backbones that are trained on ImageNet.
+BACKBONE_FILES = {"pvt": "pvt_v2_b5.pth", "resnet": "resnet50-19c8e357.pth"}
+
+
+def pretrained(backbone: str, kind: str, lacking: str = "") -> dict[str, Pretrained]:
+    """What a method with such a backbone and VGGish starts from, by key of config.init.
+
+    Args:
+      backbone: of BACKBONE_FILES.
+      kind: of the whole network's cards, which has a backbone, too.
+      lacking: the published files of the whole network that do without VGGish; '': none do.
+    """
+    file = BACKBONE_FILES[backbone]
+    command = f"python -m aavs_jax.convert {file} --out weights/{file.partition('.')[0]}"
+    return {
+        "backbone": Pretrained((backbone, kind), file, command),
+        "vggish": vggish(lacking),
+    }
+
+
+def vggish(lacking: str) -> Pretrained:
+    """The audio encoder as it is published; `lacking` as above."""
+    return Pretrained(
+        ("vggish",),
+        "vggish-10086976.pth",
+        "python -m aavs_jax.convert vggish-10086976.pth --out weights/vggish",
+        SOUND,
+        "audio.",
+        "audio encoder",
+        lacking,
+    )
 
 
 def on_host(

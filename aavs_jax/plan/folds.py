@@ -2,7 +2,8 @@
 
 A network is better on the clips it was trained on than on new ones, so that masks it writes of its
 own training clips are no example of what a later stage will get. Masks of a network that has not
-seen the clip are.
+seen the clip are; those of the same network when it had been trained for less long stand in for
+them, and cost nothing.
 """
 
 import re
@@ -14,6 +15,9 @@ from data_pipelines.prepared.source import Clip
 
 Config = Mapping[str, Any]
 
+# What `prior.train` may be besides what loaders know: predicted masks of training clips, though not
+# by the network that predicts those of all others.
+BY_OTHERS = ("crossfit", "earlier")
 UNSEEN = "unseen"  # in place of the name of a split: the training clips that a network did not see
 _OF_VIDEO = re.compile(r"(.{11})_\d+(_\d+)?")  # YouTube's id, and where in the video, see AVSBench
 
@@ -23,15 +27,21 @@ def fold_name(stage: str, fold: int) -> str:
     return f"{stage}_fold{fold}"
 
 
+def earlier_name(stage: str) -> str:
+    """What the stage is called that writes masks with an earlier checkpoint of this one."""
+    return f"{stage}_earlier"
+
+
 def fold_names(config: Config, stage: str) -> tuple[str, ...]:
     """The stages of `stages.<stage>.folds`, in order."""
     return tuple(fold_name(stage, k + 1) for k in range(config["stages"][stage]["folds"]))
 
 
-def with_folds(config: Config) -> dict[str, Any]:
-    """A config in whose schedule the networks of `stages.<stage>.folds` are stages of their own.
+def with_writers(config: Config) -> dict[str, Any]:
+    """A config in whose schedule are stages, too, that only write masks of training clips.
 
-    They come after the stage whose keys they have, and start where it starts.
+    They come after the stage whose keys they have. Those of `stages.<stage>.folds` train, from
+    where it starts; that of `stages.<stage>.earlier` takes one of its checkpoints.
 
     Args:
       config: as in configs/base.py, `values.checked`.
@@ -39,14 +49,18 @@ def with_folds(config: Config) -> dict[str, Any]:
     schedule, stages = [], dict(config["stages"])
     for name in config["schedule"]:
         schedule.append(name)
-        keys = stages.get(name, {"folds": 0})
+        keys = stages.get(name, {"folds": 0, "earlier": 0})
         for fold in range(1, keys["folds"] + 1):
             own = fold_name(name, fold)
             phases = {
                 phase: {**values, "start": _within(own, name, values["start"])}
                 for phase, values in keys["phases"].items()
             }
-            stages[own] = {**keys, "phases": phases, "fold": fold, "fold_of": name}
+            stages[own] = {**keys, "phases": phases, "fold": fold, "writes_for": name}
+            schedule.append(own)
+        if keys["earlier"]:
+            own = earlier_name(name)
+            stages[own] = {**keys, "order": (), "writes_for": name}
             schedule.append(own)
     return {**config, "schedule": tuple(schedule), "stages": stages}
 

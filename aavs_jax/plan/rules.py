@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from aavs_jax.methods.parts.sizes import DROP_PATH_OPTIONS
+from aavs_jax.plan.folds import BY_OTHERS
 from data_pipelines.loader import PRIORS, SOUNDS, VIEWS
 from data_pipelines.loading.decoding import RESIZES
 from data_pipelines.loading.request import SAMPLINGS
@@ -99,12 +100,13 @@ RULES: dict[str, Rule] = {
     "stages.*.data.seconds": _least(1),
     "stages.*.data.features": _one_of("none", "memory", "disk"),
     "stages.*.data.features_gib": POSITIVE,
-    "stages.*.prior.train": _one_of(*PRIORS),
+    "stages.*.prior.train": _one_of(*PRIORS, *BY_OTHERS),
     "stages.*.prior.mixture": SHARE,
     "stages.*.prior.dropout": SHARE,
     "stages.*.prior.evaluate": _some_of(*VIEWS),
     "stages.*.prior.kind": _one_of("hard", "soft"),
     "stages.*.folds": (lambda value: value == 0 or value >= 2, "give at least 2, or 0 for none"),
+    "stages.*.earlier": _least(0),
     "stages.*.phases.*.trains": PATTERNS,
     "stages.*.phases.*.fresh": PATTERNS,
     "stages.*.phases.*.zero": PATTERNS,

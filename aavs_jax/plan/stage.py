@@ -17,7 +17,7 @@ from aavs_jax.errors import UserError
 from aavs_jax.methods import make_method
 from aavs_jax.methods.method import Method
 from aavs_jax.methods.tasks import TASKS, Task
-from aavs_jax.plan.folds import fold_name, part_of
+from aavs_jax.plan.folds import BY_OTHERS, earlier_name, fold_name, part_of
 from aavs_jax.run.resuming import RESULTS
 from aavs_jax.state import tree
 from data_pipelines.loader import labelled_clips
@@ -134,6 +134,17 @@ class Stage:
         """Which part of the training clips its network does not see, from 1; 0: it sees all."""
         return self.keys.get("fold", 0)
 
+    @property
+    def writes_for(self) -> str | None:
+        """The stage for which this one only writes masks of training clips, see `plan.folds`."""
+        return self.keys.get("writes_for")
+
+    def earlier_step(self, name: PhaseName) -> int:
+        """The step of a phase whose network is kept for `earlier`; 0: none is."""
+        if not self.keys["earlier"] or name.phase != self.keys["order"][-1]:
+            return 0
+        return min(self.steps(name), max(1, round(self.keys["earlier"] * self.steps_per_epoch)))
+
     def inside(self, name: str) -> "Stage":
         """The stage of a network within its own, `Method.inner`, on the same data."""
         own, method = f"{self.name}/{name}", self.method.inner[name].method
@@ -141,6 +152,12 @@ class Stage:
         keys = {**self.keys, "task": method.task, "prior": prior, "writes_masks": False}
         config = {**self.config, "stages": {**self.config["stages"], own: keys}}
         return dataclasses.replace(self, name=own, config=config, method=method)
+
+    @property
+    def prior_in_training(self) -> str:
+        """What loaders are asked for; whose masks `training_masks` are is not their business."""
+        train = self.keys["prior"]["train"]
+        return "predicted" if train in BY_OTHERS else train
 
     @property
     def masks_from(self) -> Path | None:
@@ -151,12 +168,14 @@ class Stage:
         return Path(masks) if "/" in masks else self.root / masks / MASKS[prior["kind"]]
 
     def training_masks(self, source: ClipSource) -> Path | dict[str, Path] | None:
-        """The same of its training clips: where they are cross-fitted, of each by its name.
+        """The same of its training clips: where they are cross-fitted, that of each by its name.
 
         Args:
           source: the clips.
         """
         prior = self.keys["prior"]
+        if prior["train"] == "earlier":
+            return self.root / earlier_name(prior["masks"]) / MASKS[prior["kind"]]
         if prior["train"] != "crossfit":
             return self.masks_from
         folds = self.config["stages"][prior["masks"]]["folds"]
@@ -169,7 +188,7 @@ class Stage:
     @property
     def soft_is_wanted(self) -> bool:
         """Whether another stage of the run takes its masks as shades."""
-        own = self.keys.get("fold_of", self.name)  # whose masks the parts of a stage write
+        own = self.writes_for or self.name
         others = (stage["prior"] for stage in self.config["stages"].values())
         return any(prior["masks"] == own and prior["kind"] == "soft" for prior in others)
 

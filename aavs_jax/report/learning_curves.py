@@ -12,7 +12,7 @@ import numpy as np
 
 # Of a chart, and of what lies within its axes; units of the SVG element, y downwards.
 FRAME = {"width": 540, "height": 270, "left": 52, "right": 526, "top": 22, "bottom": 228}
-COLOURS = 5  # that the style sheet has for curves
+COLOURS = 8  # that the style sheet has for curves
 CURVE_POINTS = 300  # points drawn of a line; more cannot be told apart
 
 
@@ -68,7 +68,7 @@ def _stage_charts(stage: str, lines: Sequence[Mapping]) -> list[dict[str, Any]]:
         log = len(shown) > 0 and bool(shown.max() > 12 * shown.min())
         label = "training loss" + ", logarithmic" * log
         chart = {"title": f"{title}: training loss", "remark": "", "y_label": label}
-        charts.append(chart | _layout(faint + curves[::-1], starts, log=log))
+        charts.append(chart | layout(faint + curves[::-1], starts, log=log))
     curves = []
     for index, name in enumerate(scores):
         segments = [_segment(lines, "val", phase, name, starts[phase]) for phase in starts]
@@ -81,7 +81,7 @@ def _stage_charts(stage: str, lines: Sequence[Mapping]) -> list[dict[str, Any]]:
             remark = f"best {scores[0]} {best[1]:.3f} at step {best[0]:.0f}"
         label = "validation, 0 to 1"
         chart = {"title": f"{title}: validation", "remark": remark, "y_label": label}
-        charts.append(chart | _layout(curves[::-1], starts, fractions=True, best=best))
+        charts.append(chart | layout(curves[::-1], starts, fractions=True, best=best))
     return charts
 
 
@@ -129,7 +129,7 @@ def _thin(segments):
     return chosen
 
 
-def _layout(
+def layout(
     curves: Sequence[Curve],
     starts: Mapping[str, int],
     *,

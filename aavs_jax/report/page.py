@@ -61,7 +61,7 @@ def write_report(
         tables=score_tables,
         stages=learning_curves(metrics),
         frame=FRAME,
-        examples=[_example(example) for example in examples],
+        examples=[example_of(example) for example in examples],
         legend=legend,
     )
     replace_file(path, page.encode())
@@ -143,8 +143,12 @@ def _card(
     return {"name": name, "value": shown_as(value), "details": details, "bars": widths}
 
 
-def _example(example: Mapping) -> dict[str, Any]:
-    rows = [(label, [_picture(image) for image in images]) for label, images in example["rows"]]
+def example_of(example: Mapping) -> dict[str, Any]:
+    """An example of `write_report` as templates have it: pictures and sounds as texts."""
+    rows = [
+        (label, [None if image is None else _picture(image) for image in images])
+        for label, images in example["rows"]
+    ]
     sounds = [(label, sound_uri(wave, SAMPLE_RATE)) for label, wave in example.get("sounds", ())]
     columns = max((len(pictures) for _, pictures in rows), default=0)
     given = {"note": "", **example}

@@ -146,7 +146,7 @@ def _notes(rows: Sequence[Mapping[str, Any]], tasks: Collection[str]) -> list[st
 def _example(stages: Sequence[Stage], source: ClipSource, name: str, colours: np.ndarray):
     """(title, [(row label, pictures by second)], class ids seen)."""
     index = _index(source, name)
-    frames = [_thumbnail(frame) for frame in source[index]["frames"]]
+    frames = [thumbnail(frame, LARGEST) for frame in source[index]["frames"]]
     if source.clips[index].still:
         frames *= source.clips[index].seconds
     pictures = [("frames", frames)]
@@ -162,12 +162,12 @@ def _example(stages: Sequence[Stage], source: ClipSource, name: str, colours: np
                 arrays = showcase.load(stage.folder, sound, prior)
                 masks, labels = arrays[f"prediction/{name}"], arrays[f"label/{name}"]
                 if truth is None or not binary:
-                    truth = _painted(frames, labels, binary, colours)
+                    truth = painted(frames, labels, binary, colours)
                 if not binary:
                     classes |= set(np.unique(masks).tolist()) | set(np.unique(labels).tolist())
                 label = f"{stage.name}, {SOUND_ROWS.get(sound, sound)}"
                 label += f", {prior} prior" if prior != "none" else ""
-                predicted.append((label, _painted(frames, masks, binary, colours)))
+                predicted.append((label, painted(frames, masks, binary, colours)))
     return name, [*pictures, ("truth", truth), *predicted], classes - {0}
 
 
@@ -184,13 +184,17 @@ def _sounds(stages: Sequence[Stage], name: str) -> list[tuple[str, np.ndarray]]:
     return [(SOUND_ROWS["right"], own), *sounds]
 
 
-def _thumbnail(encoded: bytes) -> np.ndarray:
+def thumbnail(encoded: bytes, largest: int) -> np.ndarray:
+    """A picture out of its file, uint8 [H,W,3], with no side above `largest` pixels."""
     image = Image.open(io.BytesIO(encoded)).convert("RGB")
-    image.thumbnail((LARGEST, LARGEST))  # never enlarges
+    image.thumbnail((largest, largest))  # never enlarges
     return np.asarray(image)
 
 
-def _painted(frames, labels: np.ndarray, binary: bool, colours: np.ndarray) -> list[np.ndarray]:
+def painted(
+    frames: Sequence[np.ndarray], labels: np.ndarray, binary: bool, colours: np.ndarray
+) -> list[np.ndarray]:
+    """Frames uint8 [H,W,3] with labels [T,G,G] over them, of a binary task in one colour."""
     maps = labels > 0 if binary else labels
     return [
         overlay(frame, label, None if binary else colours)

@@ -61,7 +61,7 @@ def stage_scores(stage: Stage, parameters: Mapping[str, Any], **named: str) -> R
 
 def _say_what_follows(stage: Stage, passes: list[tuple[str, str, str]]) -> None:
     splits = " and ".join(dict.fromkeys(split for split, _, _ in passes))
-    masks = stage.keys["writes_masks"] and len(stage.sources) > 1 and not stage.fold
+    masks = stage.keys["writes_masks"] and len(stage.sources) > 1 and not stage.writes_for
     cached = stage.config["data"]["cache"]
     say(
         f"[{stage.name}] scores: {len(passes)} passes over {splits}, one for each prior and sound"

@@ -4,7 +4,7 @@
                                  iterator, scores
     <phase>/frozen               the parameters that the phase never changes, if any, written once
 
-Kept are the two newest, to continue from, and the best by its validation's score, to hand over.
+Kept are the two newest, to continue from, the best of those validated, and one that was asked for.
 """
 
 import json
@@ -63,11 +63,12 @@ class Best(NamedTuple):
 class PhaseCheckpoints:
     """The checkpoints of one phase; a context manager."""
 
-    def __init__(self, directory: Path, *, reading: bool = False):
+    def __init__(self, directory: Path, *, keep: int = 0, reading: bool = False):
         """Opens the folder of a phase, making it if missing.
 
         Args:
           directory: of the phase.
+          keep: a step whose checkpoint stays, whatever comes; 0: none.
           reading: only to read from, perhaps while it trains: nothing in it is tidied up.
 
         Raises:
@@ -81,11 +82,10 @@ class PhaseCheckpoints:
             if not reading:
                 self._root.mkdir(parents=True, exist_ok=True)
             self._put_aside_what_cannot_be_listed()
+            kept = [policies.LatestN(2), _KeepBest(), policies.CustomSteps([keep])]
             self._orbax = ocp.training.Checkpointer(
                 self._root,
-                preservation_policy=policies.AnyPreservationPolicy(
-                    [policies.LatestN(2), _KeepBest()]
-                ),
+                preservation_policy=policies.AnyPreservationPolicy(kept),
                 # What a killed process was writing; it is not a checkpoint yet.
                 cleanup_tmp_directories=not reading,
             )
@@ -128,8 +128,8 @@ class PhaseCheckpoints:
     def restore_latest(self, state: TrainState, data: Any) -> TrainState | None:
         """The newest checkpoint that can be read; `data` is moved to its place.
 
-        Damaged ones are moved out of the way, said so, and the one before is taken. If none can be
-        read, the fault may lie elsewhere, and all stay where they are.
+        Damaged ones are moved aside, said so, and the one before is taken. If none can be read, the
+        fault may lie elsewhere, and all stay.
 
         Args:
           state: shapes and shardings wanted; its frozen parameters are taken over.

@@ -13,6 +13,7 @@ from aavs_jax.errors import UserError
 from aavs_jax.methods import METHODS
 from aavs_jax.methods.tasks import TASKS
 from aavs_jax.run.progress import say
+from aavs_jax.run.resuming import RESULTS
 from aavs_jax.state.checkpoint import Best, PhaseCheckpoints, rank
 from aavs_jax.weights import card
 from aavs_jax.weights.card_method import method_of
@@ -107,6 +108,24 @@ def best_parameters(directory: Path) -> dict[str, np.ndarray]:
     """
     with PhaseCheckpoints(directory) as checkpoints:
         parameters = checkpoints.best_parameters()
+    _check_nothing_lacks(directory, parameters)
+    return parameters
+
+
+def parameters_at(directory: Path, step: int) -> dict[str, np.ndarray]:
+    """The parameters that a trained phase had after a step that it was told to keep.
+
+    Raises:
+      UserError: they cannot be read, or some are not there.
+    """
+    with PhaseCheckpoints(directory) as checkpoints:
+        parameters = checkpoints.load(Best(step, math.nan))
+    if parameters is None:
+        raise UserError(
+            f"{directory / 'checkpoints' / str(step)} cannot be read, and masks were to be written "
+            f"with it: delete {directory} and {directory.parent / RESULTS} and start the command "
+            "again, which trains this phase anew"
+        )
     _check_nothing_lacks(directory, parameters)
     return parameters
 

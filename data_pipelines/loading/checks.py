@@ -7,10 +7,10 @@ from data_pipelines.prepared.embeddings import Embeddings
 from data_pipelines.prepared.source import ClipSource
 
 # What a network may be told of where it sounds: in training ...
-PRIORS = ("none", "true", "predicted", "crossfit", "mixture")
+PRIORS = ("none", "true", "predicted", "mixture")
 # ... and when it is judged, where "unknown" is 0.5 everywhere and "both" this and predicted masks.
 VIEWS = ("none", "true", "predicted", "unknown", "both")
-PREDICTED = frozenset({"predicted", "crossfit", "mixture", "both"})  # those that need masks
+PREDICTED = frozenset({"predicted", "mixture", "both"})  # those that need masks
 SOUNDS = ("right", "other", "silence")
 
 
@@ -77,7 +77,7 @@ def check_task_and_prior(task: str, prior: str, prior_dir, priors: tuple[str, ..
 def check_resize(resize: str, prior: str, features: object) -> None:
     """Raises DataError where there is no such way, or what is kept was resized in another."""
     check_choice("resize", resize, RESIZES)
-    if resize != "squash" and (prior in ("predicted", "mixture") or features is not None):
+    if resize != "squash" and (prior in PREDICTED or features is not None):
         kept = "maps of frames" if features is not None else "predicted masks"
         raise DataError(f"resize is {resize!r}, but {kept} are of squashed frames: give 'squash'")
 

@@ -70,8 +70,6 @@ class Draw(grain.transforms.RandomMap):
         prior = self.prior
         if prior == "mixture":
             prior = "predicted" if share < self.mixture else "true"
-        elif prior == "crossfit":
-            prior = "predicted"  # whose masks these are, their folder says
         return Request(
             index=index,
             frames=frames,

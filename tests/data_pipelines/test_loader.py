@@ -300,7 +300,7 @@ def test_masks_of_each_clip_from_a_folder_of_its_own(train, masks_dir, tmp_path)
         folder = tmp_path / str(number % 2)
         shutil.copytree(masks_dir / clip.name, folder / clip.name)
         folders[clip.name] = folder
-    found = next(by_clip(train, prior="crossfit", prior_dir=folders, **options))
+    found = next(by_clip(train, prior="predicted", prior_dir=folders, **options))
     np.testing.assert_array_equal(found["prior_mask"], expected["prior_mask"])
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from aavs_jax.plan.folds import fold_names, part_of, split_by, with_folds
+from aavs_jax.plan.folds import fold_names, part_of, split_by, with_writers
 from aavs_jax.plan.values import checked
 from configs import avss
 from data_pipelines.prepared.source import Clip
@@ -48,16 +48,26 @@ def test_stages_of_the_parts():
     config.stages.localise.phases.more.start = "localise/all"
     config.stages.understand.phases.all.start = "localise/more"
     plain = checked(config)
-    full = with_folds(plain)
+    full = with_writers(plain)
     assert full["schedule"] == ("localise", "localise_fold1", "localise_fold2", "understand")
     assert fold_names(plain, "localise") == full["schedule"][1:3]
     for number, name in enumerate(full["schedule"][1:3], 1):
         stage = full["stages"][name]
-        assert stage["fold"] == number and stage["fold_of"] == "localise"
+        assert stage["fold"] == number and stage["writes_for"] == "localise"
         assert stage["phases"]["all"]["start"] == "nothing"
         assert stage["phases"]["more"]["start"] == f"{name}/all"  # of its own, not of the whole
-        same = {**stage, "phases": None, "fold": None, "fold_of": None}
-        whole = {**plain["stages"]["localise"], "phases": None, "fold": None, "fold_of": None}
+        same = {**stage, "phases": None, "fold": None, "writes_for": None}
+        whole = {**plain["stages"]["localise"], "phases": None, "fold": None, "writes_for": None}
         assert same == whole
     assert full["stages"]["understand"] == plain["stages"]["understand"]
-    assert with_folds({**plain, "schedule": ("understand",)})["schedule"] == ("understand",)
+    assert with_writers({**plain, "schedule": ("understand",)})["schedule"] == ("understand",)
+
+
+def test_an_earlier_checkpoint_is_a_stage_that_trains_nothing():
+    config = avss.get_config()
+    config.stages.localise.earlier = 16.0
+    config.stages.understand.prior.train = "earlier"
+    full = with_writers(checked(config))
+    assert full["schedule"] == ("localise", "localise_earlier", "understand")
+    stage = full["stages"]["localise_earlier"]
+    assert stage["order"] == () and stage["writes_for"] == "localise" and "fold" not in stage

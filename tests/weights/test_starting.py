@@ -202,6 +202,15 @@ def test_a_phase_hands_over_its_best_not_its_last(tmp_path, capsys):
     assert capsys.readouterr().out == "[localise/b] takes 6 of 6 arrays from 'localise/a'\n"
 
 
+def test_parts_of_a_network_come_from_phases_of_their_own(tmp_path):
+    leave_phase(tmp_path / "localise" / "a", {"kernel": np.full(3, 7, np.float32)})
+    leave_phase(tmp_path / "localise" / "c", {"kernel": np.full(4, 8, np.float32)})
+    found = start_of(tmp_path, "localise/a -> audio_encoder, localise/c -> backbone")
+    assert (found["audio_encoder/kernel"] == 7).all() and (found["backbone/kernel"] == 8).all()
+    own = ("audio_encoder/kernel", "backbone/kernel")
+    assert_same(found, FRESH | {path: found[path] for path in own})
+
+
 NAN = math.nan
 BOTH = {"order": ("a", "b"), "best_over_phases": "all"}
 

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 
 from aavs_jax.methods.aavs.config import AAVSConfig
 from aavs_jax.methods.aavs.network import AAVS
-from aavs_jax.methods.aavs.rows import frames_of, frames_or_maps, keys_of, regrouped
-from aavs_jax.methods.encoders import SOUND, on_host, sound_encoder
+from aavs_jax.methods.encoders import on_host, sound_encoder, vggish
 from aavs_jax.methods.functional import functional
 from aavs_jax.methods.method import (
     Aux,
@@ -28,6 +27,7 @@ from aavs_jax.methods.objectives.targets import frame_weights, make_targets
 from aavs_jax.methods.parts.frames import normalised
 from aavs_jax.methods.parts.sizes import DROP_PATH_OPTIONS
 from aavs_jax.methods.parts.swin import Swin
+from aavs_jax.methods.rows import by_clip, frames_of, frames_or_maps, keys_of, regrouped
 from data_pipelines.loading.front_ends import LogMel
 
 SIZES = AAVSConfig
@@ -38,15 +38,7 @@ PRETRAINED = {
         "facebook/mask2former-swin-base-ade-semantic",
         "python -m aavs_jax.convert mask2former-swin-base-ade-semantic --out weights/m2f_swin_b",
     ),
-    "vggish": Pretrained(
-        ("vggish",),
-        "vggish-10086976.pth",
-        "python -m aavs_jax.convert vggish-10086976.pth --out weights/vggish",
-        SOUND,
-        "audio.",
-        "audio encoder",
-        "AAVS files",
-    ),
+    "vggish": vggish("AAVS files"),
 }
 PARTS = {
     r"backbone/.*_adapter/.*": ("the backbone adapters", None),
@@ -148,17 +140,6 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
 
     slices = Slices(split, loss)
 
-    def by_clip(function):
-        """Of clips what a function of frames gives."""
-
-        # Frames do not see each other, so that clips of all lengths share what is compiled.
-        def of_clips(parameters, batch):
-            found = function(parameters, {name: frames_of(batch[name]) for name in seen})
-            clips = batch["frames"].shape[:2]
-            return jax.tree.map(lambda array: array.reshape(*clips, *array.shape[1:]), found)
-
-        return of_clips
-
     def class_scores(parameters, flat):
         views = flat["prior_mask"].shape[1] if has_prior and flat["prior_mask"].ndim == 4 else 1
         if views > 1:  # of one picture, which is looked at once
@@ -190,8 +171,8 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         initial=aavs.initial,
         loss=slices.whole,
         slices=slices,
-        predict=by_clip(predict_frames),
-        scores=by_clip(jax.jit(class_scores)),
+        predict=by_clip(predict_frames, seen),
+        scores=by_clip(jax.jit(class_scores), seen),
         entries=(*seen, "labels", "labelled", "valid"),
         front_end=LogMel(config.audio.channels),
         counts=(lambda batch: weights(batch).any()) if data["drop_empty_clips"] else None,

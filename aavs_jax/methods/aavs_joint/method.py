@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from aavs_jax.methods.aavs import method as aavs
-from aavs_jax.methods.aavs.rows import frames_of, keys_of, regrouped
 from aavs_jax.methods.aavs_joint.config import JointConfig, JointLoss
 from aavs_jax.methods.aavs_joint.network import AAVSJoint
 from aavs_jax.methods.functional import functional
 from aavs_jax.methods.method import Aux, Inner, Method, Prediction, Slices
 from aavs_jax.methods.objectives import mask_classification, set_prediction
 from aavs_jax.methods.objectives.targets import IGNORED, frame_weights, make_targets
+from aavs_jax.methods.rows import by_clip, frames_of, keys_of, regrouped
 from data_pipelines.loading.front_ends import LogMel
 
 SIZES = JointConfig
@@ -120,14 +120,6 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         maps = {"confidence": mask_classification.confidence(scores)}
         return Prediction(mask_classification.semantic_prediction(scores), maps)
 
-    def by_clip(function):
-        def of_clips(parameters, batch):
-            found = function(parameters, {name: frames_of(batch[name]) for name in SEEN})
-            clips = batch["frames"].shape[:2]
-            return jax.tree.map(lambda array: array.reshape(*clips, *array.shape[1:]), found)
-
-        return of_clips
-
     alone = {**stage, "task": "binary", "model": _sizes(config.localise), "loss": {}}
     where = aavs.make({**alone, "prior": {"train": "none"}}, 2, ignores)
     return Method(
@@ -138,8 +130,8 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         initial=joint.initial,
         loss=slices.whole,
         slices=slices,
-        predict=by_clip(predict_frames),
-        scores=by_clip(jax.jit(class_scores)),
+        predict=by_clip(predict_frames, SEEN),
+        scores=by_clip(jax.jit(class_scores), SEEN),
         entries=(*SEEN, "labels", "labelled", "valid"),
         front_end=LogMel(config.audio.channels),
         stills=True,

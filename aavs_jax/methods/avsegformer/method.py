@@ -10,38 +10,17 @@ import jax.numpy as jnp
 from aavs_jax.methods.avsegformer.config import AVSegFormerConfig, AVSegFormerLoss
 from aavs_jax.methods.avsegformer.network import AVSegFormer
 from aavs_jax.methods.avsegformer.objective import losses
-from aavs_jax.methods.encoders import SOUND, sound_encoder
+from aavs_jax.methods.encoders import pretrained, sound_encoder
 from aavs_jax.methods.functional import functional
-from aavs_jax.methods.method import Aux, Method, Prediction, Pretrained, Resizable, Slices
+from aavs_jax.methods.method import Aux, Method, Prediction, Resizable, Slices
 from aavs_jax.methods.objectives.targets import frame_weights
 from aavs_jax.methods.parts.layers import resize_bilinear
+from aavs_jax.methods.rows import by_clip, frames_of, keys_of
 from data_pipelines.loading.front_ends import LogMel, ZeroPaddedLogMel
 
 SIZES = AVSegFormerConfig
 LOSS = AVSegFormerLoss
-BACKBONE_FILES = {"pvt": "pvt_v2_b5.pth", "resnet": "resnet50-19c8e357.pth"}
-
-
-def _pretrained(backbone: str) -> dict[str, Pretrained]:
-    file = BACKBONE_FILES[backbone]
-    return {
-        "backbone": Pretrained(
-            (backbone, "avsegformer"),
-            file,
-            f"python -m aavs_jax.convert {file} --out weights/{file.partition('.')[0]}",
-        ),
-        "vggish": Pretrained(
-            ("vggish",),
-            "vggish-10086976.pth",
-            "python -m aavs_jax.convert vggish-10086976.pth --out weights/vggish",
-            SOUND,
-            "audio.",
-            "audio encoder",
-        ),
-    }
-
-
-PRETRAINED = _pretrained("pvt")
+PRETRAINED = pretrained("pvt", "avsegformer")
 PARTS = {
     r"head/classify/.*": ("the last layer", 1),
     r"head/.*": ("the head", None),
@@ -91,8 +70,8 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
 
     def split(batch, key):
         weight = weights(batch).reshape(-1)
-        rows = {name: _frames(batch[name]) for name in (*seen, "labels")}
-        keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(weight.size))
+        rows = {name: frames_of(batch[name]) for name in (*seen, "labels")}
+        keys = keys_of(key, weight.size)
         # Of the loss a frame is as much as its weight is of all weights.
         share = weight / jnp.maximum(weight.sum(), 1)
         return {**rows, "keys": keys, "share": share, "counts": weight > 0}, ()
@@ -104,16 +83,6 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         terms = losses(outputs, rows["labels"], loss_config)
         scalars = {f"loss/{name}": (term * share).sum() for name, term in terms.items()}
         return sum(scalars.values()), Aux(scalars, training.statistics(network))
-
-    def by_clip(function):
-        """Of clips what a function of frames gives."""
-
-        def of_clips(parameters, batch):
-            found = function(parameters, {name: _frames(batch[name]) for name in seen})
-            clips = batch["frames"].shape[:2]
-            return jax.tree.map(lambda array: array.reshape(*clips, *array.shape[1:]), found)
-
-        return of_clips
 
     def logits(parameters, flat):
         found = forward(predicting.network(parameters), flat)["logits"]
@@ -151,8 +120,8 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         loss=slices.whole,
         # Batch norm looks at all frames of a batch together.
         slices=None if predicting.mutable else slices,
-        predict=by_clip(predict_frames),
-        scores=by_clip(scores),
+        predict=by_clip(predict_frames, seen),
+        scores=by_clip(scores, seen),
         entries=(*seen, "labels", "labelled"),
         # What is missing of a sound's last second the public loader of AVSS fills up with zeros.
         front_end=(LogMel if task == "binary" else ZeroPaddedLogMel)(config.audio.channels),
@@ -160,15 +129,10 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         sound_encoder=sound_encoder(config.audio),
         parts=PARTS,
         resizable={r"head/classify/kernel": Resizable(-1, "classes")},
-        pretrained=_pretrained(config.backbone),
+        pretrained=pretrained(config.backbone, "avsegformer"),
         may_differ=MAY_DIFFER,
         training_only=DROPPED,
     )
-
-
-def _frames(array: jax.Array) -> jax.Array:
-    """[B,T,...] -> [N,...]."""
-    return array.reshape(-1, *array.shape[2:])
 
 
 def _check_reductions(config: AVSegFormerConfig, size: int) -> None:

@@ -12,6 +12,7 @@ from aavs_jax.methods.cavp.config import CAVPConfig, CAVPLoss
 from aavs_jax.methods.cavp.network import CAVP
 from aavs_jax.methods.cavp.objective import Pictures, draw, train_step
 from aavs_jax.methods.cavp.pairing import Queue, classes_shown
+from aavs_jax.methods.encoders import SOUND, vggish
 from aavs_jax.methods.functional import functional
 from aavs_jax.methods.method import Aux, Method, Prediction, Pretrained, Resizable
 from aavs_jax.methods.objectives.contrastive import IGNORED
@@ -22,22 +23,14 @@ from data_pipelines.loading.power_spectrogram import SILENCE, PowerMel
 SIZES = CAVPConfig
 LOSS = CAVPLoss
 STRIDE = 4  # of the logits
-SOUND = "audio_encoder/"  # beginning of the sound encoder's paths
 PRETRAINED = {
     "backbone": Pretrained(
         ("resnet", "cavp"),
         "a ResNet-50 with a deep stem, or for VPO a ResNet-101, as CAVP's code takes it",
         "python -m aavs_jax.convert resnet50.pth --out weights/resnet50_deep_stem",
-        what="the picture encoder",
+        what="picture encoder",
     ),
-    "vggish": Pretrained(
-        ("vggish",),
-        "vggish-10086976.pth",
-        "python -m aavs_jax.convert vggish-10086976.pth --out weights/vggish",
-        SOUND,
-        "audio.",
-        "the sound encoder",
-    ),
+    "vggish": vggish(""),
 }
 PARTS = {
     r"backbone/.*": ("the picture encoder", None),

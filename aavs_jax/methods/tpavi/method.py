@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from aavs_jax.methods.encoders import SOUND, sound_encoder
+from aavs_jax.methods.encoders import pretrained, sound_encoder
 from aavs_jax.methods.functional import functional
-from aavs_jax.methods.method import Aux, Method, Prediction, Pretrained, Resizable
+from aavs_jax.methods.method import Aux, Method, Prediction, Resizable
 from aavs_jax.methods.objectives.targets import frame_weights
 from aavs_jax.methods.parts.layers import resize_bilinear
 from aavs_jax.methods.tpavi import objective
@@ -19,30 +19,7 @@ from data_pipelines.loading.front_ends import LogMel, ZeroPaddedLogMel
 
 SIZES = TPAVIConfig
 LOSS = LossConfig
-BACKBONE_FILES = {"pvt": "pvt_v2_b5.pth", "resnet": "resnet50-19c8e357.pth"}
-
-
-def _pretrained(backbone: str) -> dict[str, Pretrained]:
-    file = BACKBONE_FILES[backbone]
-    return {
-        "backbone": Pretrained(
-            (backbone, "tpavi"),
-            file,
-            f"python -m aavs_jax.convert {file} --out weights/{file.partition('.')[0]}",
-        ),
-        "vggish": Pretrained(
-            ("vggish",),
-            "vggish-10086976.pth",
-            "python -m aavs_jax.convert vggish-10086976.pth --out weights/vggish",
-            SOUND,
-            "audio.",
-            "audio encoder",
-            "TPAVI files",
-        ),
-    }
-
-
-PRETRAINED = _pretrained("pvt")
+PRETRAINED = pretrained("pvt", "tpavi", "TPAVI files")
 PARTS = {
     r"audio_encoder/.*": ("the audio encoder", None),
     r"backbone/.*": ("the backbone", None),
@@ -133,7 +110,7 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         sound_encoder=sound_encoder(config.audio),
         parts=PARTS,
         resizable=RESIZABLE,
-        pretrained=_pretrained(config.backbone),
+        pretrained=pretrained(config.backbone, "tpavi", "TPAVI files"),
         may_differ=MAY_DIFFER,
         training_only=DROP_PATH,
     )

@@ -5,6 +5,7 @@ the configs take them all. `coco` makes what `vpo` is made of.
 """
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -131,9 +132,10 @@ def _make_coco(options: argparse.Namespace) -> int:
         seed=options.seed,
     )
     print(f"{options.images} pictures and their recordings written to {options.out}")
+    folders = [shlex.quote(str(out / name)) for name in ("coco", "sounds")]
     print(
-        f"Next: python -m data_pipelines.make vpo --coco {out / 'coco'} --sounds {out / 'sounds'} "
-        "--settings msmi --out DIR"
+        "Next: python -m data_pipelines.make vpo --coco {} --sounds {} --settings msmi "
+        "--out DIR".format(*folders)
     )
     return 0
 

@@ -24,8 +24,9 @@ CLASSES = {"bird", "dog", "elephant", "horse", "sheep"}
 @pytest.fixture(scope="module")
 def folder(packages, tmp_path_factory):
     out = tmp_path_factory.mktemp("coco") / "stamps"
-    numbers = {"images": IMAGES, "size": SIZE, "seed": SEED}
-    return make(out, packages=packages, progress=False, **numbers)
+    numbers = ["--images", str(IMAGES), "--size", str(SIZE), "--seed", str(SEED)]
+    assert main(["coco", "--out", str(out), "--packages", str(packages), *numbers]) == 0
+    return out
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,13 @@
 """Options of the whole test suite, and tiny runs of the command."""
 
 import functools
+import gc
 import gzip
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import av
@@ -18,19 +20,31 @@ from configs import avss
 
 REPOSITORY = Path(__file__).parents[1]
 
-# What LLVM does for speed takes longer than these runs save by it. Before JAX is imported.
+# Before JAX is imported. What LLVM does for speed takes longer than these runs save by it; XLA's
+# fusion emitters for the CPU take three times as long to compile as the older code beside them; and
+# what one test has compiled serves the next. The cache is of one test run, and of one of the
+# processes that share it.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ["XLA_FLAGS"] = f"--xla_cpu_use_fusion_emitters=false {os.environ.get('XLA_FLAGS', '')}"
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _cache = tempfile.TemporaryDirectory(prefix="aavs_jax-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+os.environ["JAX_COMPILATION_CACHE_DIR"] += f"/{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+# Tracing makes many objects that live as long as the process; Python would look at them again and
+# again for cycles.
+gc.set_threshold(50_000, 20, 100)
 
 
 # Of the processes that share the tests one runs a file, and one all files that need `tiny_run`.
 # What takes longest comes first, so that none waits long for the other at the end.
-LONGEST = ("test_end_to_end", "test_devices", "test_golden", "test_second_method", "test_train")
+LONGEST = ("test_devices", "test_golden", "test_second_method", "test_method", "test_train")
 
 
 def pytest_collection_modifyitems(items):
     def rank(item) -> int:
-        named = (i for i, name in enumerate(LONGEST) if item.path.stem == name)
-        return 0 if _needs_a_run(item.path) else next(named, len(LONGEST))
+        named = (i for i, name in enumerate(LONGEST, 1) if item.path.stem == name)
+        return 0 if _needs_a_run(item.path) else next(named, len(LONGEST) + 1)
 
     items.sort(key=rank)
 
@@ -40,8 +54,11 @@ def pytest_xdist_make_scheduler(config, log):
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            return "runs" if _needs_a_run(config.rootpath / file) else file
+            file, *inside = nodeid.split("::")
+            if _needs_a_run(config.rootpath / file):
+                return "runs"
+            # Golden files are of several networks, each tested by a class of its own.
+            return "::".join([file, *inside[:-1]]) if "golden" in file else file
 
     return ByFile(config, log)
 

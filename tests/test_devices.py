@@ -8,7 +8,6 @@ with one bit for bit: each sums over its own clips first, and float32 sums depen
 import json
 import os
 import pickle
-import socket
 import subprocess
 import sys
 import types
@@ -246,43 +245,6 @@ def test_as_many_devices_are_taken_as_can_share_the_batches(results):
 def test_axes_are_auto(results):
     """Without it, JAX 0.10 makes Explicit axes, which Swin's window partition cannot have."""
     assert all(set(results[mesh]["axis_types"]) == {"Auto"} for mesh in MESHES)
-
-
-@pytest.mark.slow
-def test_two_processes(command, start, tiny_run, tiny_flags, tmp_path):
-    """`--distributed` as Slurm starts it: every clip is evaluated once, the figures are there."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    run = tmp_path / "run"
-    flags = ["--config=configs/avss.py", *tiny_flags(), "--distributed", f"--workdir={run}"]
-    slurm = {
-        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
-        "SLURM_JOB_ID": "1",
-        "SLURM_STEP_NODELIST": "localhost",
-        "SLURM_NTASKS": "2",
-    }
-    processes = [
-        start(*flags, SLURM_PROCID=str(rank), SLURM_LOCALID="0", **slurm) for rank in (0, 1)
-    ]
-    try:
-        outputs = [process.communicate(timeout=500)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
-    assert "[localise/all] 36 steps on 2 x cpu" in outputs[0]
-    assert "stage localise" not in outputs[1]  # the first process speaks
-    ours, theirs = (json.loads((f / "results.json").read_text()) for f in (run, tiny_run[0]))
-    same = ("stage", "split", "sound", "prior", "metric", "clips", "frames")
-    kept = [[{key: row[key] for key in same} for row in rows] for rows in (ours, theirs)]
-    assert kept[0] == kept[1]
-    names = [
-        sorted(str(path.relative_to(f)) for path in (f / "localise/masks").rglob("*.png"))
-        for f in (run, tiny_run[0])
-    ]
-    assert names[0] == names[1]
-    assert (run / "report/index.html").exists()
 
 
 if __name__ == "__main__":

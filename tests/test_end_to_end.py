@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import re
 import shutil
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -317,6 +318,43 @@ def test_users_folder_and_foreign_masks(prior, command, tiny_flags, folder, tmp_
     assert str(masks) in output.splitlines()[-1] and "shapes00005_0" in output.splitlines()[-1]
     assert not list(folder.glob("*.partial")) and not (folder.parent / "data").exists()
     assert [path.name.split("-")[0] for path in (tmp_path / "data").iterdir()] == ["avsbench"]
+
+
+@pytest.mark.slow
+def test_two_processes(command, start, tiny_run, tiny_flags, tmp_path):
+    """`--distributed` as Slurm starts it: every clip is evaluated once, the figures are there."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    run = tmp_path / "run"
+    flags = ["--config=configs/avss.py", *tiny_flags(), "--distributed", f"--workdir={run}"]
+    slurm = {
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+        "SLURM_JOB_ID": "1",
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": "2",
+    }
+    processes = [
+        start(*flags, SLURM_PROCID=str(rank), SLURM_LOCALID="0", **slurm) for rank in (0, 1)
+    ]
+    try:
+        outputs = [process.communicate(timeout=500)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    assert "[localise/all] 36 steps on 2 x cpu" in outputs[0]
+    assert "stage localise" not in outputs[1]  # the first process speaks
+    ours, theirs = (json.loads((f / "results.json").read_text()) for f in (run, tiny_run[0]))
+    same = ("stage", "split", "sound", "prior", "metric", "clips", "frames")
+    kept = [[{key: row[key] for key in same} for row in rows] for rows in (ours, theirs)]
+    assert kept[0] == kept[1]
+    names = [
+        sorted(str(path.relative_to(f)) for path in (f / "localise/masks").rglob("*.png"))
+        for f in (run, tiny_run[0])
+    ]
+    assert names[0] == names[1]
+    assert (run / "report/index.html").exists()
 
 
 def test_batches_of_the_paper(folder, tmp_path):

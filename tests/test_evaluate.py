@@ -2,11 +2,13 @@
 and so are those of the masks that it leaves; what does not fit is one sentence."""
 
 import ast
+import dataclasses
 import json
 import re
 import shlex
 import shutil
 import types
+from pathlib import Path
 
 import grain
 import jax.numpy as jnp
@@ -436,6 +438,12 @@ def test_folders_that_hold_no_weights(tmp_path):
     refused(f"{tmp_path}/b,{tmp_path}/c", "/b and .*/c are both for the stage localise")
 
 
+@pytest.fixture(scope="module")
+def first_of_the_paper():
+    """The stage of s4, at full size, which takes a second to describe."""
+    return make_stage(s4.get_config("/no/data").to_dict(), "localise", Path("unused"))
+
+
 ZIP, SAFETENSORS = b"PK\3\4" + bytes(60), b"\x08" + bytes(7) + b"{}      "
 
 
@@ -451,7 +459,9 @@ ZIP, SAFETENSORS = b"PK\3\4" + bytes(60), b"\x08" + bytes(7) + b"{}      "
         ("with a card", {"card.json": b'{"title": "x"}', "pytorch_model.bin": ZIP}),
     ],
 )
-def test_weights_of_others_are_to_be_converted_first(tmp_path, monkeypatch, name, content):
+def test_weights_of_others_are_to_be_converted_first(
+    first_of_the_paper, tmp_path, monkeypatch, name, content
+):
     """Also where the path is written in a long way, and as the start of training."""
     monkeypatch.chdir(tmp_path)
     for inner, text in content.items():
@@ -465,7 +475,7 @@ def test_weights_of_others_are_to_be_converted_first(tmp_path, monkeypatch, name
     assert f"{convert}, then give --evaluate=DIR" in str(error.value)
     for key in ("mask2former", "vggish"):
         config["init"] = {"mask2former": "", "vggish": "", "allow": (), key: name}
-        stage = make_stage(config, "localise", tmp_path)
+        stage = dataclasses.replace(first_of_the_paper, config=config)
         with pytest.raises(UserError) as error:
             pretrained.check_pretrained(stage, stage.phases[0])
         assert f"{convert}, then give --config.init.{key}=DIR" in str(error.value)

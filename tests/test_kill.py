@@ -93,7 +93,6 @@ def test_killed_again_and_again(command, tiny_run, tmp_path):
     for moment, next_says in (
         ("localise writes its second checkpoint", "[localise/all] resumes from step 9"),
         ("masks are written", "[localise/all] is complete"),
-        ("understand names its last checkpoint", "[understand/all] resumes from step 27"),
         ("the figures get their name", "[understand] is complete"),
     ):
         output = command(*flags, die_at=MOMENTS[moment], code=-signal.SIGKILL)
@@ -118,11 +117,11 @@ CTRL_C = (
         "the same command computes the scores of localise again",
         "[localise/all] is complete",
         id="scoring",
-        marks=pytest.mark.slow,
     ),
 )
 
 
+@pytest.mark.slow  # test_train.py saves and resumes, test_main.py says it, in every test run
 @pytest.mark.parametrize(("moment", "words", "next_says"), CTRL_C)
 def test_ctrl_c_saves_first_and_says_what_is_next(
     moment, words, next_says, command, tiny_run, tmp_path

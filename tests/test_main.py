@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import aavs_jax.main
 from aavs_jax.errors import UserError
+from aavs_jax.evaluate import evaluate_masks, evaluate_weights
+from aavs_jax.run.stopping import Stopped
 from aavs_jax.schedule import train_and_evaluate
 from configs import avss
 from data_pipelines.errors import DataError
@@ -74,24 +77,12 @@ def error_of(*arguments: str, cwd: Path) -> str:
         ([AVSS, "--evaluate-masks="], ["--evaluate-masks names no folder: give"]),
         ([AVSS, "--evaluate= ,"], ["--evaluate names no folder: give --evaluate=DIR"]),
         ([AVSS, "--workdir="], ["--workdir names no folder"]),
-        (
-            [AVSS, "--evaluate=x", "--config.eval.protocols=all,combo"],
-            ["config.eval.protocols is 'all,combo': 'all' stands alone"],
-        ),
-        (
-            [AVSS, "--evaluate-masks=x", "--config.stages.understand.data.label_size=0"],
-            ["config.stages.understand.data.label_size is 0: give 1 to 4096 pixels"],
-        ),
         ([AVSS, "--evaluate=none"], ["there is no folder of weights at none: check the path"]),
-        (
-            [AVSS, "--evaluate=none", "--config.eval.protocols=cavp,tpavi"],
-            ["config.eval.protocols is 'cavp,tpavi': no protocol 'tpavi'", "avsbench"],
-        ),
     ],
     ids=[
         *("config", "file", "key", "deep_key", "no_key", "flag", "type", "stray", "option"),
         *("both", "no_masks", "kind_of_none", "empty_masks", "empty_weights", "empty_workdir"),
-        *("all", "size", "no_weights", "protocol"),
+        "no_weights",
     ],
 )
 def test_a_mistake_in_the_command(tmp_path, arguments, words):
@@ -162,37 +153,20 @@ def test_a_missing_data_folder_and_then_the_mended_command(tmp_path, raw):
     assert not list(tmp_path.rglob("*.array_record*"))
 
 
-def test_the_paper_without_pretrained_weights(tmp_path, raw):
-    said = error_of(f"{AVSS}:{raw}", cwd=tmp_path)
-    assert "localise/a starts from pretrained parameters, and none are given" in said
-    assert "--config.init.mask2former=DIR" in said
-    assert not list(tmp_path.rglob("*.array_record*"))
-
-
-def test_a_file_where_the_workdir_should_be(tmp_path):
-    (tmp_path / "runs").write_text("a file")
-    said = error_of(AVSS, cwd=tmp_path)
-    assert f"cannot write {tmp_path}/runs/avss" in said and "--workdir" in said
-    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
-    assert (tmp_path / "runs").read_text() == "a file"
-
-
-def test_a_full_disk(tmp_path, raw):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)]
-    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting is not allowed here")
-    try:
-        said = error_of(f"{AVSS}:{raw},small", f"--workdir={disk}/run", cwd=tmp_path)
-        assert "No space left on device" in said and str(disk) in said
-        # Nothing that looks like a prepared data set.
-        assert not list(disk.glob("data/*/avs_clips/1.*"))
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
 # ---- in this process, for what is behind the flags
+
+
+def test_ctrl_c_is_one_line_and_an_exit_code_of_its_own(monkeypatch, capsys):
+    def stopped():
+        raise Stopped("the same command resumes localise/all from step 3")
+
+    monkeypatch.setattr(aavs_jax.main, "_run", stopped)
+    with pytest.raises(SystemExit) as ended:
+        aavs_jax.main.main([])
+    assert ended.value.code == 130
+    said = capsys.readouterr()
+    assert said.err == "\nstopped: the same command resumes localise/all from step 3\n"
+    assert not said.out
 
 
 def small_config(folder, **changes) -> dict:
@@ -340,6 +314,50 @@ def test_a_workdir_made_by_another_config(tmp_path, raw):
     with pytest.raises(UserError, match=r"made by another config \(seed was 3407, is 1\)"):
         run_on(raw, tmp_path, **{**NEXT_MISTAKE, "seed": 1})
     assert (root / "config.json").read_bytes() == before
+
+
+def test_a_full_disk(tmp_path, raw):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        with pytest.raises((UserError, DataError), match="No space left on device") as error:
+            train_and_evaluate(small_config(raw), disk / "run", "avss")
+        assert str(disk) in str(error.value)
+        # Nothing that looks like a prepared data set.
+        assert not list(disk.glob("data/*/avs_clips/1.*"))
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_file_where_the_workdir_should_be(tmp_path, raw):
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(UserError, match=f"cannot write {tmp_path}/runs/avss.*--workdir"):
+        run_on(raw, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    assert (tmp_path / "runs").read_text() == "a file"
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "changes", "words"),
+    [
+        (evaluate_weights, {"eval.protocols": "all,combo"}, "'all,combo': 'all' stands alone"),
+        (
+            evaluate_masks,
+            {"stages.understand.data.label_size": 0},
+            "config.stages.understand.data.label_size is 0: give 1 to 4096 pixels",
+        ),
+    ],
+    ids=["all", "size"],
+)
+def test_a_config_that_cannot_be_evaluated(tmp_path, evaluation, changes, words):
+    config = avss.get_config()
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(UserError, match=words):
+        evaluation(config.to_dict(), tmp_path / "run", "avss", str(tmp_path / "x"))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="a folder that not even root can write")

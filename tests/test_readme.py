@@ -6,6 +6,7 @@ the pages of docs/ name is there: modules, files, headings, keys, parameters.
 """
 
 import fnmatch
+import functools
 import importlib.util
 import os
 import re
@@ -75,6 +76,7 @@ def test_links_lead_somewhere(page):
             assert anchor in [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings]
 
 
+@functools.cache
 def keys_of_configs() -> set[str]:
     modules = (avss, avsegformer, avsegformer_stepping_stones, cavp)
     configs = [m.get_config(folder).to_dict() for m in modules for folder in ("/data/avsbench", "")]

@@ -54,8 +54,14 @@ def run(*arguments: object) -> str:
     with subprocess.Popen(
         [sys.executable, "-m", *map(str, arguments)],
         cwd=ROOT,
-        # The tests' own setting: what is measured here is what users have.
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"},
+        # Without the tests' own settings: what is measured here is what users have.
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",
+            "XLA_FLAGS": "",
+            "JAX_COMPILATION_CACHE_DIR": "",
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -19,12 +19,12 @@ from data_pipelines.reading.recognise import read_table
 @pytest.fixture(scope="module")
 def raw_shapes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shapes") / "raw"
-    return audible_shapes.make(folder, clips=48, size=64, progress=False)
+    return audible_shapes.make(folder, clips=24, size=64, progress=False)
 
 
 @pytest.fixture(scope="module")
 def chosen(raw_shapes):
-    return benchmark.choose(read_table(raw_shapes), 24)
+    return benchmark.choose(read_table(raw_shapes), 6)
 
 
 @pytest.fixture(scope="module")

@@ -69,6 +69,22 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize(kind, ours, ids=ids, indirect=True, scope="module")
 
 
+# What has its gradients looked at in every test run, of each network one: files, and a group of
+# CAVP's file. The first comes with the repository.
+DIFFERENTIATED = {"torch_avss", "tpavi_semantic_tiny", "avsegformer_semantic_tiny", "mono"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m takes its choice
+def pytest_collection_modifyitems(config, items):
+    """Other gradients are slow: each takes longer to compile than all else of its file."""
+    for item in items:
+        if config.getoption("--golden") or "gradients" not in getattr(item, "fixturenames", ()):
+            continue
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        if not DIFFERENTIATED & {getattr(value, "stem", value) for value in parameters}:
+            item.add_marker(pytest.mark.slow)
+
+
 def loaded(request) -> dict[str, np.ndarray]:
     """A golden file, loaded."""
     return dict(np.load(request.param, allow_pickle=False))

@@ -104,7 +104,7 @@ def into_slots(pairs: np.ndarray, query: np.ndarray, present: np.ndarray) -> np.
 
 
 class TestAAVS:
-    """A file's network, run and differentiated once."""
+    """A file's network, run and differentiated once each."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -132,31 +132,32 @@ class TestAAVS:
         def network(parameters):
             return nnx.merge(graphdef, parameters)(frames, golden["audio"], prior, taps=True)
 
-        def objective(parameters, draws):
-            outputs = network(parameters)
+        def losses(class_logits, mask_logits, draws):
             return set_prediction.set_prediction_loss(
-                outputs["class_logits"],
-                outputs["mask_logits"],
+                class_logits,
+                mask_logits,
                 targets,
                 jnp.ones(len(frames)),
                 loss_config(golden),
                 draws=draws,
             )
 
+        def objective(parameters, draws):
+            outputs = network(parameters)
+            return losses(outputs["class_logits"], outputs["mask_logits"], draws)
+
         with jax.default_matmul_precision("highest"):
             outputs = jax.jit(network, compiler_options=COMPILER)(parameters)
-            predictions = outputs["class_logits"].shape[0]
-            draws = split_draws(golden, predictions, len(frames))
+            logits = outputs["class_logits"], outputs["mask_logits"]
+            draws = split_draws(golden, len(logits[0]), len(frames))
             matching = np.stack([draw["matching"] for draw in draws])
-            query = np.asarray(
-                set_prediction.assignments(
-                    outputs["class_logits"],
-                    outputs["mask_logits"],
-                    targets,
-                    loss_config(golden),
-                    draws={"matching": matching},
-                )
+            assigned = jax.jit(
+                lambda classes, masks: set_prediction.assignments(
+                    classes, masks, targets, loss_config(golden), draws={"matching": matching}
+                ),
+                compiler_options=COMPILER,
             )
+            query = np.asarray(assigned(*logits))
             present = np.asarray(targets.present)
             draws = {"matching": matching} | {
                 name: np.stack(
@@ -167,13 +168,17 @@ class TestAAVS:
                 )
                 for name in ("candidates", "fresh")
             }
-            (loss, terms), gradients = jax.jit(
-                jax.value_and_grad(objective, has_aux=True), compiler_options=COMPILER
-            )(parameters, draws)
+            loss, terms = jax.jit(losses, compiler_options=COMPILER)(*logits, draws)
             size = golden["post/scores"].shape[2:]
             scores = mask_classification.class_scores(
                 outputs["class_logits"][-1], outputs["mask_logits"][-1], READOUT_FRAME, size
             )
+
+        def differentiate():
+            gradient = jax.jit(jax.grad(objective, has_aux=True), compiler_options=COMPILER)
+            with jax.default_matmul_precision("highest"):
+                return gradient(parameters, draws)[0]
+
         return types.SimpleNamespace(
             golden=golden,
             given=given,
@@ -182,10 +187,15 @@ class TestAAVS:
             loss=loss,
             terms=terms,
             scores=scores,
-            gradients=checkpoint_names.to_checkpoint(
-                by_path(gradients), [str(name) for name in golden["grad_names"]]
-            ),
+            differentiate=differentiate,
         )
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def gradients(cls, replay, checkpoint_names):
+        """By the file's names; of one file in every test run, of all with -m slow."""
+        names = [str(name) for name in replay.golden["grad_names"]]
+        return checkpoint_names.to_checkpoint(by_path(replay.differentiate()), names)
 
     def test_every_name_has_its_place(self, replay):
         ours = {path for path in replay.wanted if not path.startswith("audio_encoder/")}
@@ -243,17 +253,17 @@ class TestAAVS:
         assert len(pairs) == 1 + 3 * len(replay.terms["class"])
         check(pairs, LOSSES)
 
-    def test_gradients(self, replay):
+    def test_gradients(self, replay, gradients):
         check(
             [
-                (name, replay.gradients[name[5:]], golden)
+                (name, gradients[name[5:]], golden)
                 for name, golden in replay.golden.items()
                 if name.startswith("grad/")
             ],
             GRADIENTS,
         )
 
-    def test_gradient_norms(self, replay):
+    def test_gradient_norms(self, replay, gradients):
         sizes = json.loads(str(replay.golden["config_json"]))
         vanishing = [r".*attention\.self\.key\.bias", r".*decoder\.layers.*self_attn\.k_proj\.bias"]
         if (
@@ -265,7 +275,7 @@ class TestAAVS:
         for name, golden in zip(
             replay.golden["grad_names"], replay.golden["grad_norms"], strict=True
         ):
-            norm = np.linalg.norm(replay.gradients[str(name)].astype(np.float64))
+            norm = np.linalg.norm(gradients[str(name)].astype(np.float64))
             if re.fullmatch(unused, name):
                 unused_found += 1
                 if norm != 0:

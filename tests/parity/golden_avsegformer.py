@@ -131,7 +131,7 @@ def entered(net, parameters, golden) -> dict[str, jax.Array]:
 
 
 class TestAVSegFormer:
-    """A file's network, run in evaluation and in training, and differentiated, once."""
+    """A file's network, run in evaluation and in training, and differentiated, once each."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -162,20 +162,23 @@ class TestAVSegFormer:
             outputs, terms, statistics = run(trained | fixed, True)
             return sum(terms[name].values()), (outputs, terms, statistics)
 
-        def train(trained):
-            (_, found), gradients = jax.value_and_grad(objective, has_aux=True)(trained, main)
-            others = [
-                jax.grad(objective, has_aux=True)(trained, n)[0] for n in ("s4",) if n in found[1]
-            ]
-            return found, gradients, others
+        def differentiate(name):
+            """Of a loss, by our paths."""
+            gradient = jax.jit(
+                jax.grad(objective, has_aux=True),
+                static_argnames="name",
+                compiler_options=COMPILER,
+            )
+            with jax.default_matmul_precision("highest"):
+                return gradient(trained, name=name)[0]
 
         with jax.default_matmul_precision("highest"):
             outputs, terms, attentions, inside = jax.jit(evaluate, compiler_options=COMPILER)(
                 parameters
             )
-            trained_run, gradients, others = jax.jit(train, compiler_options=COMPILER)(trained)
-        unused = set(golden["grad_unused"])
-        wanted = [str(name) for name in golden["grad_names"] if name not in unused]
+            trained_run = jax.jit(
+                lambda parameters: run(parameters, True), compiler_options=COMPILER
+            )(parameters)
         return types.SimpleNamespace(
             golden=golden,
             taps=np.array(json.loads(str(golden["config_json"]))["tap_frames"]),
@@ -188,9 +191,19 @@ class TestAVSegFormer:
             attentions=attentions,
             inside=inside,
             trained=trained_run,
-            gradients=names.to_checkpoint(gradients, wanted),
-            others=[names.to_checkpoint(other, wanted) for other in others],
+            differentiate=differentiate,
         )
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def gradients(cls, replay):
+        """Of each loss, by the file's names; of one file in every test run, of all with -m slow."""
+        unused = set(replay.golden["grad_unused"])
+        wanted = [str(name) for name in replay.golden["grad_names"] if name not in unused]
+        losses = {replay.main} | ({"s4"} & replay.trained[1].keys())
+        return {
+            loss: replay.names.to_checkpoint(replay.differentiate(loss), wanted) for loss in losses
+        }
 
     def test_every_name_has_its_place(self, replay):
         ours = {path for path in replay.net.shapes if not path.startswith("audio_encoder/")}
@@ -259,26 +272,29 @@ class TestAVSegFormer:
         assert len(after) == len(replay.trained[2])
         check([(name, ours[name], array) for name, array in after.items()], STATISTICS)
 
-    def test_gradients(self, replay):
+    def test_gradients(self, replay, gradients):
         golden = {n[11:]: a for n, a in replay.golden.items() if n.startswith("train/grad/")}
-        check([(n, replay.gradients[n], array) for n, array in golden.items()], GRADIENTS)
+        ours = gradients[replay.main]
+        check([(n, ours[n], array) for n, array in golden.items()], GRADIENTS)
 
-    def test_gradient_norms(self, replay):
+    def test_gradient_norms(self, replay, gradients):
         names = [str(name) for name in replay.golden["grad_names"]]
-        every = [("train/grad_norms", replay.gradients)]
-        every += [("train/grad_norms_s4", other) for other in replay.others]
+        every = [
+            (f"train/grad_norms{'' if loss == replay.main else f'_{loss}'}", found)
+            for loss, found in gradients.items()
+        ]
         assert len(every) == sum(name.startswith("train/grad_norms") for name in replay.golden)
-        for key, gradients in every:
+        for key, found in every:
             golden = dict(zip(names, replay.golden[key], strict=True))
             bound = COUNTED * max(golden.values())
             assert all(golden[name] == 0 for name in replay.golden["grad_unused"])
-            ours = {n: np.linalg.norm(g.astype(np.float64)) for n, g in gradients.items()}
+            ours = {n: np.linalg.norm(g.astype(np.float64)) for n, g in found.items()}
             assert not {n: norm for n, norm in ours.items() if golden[n] <= bound < norm}
             pairs = [(n, norm, golden[n]) for n, norm in ours.items() if golden[n] > bound]
             check(pairs, GRADIENTS)
 
-    def test_a_single_token_leaves_attention_no_choice(self, replay):
+    def test_a_single_token_leaves_attention_no_choice(self, replay, gradients):
         """Queries and keys of the generator's cross-attention have no gradient at all."""
-        stacked = replay.gradients["head.query_generator.layers.0.cross_attn.in_proj_weight"]
+        stacked = gradients[replay.main]["head.query_generator.layers.0.cross_attn.in_proj_weight"]
         queries_and_keys, values = np.split(stacked, [2 * len(stacked) // 3])
         assert not queries_and_keys.any() and values.any()

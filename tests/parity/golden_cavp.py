@@ -197,19 +197,21 @@ class TestCAVP:
             looked = _taps(net.network(trainable | mutable), pictures, step)
             return total, (step, net.statistics(network), looked)
 
-        def run(parameters, draws, queue, replacing=False):
+        def run(parameters, draws, queue, replacing=False, compiled=None):
+            """The total, what lies between, and gradients."""
             mutable = {path: parameters[path] for path in net.mutable}
             trainable = {p: v for p, v in parameters.items() if p not in net.mutable}
-            return gradient(trainable, mutable, draws, queue, replacing)
+            return (compiled or gradient)(trainable, mutable, draws, queue, replacing)
 
         gradient = jax.jit(jax.value_and_grad(objective, has_aux=True), compiler_options=COMPILER)
+        forward = jax.jit(objective, compiler_options=COMPILER)
         with jax.default_matmul_precision("highest"):
             yield types.SimpleNamespace(**{k: v for k, v in locals().items() if k != "cls"})
 
     @pytest.fixture(scope="class")
     @classmethod
     def steps(cls, replay):
-        """The steps a and b: (total, what lies between, gradients) of each."""
+        """The steps a and b: total and what lies between of each, and what it was drawn with."""
         labels = nearest(replay.labels, replay.grid)
         found, queue = {}, replay.queue
         for name in "ab":
@@ -218,9 +220,16 @@ class TestCAVP:
                 permutations, labels, replay.sizes, replay.pictures.classes, name == "b"
             )
             assert number == len(permutations)
-            found[name] = replay.run(replay.parameters, draws, queue, name == "b")
-            queue = found[name][0][1][0].queue
+            drawn = draws, queue, name == "b"
+            found[name] = *replay.run(replay.parameters, *drawn, compiled=replay.forward), drawn
+            queue = found[name][1][0].queue
         return found
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def gradients(cls, replay, steps):
+        """Of the steps a and b; of one group in every test run, of both with -m slow."""
+        return {n: replay.run(replay.parameters, *drawn)[1] for n, (*_, drawn) in steps.items()}
 
     def test_every_name_has_its_place(self, replay):
         assert set(replay.parameters) == set(replay.net.shapes)
@@ -234,7 +243,7 @@ class TestCAVP:
 
     @pytest.mark.parametrize("name", ["a", "b"])
     def test_losses(self, replay, steps, name):
-        (total, (step, _, _)), _ = steps[name]
+        total, (step, _, _), _ = steps[name]
         key = f"{replay.group}/{name}/loss"
         check(
             [
@@ -247,7 +256,7 @@ class TestCAVP:
 
     @pytest.mark.parametrize("name", ["a", "b"])
     def test_anchors_and_pairs(self, replay, steps, name):
-        (_, (step, _, _)), _ = steps[name]
+        _, (step, _, _), _ = steps[name]
         golden = {k: v for k, v in _below(replay.golden, f"{replay.group}/{name}/").items()}
         there = np.asarray(step.anchors.valid)
         np.testing.assert_array_equal(np.asarray(step.anchors.pixel)[there], golden["anchor_pixel"])
@@ -269,7 +278,7 @@ class TestCAVP:
             np.testing.assert_array_equal(rows, golden["replaced"])
 
     def test_taps(self, replay, steps):
-        (_, (step, _, taps)), _ = steps["a"]
+        _, (step, _, taps), _ = steps["a"]
         golden = _below(replay.golden, f"{replay.group}/a/tap/")
         sounds = replay.pictures.sounds[:, ::3]
         sounds = sounds[:, None] if replay.group == "mono" else np.moveaxis(sounds, -1, 1)
@@ -280,9 +289,8 @@ class TestCAVP:
         check(pairs, tolerance(replay, "taps"))
 
     @pytest.mark.parametrize("name", ["a", "b"])
-    def test_gradients(self, replay, steps, name):
-        _, gradients = steps[name]
-        ours = replay.names.to_checkpoint(gradients)
+    def test_gradients(self, replay, gradients, name):
+        ours = replay.names.to_checkpoint(gradients[name])
         golden = _below(replay.golden, f"{replay.group}/{name}/")
         pairs = []
         names = golden["grad_names"], golden["grad_norms"], golden["grad_is_none"]
@@ -296,12 +304,13 @@ class TestCAVP:
             check(whole, tolerance(replay, "gradients"))
 
     def test_running_statistics(self, replay, steps):
-        (_, (_, statistics, _)), _ = steps["a"]
+        _, (_, statistics, _), _ = steps["a"]
         ours = replay.names.to_checkpoint(statistics)
         golden = _below(replay.golden, f"{replay.group}/a/after/")
         pairs = [(name, ours[name], array) for name, array in golden.items() if name in ours]
         check(pairs, tolerance(replay, "losses"))
 
+    @pytest.mark.slow  # tests/state holds the optimiser against torch's
     def test_three_steps(self, replay):
         """By the recipe's optimiser, of VPO, at another rate and with a phase of six steps."""
         golden = _below(replay.golden, f"{replay.group}/steps/")

@@ -109,15 +109,18 @@ class TestTPAVI:
         trainable = {k: v for k, v in parameters.items() if k not in net.mutable}
         with jax.default_matmul_precision("highest"):
             seen = jax.jit(evaluated, compiler_options=COMPILER)(parameters)
-            gradient = jax.jit(
-                jax.value_and_grad(trained, has_aux=True),
-                static_argnames="name",
-                compiler_options=COMPILER,
-            )
-            (_, in_training), gradients = gradient(trainable, name="total")
-            of_s4 = None
-            if "train/grad_norms_s4" in golden:
-                _, of_s4 = gradient(trainable, name="s4")
+            _, in_training = jax.jit(
+                lambda trainable: trained(trainable, "total"), compiler_options=COMPILER
+            )(trainable)
+        gradient = jax.jit(
+            jax.grad(trained, has_aux=True), static_argnames="name", compiler_options=COMPILER
+        )
+
+        def differentiate(name):
+            """Of a loss, by our paths."""
+            with jax.default_matmul_precision("highest"):
+                return gradient(trainable, name=name)[0]
+
         return types.SimpleNamespace(
             golden=golden,
             task=config.task,
@@ -126,9 +129,14 @@ class TestTPAVI:
             given=given,
             evaluated=seen,
             trained=in_training,
-            gradients=gradients,
-            gradients_s4=of_s4,
+            differentiate=differentiate,
         )
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def gradients(cls, replay):
+        """Of the whole loss, by our paths; of one file in every test run, of all with -m slow."""
+        return replay.differentiate("total")
 
     def test_every_name_has_its_place(self, replay):
         wanted = {p for p in replay.net.shapes if not p.startswith("audio_encoder/")}
@@ -186,17 +194,18 @@ class TestTPAVI:
         moved = NAMES.to_checkpoint(after, names)
         check([(name, moved[name], golden[f"train/after/{name}"]) for name in names], STATISTICS)
 
-    def test_gradients(self, replay):
+    def test_gradients(self, replay, gradients):
         golden = replay.golden
         names = [str(name)[11:] for name in golden if name.startswith("train/grad/")]
-        found = NAMES.to_checkpoint(replay.gradients, names)
+        found = NAMES.to_checkpoint(gradients, names)
         check([(name, found[name], golden[f"train/grad/{name}"]) for name in names], GRADIENTS)
 
-    def test_gradient_norms(self, replay):
+    def test_gradient_norms(self, replay, gradients):
         golden = replay.golden
-        self._norms(replay.gradients, golden["train/grad_norms"], golden)
+        self._norms(gradients, golden["train/grad_norms"], golden)
         if replay.task == "binary":
-            self._norms(replay.gradients_s4, golden["train/grad_norms_s4"], golden)
+            of_s4 = replay.differentiate("s4")
+            self._norms(of_s4, golden["train/grad_norms_s4"], golden)
 
     def test_backbones_inside(self, replay):
         """The stem, or the first block of each stage: see also the tests against transformers."""

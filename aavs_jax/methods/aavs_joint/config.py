@@ -17,6 +17,15 @@ class JointConfig(AAVSConfig):
     # One backbone, pixel decoder and audio encoder for both; what the first network's queries hold
     # of what sounds goes into those of the second.
     shared: bool = False
+    # Whether the second is told what the first draws, its soft mask, as prior mask.
+    tells: bool = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not (self.shared or self.tells):
+            raise ValueError(
+                "the first network tells the second nothing: set shared or tells to True"
+            )
 
     @property
     def localise(self) -> AAVSConfig:
@@ -27,7 +36,7 @@ class JointConfig(AAVSConfig):
     @property
     def understand(self) -> AAVSConfig:
         """Of the network that is told where, and says what it is."""
-        return AAVSConfig(**{**self._alike, "prior": True})
+        return AAVSConfig(**{**self._alike, "prior": self.tells})
 
     @property
     def _alike(self) -> dict:

@@ -16,11 +16,11 @@ SHARED = ("backbone", "pixel_decoder", "audio_encoder")
 
 
 class AAVSJoint(nnx.Module):
-    """Two AAVS, of which the second is told by the first; gradients pass between them."""
+    """Two AAVS, of which the first tells the second; gradients pass between them."""
 
     def __init__(self, config: JointConfig, remat: str | None = None):
         """Arguments as those of AAVS."""
-        self.shared = config.shared
+        self.shared, self.tells = config.shared, config.tells
         self.localise = AAVS(config.localise, remat)
         self.understand = AAVS(config.understand, remat)
         if config.shared:
@@ -52,12 +52,13 @@ class AAVSJoint(nnx.Module):
         seen = self.localise.see(frames, keys)
         heard = audio if audio.ndim == 2 else self.localise.audio_encoder(audio)
         where = self.localise(seen, heard)
-        scores = class_scores(
-            where["class_logits"][-1], where["mask_logits"][-1], frames.shape[1:3], label_size
-        )
-        silent, sounding = scores[..., 0], scores[..., 1]
-        told = sounding / jnp.maximum(silent + sounding, 1e-6)
-        content = None
+        told, content = None, None
+        if self.tells:
+            scores = class_scores(
+                where["class_logits"][-1], where["mask_logits"][-1], frames.shape[1:3], label_size
+            )
+            silent, sounding = scores[..., 0], scores[..., 1]
+            told = sounding / jnp.maximum(silent + sounding, 1e-6)
         if self.shared:
             certain = jax.nn.softmax(where["class_logits"][-1])[..., 1]
             shares = certain / jnp.maximum(certain.sum(-1, keepdims=True), 1e-6)

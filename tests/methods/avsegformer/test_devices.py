@@ -63,7 +63,7 @@ def main(backbone: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["pvt", "resnet"])
 def test_eight_devices_are_one(backbone):
-    flags = "--xla_force_host_platform_device_count=8"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     ran = subprocess.run(
         [sys.executable, "-m", "tests.methods.avsegformer.test_devices", backbone],
         cwd=REPOSITORY,

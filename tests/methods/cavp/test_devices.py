@@ -69,7 +69,7 @@ def main() -> None:
 
 @pytest.mark.slow
 def test_eight_devices_are_one():
-    flags = "--xla_force_host_platform_device_count=8"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     ran = subprocess.run(
         [sys.executable, "-m", "tests.methods.cavp.test_devices"],
         cwd=REPOSITORY,

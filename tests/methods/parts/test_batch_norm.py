@@ -43,7 +43,8 @@ print(json.dumps(found))
 
 def test_statistics_and_gradients_are_those_of_the_whole_batch():
     """Of one device and of eight, which the CPU can be told to simulate."""
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    environment = os.environ | {"XLA_FLAGS": flags}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         cwd=Path(__file__).parents[3],

@@ -1,16 +1,18 @@
-"""Command line: python -m data_pipelines.make shapes|stamps|vpo --out DIR: makes a data set.
+"""Command line: python -m data_pipelines.make shapes|stamps|coco|vpo --out DIR: makes a data set.
 
 Shapes and stamps come in AVSBench's unified layout, VPO in its own; `data_pipelines.prepare` and
-the configs take them all.
+the configs take them all. `coco` makes what `vpo` is made of.
 """
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
 from data_pipelines.errors import DataError
 from data_pipelines.making.audible_shapes import write as shapes
 from data_pipelines.making.audible_stamps import write as stamps
+from data_pipelines.making.coco_of_stamps import write as coco
 from data_pipelines.making.vpo import build as vpo
 from data_pipelines.media import printable
 
@@ -33,9 +35,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m data_pipelines.make", description="Makes a data set."
     )
-    kinds = parser.add_subparsers(required=True, metavar="shapes|stamps|vpo")
+    kinds = parser.add_subparsers(required=True, metavar="shapes|stamps|coco|vpo")
     _add_shapes(kinds.add_parser("shapes", help="Audible Shapes, the built-in data set"))
     _add_stamps(kinds.add_parser("stamps", help="cut-out photographs with their recordings"))
+    _add_coco(kinds.add_parser("coco", help="a COCO folder and recordings of stamps, for vpo"))
     _add_vpo(kinds.add_parser("vpo", help="VPO, of COCO and recordings sorted by class"))
     for kind in kinds.choices.values():
         kind.add_argument("--out", required=True, metavar="DIR", help="folder to make")
@@ -67,11 +70,7 @@ def _add_stamps(parser: argparse.ArgumentParser) -> None:
         "Makes a data set of cut-out photographs with their recordings, in AVSBench's unified "
         "layout, from the packages tuxpaint-stamps-default and tuxpaint-data."
     )
-    parser.add_argument(
-        "--packages",
-        metavar="DIR",
-        help="where both packages were unpacked with dpkg-deb -x, if they are not installed",
-    )
+    _add_packages(parser)
     _add_drawn(parser, stamps.DEFAULT_CLIPS, stamps.DEFAULT_SIZE)
     parser.add_argument(
         "--held-out-stamps",
@@ -80,6 +79,14 @@ def _add_stamps(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes; default: all cores")
     parser.set_defaults(make=_make_stamps)
+
+
+def _add_packages(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--packages",
+        metavar="DIR",
+        help="where both packages were unpacked with dpkg-deb -x, if they are not installed",
+    )
 
 
 def _make_stamps(options: argparse.Namespace) -> int:
@@ -100,6 +107,36 @@ def _made(options: argparse.Namespace) -> int:
     print(f"{options.clips} clips written to {options.out}")
     if options.show:
         print(f"Contact sheet drawn to {options.show}")
+    return 0
+
+
+def _add_coco(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Makes of the media of `stamps` what `vpo` is made of: a COCO folder, DIR/coco, in most "
+        "pictures of which only the side tells what sounds, and recordings by class, DIR/sounds."
+    )
+    _add_packages(parser)
+    parser.add_argument("--images", type=int, default=coco.DEFAULT_IMAGES, metavar="N")
+    parser.add_argument(
+        "--size", type=int, default=coco.DEFAULT_SIZE, metavar="PX", help="side of the pictures"
+    )
+    parser.set_defaults(make=_make_coco)
+
+
+def _make_coco(options: argparse.Namespace) -> int:
+    out = coco.make(
+        options.out,
+        packages=options.packages,
+        images=options.images,
+        size=options.size,
+        seed=options.seed,
+    )
+    print(f"{options.images} pictures and their recordings written to {options.out}")
+    folders = [shlex.quote(str(out / name)) for name in ("coco", "sounds")]
+    print(
+        "Next: python -m data_pipelines.make vpo --coco {} --sounds {} --settings msmi "
+        "--out DIR".format(*folders)
+    )
     return 0
 
 

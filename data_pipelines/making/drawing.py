@@ -137,12 +137,25 @@ def paint(
         angles = rng.uniform(-turned, turned) + np.linspace(0, rng.uniform(-turns, turns), seconds)
         growth = np.linspace(1, 1 + rng.uniform(-grows, grows), seconds)
         for t in range(seconds):
-            rows, columns, colours, coverage = sprite.place(path[t], growth[t], angles[t], size)
-            patch = frames[t, rows, columns]
-            patch += coverage[..., None] * (colours - patch)
-            solid = coverage > 0.5
+            rows, columns, solid = stick(frames[t], sprite, path[t], growth[t], angles[t])
             owners[t, rows, columns][solid] = i + 1
             labels[t, rows, columns][solid] = item.class_id if item.active[t] else 0
-    frames += (rng.random((seconds, size, size, 1)) - 0.5) * (6 / 255)  # the camera's grain
-    frames = np.round(np.clip(frames, 0, 1) * 255).astype(np.uint8)
-    return Clip(plan, frames, labels, owners, waveform)
+    return Clip(plan, develop(rng, frames), labels, owners, waveform)
+
+
+def stick(frame: np.ndarray, sprite: Sprite, centre, growth: float, angle: float):
+    """Draws an object over a frame, float64 [S, S, 3], in place.
+
+    Returns:
+      (rows, columns), slices of the frame, and over them bool [h, w]: where it hides the rest.
+    """
+    rows, columns, colours, coverage = sprite.place(centre, growth, angle, len(frame))
+    patch = frame[rows, columns]
+    patch += coverage[..., None] * (colours - patch)
+    return rows, columns, coverage > 0.5
+
+
+def develop(rng: np.random.Generator, frames: np.ndarray) -> np.ndarray:
+    """Frames, float64 [T, S, S, 3] in [0, 1], with the camera's grain, as uint8. In place."""
+    frames += (rng.random((*frames.shape[:3], 1)) - 0.5) * (6 / 255)
+    return np.round(np.clip(frames, 0, 1) * 255).astype(np.uint8)

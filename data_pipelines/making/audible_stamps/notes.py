@@ -48,7 +48,20 @@ def write(
     }
     text = json.dumps(content, indent=1) + "\n"
     (root / STAMPS_NAME).write_text(text, encoding="utf-8")
-    (root / LICENCE_NAME).write_text(_licence(versions, media, held_out), encoding="utf-8")
+    names = sorted({stamp.name for stamp in media.stamps})
+    split = (
+        f"Some stamps are met\nin the test split alone: `{STAMPS_NAME}` lists the splits of each."
+        if held_out
+        else "All stamps may be met\nin every split, but no composition is in two of them."
+    )
+    count = len(media.stamps)
+    made = f"""The clips were composed by `python -m data_pipelines.make stamps`: {count} cut-out
+photographs with their recordings, on {len(media.backgrounds)} photographs, in the unified layout of
+AVSBench and with its class ids. {split}
+
+Classes: {", ".join(names)}.
+"""
+    write_licence(root, places, made)
 
 
 def version(places: tuple[Path, ...], package: str) -> str:
@@ -65,15 +78,10 @@ def version(places: tuple[Path, ...], package: str) -> str:
     return _UNKNOWN
 
 
-def _licence(versions, media, held_out):
-    packages = "\n".join(f"* {name} {number}" for name, number in versions.items())
-    names = sorted({stamp.name for stamp in media.stamps})
-    split = (
-        f"Some stamps are met\nin the test split alone: `{STAMPS_NAME}` lists the splits of each."
-        if held_out
-        else "All stamps may be met\nin every split, but no composition is in two of them."
-    )
-    return f"""# Media of this data set
+def write_licence(root: Path, places: tuple[Path, ...], made: str) -> None:
+    """Writes LICENCE_NAME into the folder `root`; `made`, its end, says what was made of them."""
+    packages = "\n".join(f"* {name} {version(places, name)}" for name in PACKAGES)
+    text = f"""# Media of this data set
 
 The pictures and recordings in this folder are derived from these packages of Debian and Ubuntu:
 
@@ -84,9 +92,5 @@ under the GNU General Public License, version 2 (GPL-2): see `copyright` of each
 `/usr/share/doc`, and `/usr/share/common-licenses/GPL-2`. Whoever passes this folder on does so
 under that licence.
 
-The clips were composed by `python -m data_pipelines.make stamps`: {len(media.stamps)} cut-out
-photographs with their recordings, on {len(media.backgrounds)} photographs, in the unified layout of
-AVSBench and with its class ids. {split}
-
-Classes: {", ".join(names)}.
-"""
+{made}"""
+    (root / LICENCE_NAME).write_text(text, encoding="utf-8")

@@ -21,16 +21,18 @@ def draw(seed: int, plan: Composition, media: Media, size: int) -> Clip:
     waveform = mix(sources, seconds, generator(seed, SOUND, plan.index), sounds.source)
 
     rng = generator(seed, DRAW, plan.index)
-    frames = _background(rng, media.backgrounds, seconds, size)
-    cutouts = [_Cutout(rng, media.cutouts[s.index], len(plan.objects)) for s in plan.objects]
+    frames = background(rng, media.backgrounds, seconds, size)
+    count = len(plan.objects)
+    cutouts = [Cutout(rng, media.cutouts[s.index], _SIZES[count]) for s in plan.objects]
     paths = drifting_paths(rng, np.array([cutout.radius for cutout in cutouts]), seconds)
     return paint(rng, plan, frames, zip(paths, cutouts, strict=True), (0.2, 0.4, 0.2), waveform)
 
 
-class _Cutout:
-    """One instance of a stamp: its size, light, and whether it is mirrored."""
+class Cutout:
+    """One instance of a stamp: its size, light, and whether it is mirrored. A `drawing.Sprite`."""
 
-    def __init__(self, rng, rgba, count):
+    def __init__(self, rng, rgba, sizes, longest=_LONGEST):
+        """Draws them; `sizes` and `longest` are as _SIZES and _LONGEST."""
         if rng.random() < 0.5:
             rgba = rgba[:, ::-1]
         self._image = Image.fromarray(np.ascontiguousarray(rgba))
@@ -38,7 +40,7 @@ class _Cutout:
         height, width = rgba.shape[:2]
         area = (rgba[..., 3] > 127).sum()
         # Pixels of the picture -> parts of the frame's side.
-        self._unit = min(rng.uniform(*_SIZES[count]) / np.sqrt(area), _LONGEST / max(width, height))
+        self._unit = min(rng.uniform(*sizes) / np.sqrt(area), longest / max(width, height))
         # Between the circle around it and one of its area: for thin things neither is fair.
         self.radius = self._unit * (max(width, height) + np.sqrt(width * height)) / 4
 
@@ -69,7 +71,7 @@ class _Cutout:
         return whole, whole, np.clip(colours * self._light, 0, 1), pixels[..., 3]
 
 
-def _background(rng, photographs, seconds, size):
+def background(rng, photographs, seconds, size):
     """A window that moves slowly over a photograph. Returns float64 [T, S, S, 3] in [0, 1]."""
     pixels = photographs[int(rng.random() * len(photographs))]
     if rng.random() < 0.5:
@@ -87,7 +89,7 @@ def _background(rng, photographs, seconds, size):
     light = rng.uniform(0.7, 1.15) * (1 + rng.uniform(-0.02, 0.02, seconds))
     frames = np.zeros((seconds, size, size, 3))
     for t, side in enumerate(sides):
-        corner = np.clip(start + move * t / (seconds - 1), 0, room - side)
+        corner = np.clip(start + move * t / max(seconds - 1, 1), 0, room - side)
         window = photograph.resize(
             (size, size), Image.Resampling.BICUBIC, box=(*corner, *(corner + side))
         )

@@ -25,7 +25,7 @@ def methods(request, tiny_stage):
     stage = avss_joint.get_config(",shared" if request.param else "").stages.together.to_dict()
     tiny = tiny_stage("understand")
     sizes = {key: tiny["model"][key] for key in tiny["model"] if key != "prior_keys"}
-    stage["model"] |= sizes | {"localise_queries": 3}
+    stage["model"] |= sizes | {"localise_queries": 3, "tells": True}
     stage["loss"] |= {"grid": 8}
     stage["data"] |= {key: tiny["data"][key] for key in ("image_size", "label_size", "max_targets")}
     joint = make_method(stage, 4)

@@ -1,7 +1,7 @@
 """TFDS builder `avs_clips`: clips of any layout as array_record, without TensorFlow.
 
-Features are handed over as encoded bytes, which is why TFDS never reaches for TensorFlow, and why
-pictures are stored without a second compression.
+Features are handed over as encoded bytes, which is why TFDS does not reach for TensorFlow to encode
+them, and why pictures are stored without a second compression.
 """
 
 import contextlib
@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core import example_serializer
+from tensorflow_datasets.core import example_serializer, shuffle
 from tqdm import tqdm
 
 from data_pipelines.errors import DataError
 
-KEY_SPACE = 2**128  # TFDS spreads examples over temporary files by where in it their key lies
+PIECE = 2**28  # bytes of records in one of the temporary files
 
 
 class _InOrder(example_serializer.ExampleSerializer):
@@ -33,6 +33,45 @@ class _InOrder(example_serializer.ExampleSerializer):
 
     def serialize_example(self, example: Any) -> bytes:
         return self.get_tf_example(example).SerializeToString(deterministic=True)
+
+
+class _OnDisk:
+    """Keeps records, in their order, until it is known into how many files they go.
+
+    TFDS's own `Shuffler` holds 1000 MB in memory and writes what is more with TensorFlow.
+    """
+
+    def __init__(self, dirpath: os.PathLike, **options: Any):
+        """`dirpath`: folder for temporary files. Options are about another order than theirs."""
+        self._folder = dirpath
+        self._pieces: list[tuple[Any, list[int]]] = []  # file, lengths of its records
+        self.size = 0  # bytes of all records
+        self.num_examples = 0
+
+    @property
+    def bucket_lengths(self) -> list[int]:
+        return [self.num_examples]
+
+    def add(self, key: int, data: bytes) -> None:
+        if not self._pieces or self._pieces[-1][0].tell() >= PIECE:
+            os.makedirs(self._folder, exist_ok=True)
+            self._pieces.append((tempfile.TemporaryFile(dir=self._folder), []))
+        file, lengths = self._pieces[-1]
+        file.write(data)
+        lengths.append(len(data))
+        self.size += len(data)
+        self.num_examples += 1
+
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        """What was added, once: each file is gone when it has been read."""
+        key = 0
+        while self._pieces:
+            file, lengths = self._pieces.pop(0)
+            with file:
+                file.seek(0)
+                for length in lengths:
+                    yield key, file.read(length)
+                    key += 1
 
 
 class _LocalInfo(tfds.core.DatasetInfo):
@@ -113,13 +152,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(split) for split in self.examples}
 
     def _generate_examples(self, split):
-        # Keys rise with the order of the clips and are spread over the whole key space: TFDS
-        # sorts each of its temporary files in memory, and small keys would all share one.
         count = len(self.stored["clips"][split])
         examples = self.examples[split]
         bar = tqdm(examples, f"writing {split}", count, unit="clip", disable=not self.progress)
-        for position, example in enumerate(bar):
-            yield position * (KEY_SPACE // count), example
+        yield from enumerate(bar)
 
 
 def is_complete(builder: Builder) -> bool:
@@ -190,21 +226,21 @@ def build(
     tfds.disable_progress_bar()
     with (
         contextlib.redirect_stdout(io.StringIO()),
-        _fields_in_order(),
+        _written_our_way(),
         tempfile.TemporaryDirectory() as downloads,  # TFDS wants one; nothing is downloaded
     ):
         builder.download_and_prepare(file_format="array_record", download_dir=downloads)
 
 
 @contextlib.contextmanager
-def _fields_in_order() -> Iterator[None]:
+def _written_our_way() -> Iterator[None]:
     """TFDS has no other way to choose how examples are written."""
-    usual = example_serializer.ExampleSerializer
-    example_serializer.ExampleSerializer = _InOrder
+    usual = example_serializer.ExampleSerializer, shuffle.Shuffler
+    example_serializer.ExampleSerializer, shuffle.Shuffler = _InOrder, _OnDisk
     try:
         yield
     finally:
-        example_serializer.ExampleSerializer = usual
+        example_serializer.ExampleSerializer, shuffle.Shuffler = usual
 
 
 def clear(builder: Builder) -> None:

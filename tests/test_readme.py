@@ -20,7 +20,7 @@ import pytest
 
 from aavs_jax.methods import make_method
 from aavs_jax.run.resuming import flatten
-from configs import avsegformer, avsegformer_stepping_stones, avss, cavp
+from configs import avsegformer, avsegformer_stepping_stones, avss, avss_joint, cavp
 from data_pipelines.making import audible_shapes
 
 ROOT = Path(__file__).parents[1]
@@ -80,6 +80,7 @@ def test_links_lead_somewhere(page):
 def keys_of_configs() -> set[str]:
     modules = (avss, avsegformer, avsegformer_stepping_stones, cavp)
     configs = [m.get_config(folder).to_dict() for m in modules for folder in ("/data/avsbench", "")]
+    configs.append(avss_joint.get_config(",shared").to_dict())
     return {key for config in configs for key in flatten(config)}
 
 

@@ -89,6 +89,8 @@ def decoded_frames(container, stream) -> Iterator:
     """All frames of a stream from where the container stands."""
     begun, broken = False, []
     for packet in container.demux(stream):
+        if packet.has_sidedata("encryption_info"):  # noise, which FFmpeg may decode
+            raise StreamFault("it is encrypted: decrypt it first, or record it anew")
         try:
             frames = packet.decode()
         except av.InvalidDataError as fault:

@@ -1,7 +1,8 @@
 """Mistakes that a user can make and mend."""
 
+import argparse
 import reprlib
-from typing import Any
+from typing import Any, NoReturn
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
@@ -9,6 +10,13 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
 
 class UserError(Exception):
     """One clear sentence: what is wrong, where, what to do. `main` prints it and exits with 2."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Flags whose mistakes are a UserError, as all others; `prog` is how the command is typed."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
 
 
 def in_a_sentence(error: Exception) -> str:

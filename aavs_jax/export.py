@@ -7,17 +7,11 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
-from aavs_jax.errors import UserError
+from aavs_jax.errors import Parser, UserError
 from data_pipelines.errors import DataError, lies_in, tidy_path
 
 _COMMAND = "python -m aavs_jax.export"
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see {_COMMAND} --help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog=_COMMAND,
         allow_abbrev=False,
         description="Writes a network, front end included, as a StableHLO program for CPU, GPU and "

@@ -10,21 +10,15 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from aavs_jax.errors import UserError
+from aavs_jax.errors import Parser, UserError
 from aavs_jax.prediction import KINDS
 
 EPILOG = "Exit code 0: all clips; 3: some could not be used; 2: none could, or a mistake."
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see python -m aavs_jax.predict --help")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser("python -m aavs_jax.predict", description=__doc__.split("\n\n")[1])
+    parser = Parser("python -m aavs_jax.predict", description=__doc__.split("\n\n")[1])
     parser.epilog = EPILOG
     parser.add_argument(
         "clips",

@@ -19,15 +19,21 @@ from aavs_jax.state.tree import below
 from configs import avss_joint
 
 
+def tiny_joint(tiny: dict, shared: bool, tells: bool) -> dict:
+    """The stage of configs/avss_joint.py in the sizes of a tiny stage of one network."""
+    stage = avss_joint.get_config(",shared" if shared else "").stages.together.to_dict()
+    sizes = {key: tiny["model"][key] for key in tiny["model"] if key != "prior_keys"}
+    stage["model"] |= sizes | {"localise_queries": 3, "tells": tells}
+    stage["loss"] |= {"grid": 8}
+    stage["data"] |= {key: tiny["data"][key] for key in ("image_size", "label_size", "max_targets")}
+    return stage
+
+
 @pytest.fixture(scope="module", params=[False, True], ids=["separate", "shared"])
 def methods(request, tiny_stage):
     """Whether it is shared, the joint method, its parameters, and each of its networks alone."""
-    stage = avss_joint.get_config(",shared" if request.param else "").stages.together.to_dict()
     tiny = tiny_stage("understand")
-    sizes = {key: tiny["model"][key] for key in tiny["model"] if key != "prior_keys"}
-    stage["model"] |= sizes | {"localise_queries": 3, "tells": True}
-    stage["loss"] |= {"grid": 8}
-    stage["data"] |= {key: tiny["data"][key] for key in ("image_size", "label_size", "max_targets")}
+    stage = tiny_joint(tiny, shared=request.param, tells=True)
     joint = make_method(stage, 4)
     alone = {
         "localise": {"task": "binary", "prior": {"train": "none"}, "model": {"num_queries": 3}},
@@ -88,12 +94,7 @@ def test_a_shared_network_hands_on_what_its_queries_hold(methods):
 @pytest.mark.parametrize("tells", [False, True])
 def test_a_shared_network_need_not_tell_its_mask(tiny_stage, tells):
     """Its queries feed nothing at first, and so what the first network draws alone is heard of."""
-    stage = avss_joint.get_config(",shared").stages.together.to_dict()
-    tiny = tiny_stage("understand")
-    sizes = {key: tiny["model"][key] for key in tiny["model"] if key != "prior_keys"}
-    stage["model"] |= sizes | {"localise_queries": 3, "tells": tells}
-    stage["loss"] |= {"grid": 8}
-    stage["data"] |= {key: tiny["data"][key] for key in ("image_size", "label_size", "max_targets")}
+    stage = tiny_joint(tiny_stage("understand"), shared=True, tells=tells)
     method = make_method(stage, 4)
     parameters, scores = method.initial(0), jax.jit(method.scores)
     bias = "localise/decoder/class_predictor/bias"

@@ -224,6 +224,26 @@ def set_semantic_masks(config):
     config.stages.understand.writes_masks = True
 
 
+def set_folds_that_write_nothing(config):
+    config.stages.understand.folds = 2
+
+
+def set_earlier_that_writes_nothing(config):
+    config.stages.understand.earlier = 2.0
+
+
+def set_earlier_than_the_end(config):
+    config.stages.localise.earlier = 33.0
+
+
+def set_crossfit_without_folds(config):
+    config.stages.understand.prior.train = "crossfit"
+
+
+def set_masks_of_no_earlier_checkpoint(config):
+    config.stages.understand.prior.train = "earlier"
+
+
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
@@ -247,6 +267,11 @@ def set_semantic_masks(config):
             r"swap_sound empties labels, and drop_empty_clips takes",
         ),
         (set_semantic_masks, r"writes_masks is set, but only a binary stage"),
+        (set_folds_that_write_nothing, r"understand\.folds is 2, but the stage writes no masks"),
+        (set_earlier_that_writes_nothing, r"understand\.earlier is 2, but the stage writes no"),
+        (set_earlier_than_the_end, r"earlier is 33 epochs of its last phase, all, which has 32"),
+        (set_crossfit_without_folds, r"give --config\.stages\.localise\.folds=2"),
+        (set_masks_of_no_earlier_checkpoint, r"give --config\.stages\.localise\.earlier=EPOCHS"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

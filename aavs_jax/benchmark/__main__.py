@@ -12,24 +12,18 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from aavs_jax.benchmark import cases, page, results, scaling
 from aavs_jax.benchmark.cases import Case
 from aavs_jax.benchmark.measure import Bench
 from aavs_jax.benchmark.worker import SIDES
-from aavs_jax.errors import UserError
+from aavs_jax.errors import Parser, UserError
 from aavs_jax.run.files import writing
 from data_pipelines.errors import tidy_path
 
 COMMAND = "python -m aavs_jax.benchmark"
 ADVICE = "or choose another folder with --out"
 AGAINST = {"torch": SIDES[1:], "torch_eager": SIDES[1:2]}
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see {COMMAND} --help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog=COMMAND,
         allow_abbrev=False,
         description="Measures time and memory, beside plain PyTorch where asked; prints a table, "

@@ -11,7 +11,7 @@ from aavs_jax.benchmark.results import Row
 from aavs_jax.report.learning_curves import FRAME, log_ticks, svg_path, tick_text
 
 COLOUR_OF = {"aavs_jax": 0, "torch_eager": 1, "torch_compile": 2}
-GREY = 4
+GREY = 4  # of the style sheet's colours for curves
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,27 +8,22 @@ import argparse
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
 import jax
 
 from aavs_jax.compare import budget, outcomes, pilots, record, running, systems
 from aavs_jax.compare.comparison import NUMBERS, PAGE, Comparison
 from aavs_jax.compare.systems import BUILT_IN, Run
-from aavs_jax.errors import UserError
+from aavs_jax.errors import Parser, UserError
 from aavs_jax.inputs import dataset
 from aavs_jax.run.progress import say
 from data_pipelines.errors import DataError, tidy_path
 
 COMMAND = "python -m aavs_jax.compare"
 DATA_KEYS = ("folder", "clips", "size", "seed")
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see {COMMAND} --help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,8 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(f"what is {unknown[0]!r}? See {COMMAND} --help")
         if options.budget.kind != "recipe" and any("--config.epochs" in word for word in rest):
             raise UserError("--config.epochs and --budget both say how long: leave one out")
+        # Before there is a folder.
+        compared = systems.find(options.configs, options.data, rest)
+        data = _data(compared)
         with record.held(options.workdir):
-            return _run(options, rest, shlex.join([*COMMAND.split(), *arguments]))
+            command = shlex.join([*COMMAND.split(), *arguments])
+            return _run(options, rest, compared, data, command)
     except (UserError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -55,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog=COMMAND,
         allow_abbrev=False,
         description="Trains and scores several configs in their small forms on the same data, and "
@@ -101,10 +100,14 @@ def _budget(text: str) -> budget.Budget:
         raise argparse.ArgumentTypeError(str(error).removeprefix("--budget=")) from None
 
 
-def _run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> int:
+def _run(
+    options: argparse.Namespace,
+    overrides: Sequence[str],
+    compared: Sequence[systems.System],
+    data: Mapping[str, Any],
+    command: str,
+) -> int:
     workdir, wanted = options.workdir, options.budget
-    compared = systems.find(options.configs, options.data, overrides)
-    data = _data(compared)
     asked = {"budget": str(wanted), "keys": list(overrides)}
     folder = data["folder"] and str(tidy_path(Path(data["folder"]).absolute()))
     asked |= {"data": folder or {key: data[key] for key in DATA_KEYS[1:]}}

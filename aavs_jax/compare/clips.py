@@ -8,7 +8,7 @@ import numpy as np
 
 from aavs_jax.compare.outcomes import Outcome
 from aavs_jax.compare.systems import System
-from aavs_jax.report.presentation import LARGEST, painted, thumbnail
+from aavs_jax.report.presentation import painted, thumbnail
 from aavs_jax.report.visualize import class_colours
 from aavs_jax.scoring import showcase
 from data_pipelines.loading.partners import has_other_sounds, lenders
@@ -17,8 +17,6 @@ from data_pipelines.prepared.source import ClipSource, heard, open_source, split
 COUNT = 6  # clips, at most
 SECONDS = 3  # of each clip
 SMALL = 128  # pixels of a picture, at most
-
-assert SMALL <= LARGEST
 
 
 def side_by_side(

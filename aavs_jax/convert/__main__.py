@@ -12,12 +12,12 @@ import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from aavs_jax.convert import accounting, engine, exporting, files, fitting, importing, next_commands
 from aavs_jax.convert.importing import Source, Weights
 from aavs_jax.convert.windows import resized
-from aavs_jax.errors import UserError
+from aavs_jax.errors import Parser, UserError
 from aavs_jax.run.progress import say
 from aavs_jax.state.parameter_folders import PARAMETERS
 from aavs_jax.weights import card as cards
@@ -40,11 +40,6 @@ _FIT = (
     "make a whole network of AAVS; what the sources lack is initialised at random and named in the "
     "card"
 )
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see python -m aavs_jax.convert --help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,7 +77,7 @@ def _hook(raised: Any) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m aavs_jax.convert",
         allow_abbrev=False,
         description="Converts weights: of Mask2Former and Swin (transformers, timm, Microsoft), "

@@ -31,6 +31,12 @@ def check_priors(stage: Stage) -> None:
             f"{stage.where}.earlier is {stage.keys['earlier']:g} epochs of its last phase, "
             f"{stage.phases[-1].phase}, which has {epochs:g}: give less"
         )
+    for key in ("folds", "earlier"):
+        if stage.keys[key] and not stage.keys["writes_masks"]:
+            raise UserError(
+                f"{stage.where}.{key} is {stage.keys[key]:g}, but the stage writes no masks: set "
+                f"--{stage.where}.writes_masks=True, or leave {key} out"
+            )
     if stage.keys["writes_masks"] and stage.task.name != "binary":
         raise UserError(f"{stage.where}.writes_masks is set, but only a binary stage draws masks")
 

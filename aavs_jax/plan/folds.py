@@ -56,7 +56,8 @@ def with_writers(config: Config) -> dict[str, Any]:
                 phase: {**values, "start": _within(own, name, values["start"])}
                 for phase, values in keys["phases"].items()
             }
-            stages[own] = {**keys, "phases": phases, "fold": fold, "writes_for": name}
+            own_keys = {"phases": phases, "fold": fold, "writes_for": name, "earlier": 0.0}
+            stages[own] = {**keys, **own_keys}
             schedule.append(own)
         if keys["earlier"]:
             own = earlier_name(name)

@@ -155,7 +155,7 @@ class Stage:
 
     @property
     def prior_in_training(self) -> str:
-        """What loaders are asked for; whose masks `training_masks` are is not their business."""
+        """`prior.train` as loaders know it: they read predicted masks, whoever predicted them."""
         train = self.keys["prior"]["train"]
         return "predicted" if train in BY_OTHERS else train
 

@@ -112,11 +112,13 @@ def test_another_comparison_is_refused(compare, faked, capsys, flags, said):
         ([], "--configs"),
     ],
 )
-def test_mistakes_are_a_sentence(compare, faked, capsys, flags, said):
+def test_mistakes_are_a_sentence(compare, faked, tmp_path, capsys, flags, said):
     assert compare(*flags) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and error.startswith("error: ") and said in error
     assert not faked.started
+    # What data there are is known late; of all else nothing is left.
+    assert "--data=nowhere" in flags or not (tmp_path / "out").exists()
 
 
 def test_a_run_that_fails_stops_no_other(compare, faked, tmp_path, capsys):

@@ -76,12 +76,16 @@ DIFFERENTIATED = {"torch_avss", "tpavi_semantic_tiny", "avsegformer_semantic_tin
 
 @pytest.hookimpl(tryfirst=True)  # before -m takes its choice
 def pytest_collection_modifyitems(config, items):
-    """Other gradients are slow: each takes longer to compile than all else of its file."""
+    """Other gradients are slow: each takes longer to compile than all else of its file. So are
+    steps, since tests/state holds optimisers against torch's. Of a file that is named nothing is.
+    """
+    if config.getoption("--golden"):
+        return
     for item in items:
-        if config.getoption("--golden") or "gradients" not in getattr(item, "fixturenames", ()):
-            continue
         parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        if not DIFFERENTIATED & {getattr(value, "stem", value) for value in parameters}:
+        chosen = DIFFERENTIATED & {str(getattr(value, "stem", value)) for value in parameters}
+        other = "gradients" in getattr(item, "fixturenames", ()) and not chosen
+        if other or getattr(item, "originalname", "") == "test_three_steps":
             item.add_marker(pytest.mark.slow)
 
 

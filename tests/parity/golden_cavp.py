@@ -310,7 +310,6 @@ class TestCAVP:
         pairs = [(name, ours[name], array) for name, array in golden.items() if name in ours]
         check(pairs, tolerance(replay, "losses"))
 
-    @pytest.mark.slow  # tests/state holds the optimiser against torch's
     def test_three_steps(self, replay):
         """By the recipe's optimiser, of VPO, at another rate and with a phase of six steps."""
         golden = _below(replay.golden, f"{replay.group}/steps/")

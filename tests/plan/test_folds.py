@@ -1,8 +1,12 @@
 """Which clips a network does not see, and the stages that this makes."""
 
+import types
+from pathlib import Path
+
 import pytest
 
 from aavs_jax.plan.folds import fold_names, part_of, split_by, with_writers
+from aavs_jax.plan.stage import PhaseName, Stage
 from aavs_jax.plan.values import checked
 from configs import avss
 from data_pipelines.prepared.source import Clip
@@ -67,7 +71,32 @@ def test_an_earlier_checkpoint_is_a_stage_that_trains_nothing():
     config = avss.get_config()
     config.stages.localise.earlier = 16.0
     config.stages.understand.prior.train = "earlier"
+    config.stages.understand.prior.kind = "soft"
     full = with_writers(checked(config))
     assert full["schedule"] == ("localise", "localise_earlier", "understand")
-    stage = full["stages"]["localise_earlier"]
-    assert stage["order"] == () and stage["writes_for"] == "localise" and "fold" not in stage
+    keys = full["stages"]["localise_earlier"]
+    assert keys["order"] == () and keys["writes_for"] == "localise" and "fold" not in keys
+    root = Path("run")
+    localise, writer, understand = (Stage(n, full, root, None) for n in full["schedule"])
+    assert not localise.writes_for and writer.writes_for == "localise" and writer.soft_is_wanted
+    # Of new clips the whole network tells where it sounds.
+    assert understand.prior_in_training == "predicted"
+    assert understand.training_masks(None) == root / "localise_earlier" / "masks-soft"
+    assert understand.masks_from == root / "localise" / "masks-soft"
+
+
+@pytest.mark.parametrize(("earlier", "step"), [(0.0, 0), (0.01, 1), (2.0, 12), (4.0, 24)])
+def test_the_step_that_is_kept_is_one_of_the_last_phase(earlier, step):
+    phases = {name: {"epochs": 4.0} for name in ("a", "b")}
+    keys = {"earlier": earlier, "order": ("a", "b"), "phases": phases, "data": {"batch_size": 4}}
+    clips = types.SimpleNamespace(clips=[clip(str(number)) for number in range(24)])
+    stage = Stage("x", {"stages": {"x": keys}}, Path("run"), None, {"train": clips})
+    assert stage.earlier_step(PhaseName("x", "a")) == 0
+    assert stage.earlier_step(PhaseName("x", "b")) == step
+
+
+def test_the_networks_of_the_parts_keep_no_earlier_checkpoint():
+    config = avss.get_config()
+    config.stages.localise.folds, config.stages.localise.earlier = 2, 16.0
+    stages = with_writers(checked(config))["stages"]
+    assert [stages[f"localise{end}"]["earlier"] for end in ("", "_fold1", "_fold2")] == [16, 0, 0]

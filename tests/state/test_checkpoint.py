@@ -87,6 +87,13 @@ def test_the_newest_two_and_the_best_are_kept(written):
     assert steps_in(written / "checkpoints") == [2, 5, 6]
 
 
+def test_a_step_that_is_asked_for_stays(tmp_path):
+    with PhaseCheckpoints(tmp_path / "phase", keep=2) as checkpoints:
+        for step in range(1, 6):
+            checkpoints.save(state_at(step), data_after(step), None)
+    assert steps_in(tmp_path / "phase" / "checkpoints") == [2, 4, 5]
+
+
 def test_the_newest_comes_back_exactly_and_so_does_the_iterator(phase):
     data = data_after(0)
     with PhaseCheckpoints(phase) as checkpoints:

@@ -35,7 +35,7 @@ class JointConfig(AAVSConfig):
 
     @property
     def understand(self) -> AAVSConfig:
-        """Of the network that is told where, and says what it is."""
+        """Of the network that says what it is."""
         return AAVSConfig(**{**self._alike, "prior": self.tells})
 
     @property

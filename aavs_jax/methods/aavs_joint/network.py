@@ -1,4 +1,7 @@
-"""Stepping Stones as one network: where it sounds, as shades, is the prior mask of what it is."""
+"""Stepping Stones as one network: the part that says where it sounds tells the one that says what.
+
+It tells its mask, as shades, in place of a prior mask; or what its queries hold; or both.
+"""
 
 from typing import Any
 
@@ -43,7 +46,8 @@ class AAVSJoint(nnx.Module):
         Args:
           frames: uint8 [N,H,W,3]; or of fewer frames, each of several sounds, see AAVS.
           audio: [N,96,64] or [N,E].
-          label_size: height and width of the mask between the networks, as that of a hand-over.
+          label_size: height and width of the mask between the networks, as that of a hand-over;
+            not used where none is told.
           keys: random keys, one for each frame, of which drop-path draws. None: deterministic.
 
         Returns:

@@ -18,17 +18,18 @@ from aavs_jax.methods.method import Aux, Method, Prediction, Pretrained, Resizab
 from aavs_jax.methods.objectives.contrastive import IGNORED
 from aavs_jax.methods.objectives.mask_classification import confidence
 from aavs_jax.methods.parts.layers import resize_bilinear
+from aavs_jax.methods.rows import by_clip, frames_of
 from data_pipelines.loading.power_spectrogram import SILENCE, PowerMel
 
 SIZES = CAVPConfig
 LOSS = CAVPLoss
 STRIDE = 4  # of the logits
+SEEN = ("frames", "audio")  # entries of a batch that predictions are made of
 PRETRAINED = {
     "backbone": Pretrained(
         ("resnet", "cavp"),
         "a ResNet-50 with a deep stem, or for VPO a ResNet-101, as CAVP's code takes it",
         "python -m aavs_jax.convert resnet50.pth --out weights/resnet50_deep_stem",
-        what="picture encoder",
     ),
     "vggish": vggish(""),
 }
@@ -114,9 +115,9 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         shapes=cavp.shapes,
         initial=cavp.initial,
         loss=loss,
-        predict=_by_clip(predict_frames),
-        scores=_by_clip(class_scores),
-        entries=("frames", "audio", "labels", "labelled", "valid", "objects"),
+        predict=by_clip(predict_frames, SEEN),
+        scores=by_clip(class_scores, SEEN),
+        entries=(*SEEN, "labels", "labelled", "valid", "objects"),
         front_end=front_end,
         mutable=cavp.mutable,
         memory=memory,
@@ -180,27 +181,11 @@ def _memory(
 
 def _pictures(batch: Mapping[str, jax.Array], num_classes: int, by_label: bool) -> Pictures:
     """The frames of a training batch; what is no label, or padding, is ignored in all pixels."""
-    flat = {name: _frames(batch[name]) for name in ("frames", "audio", "labels")}
-    counts = _frames(batch["labelled"] & batch["valid"])[:, None, None]
+    flat = {name: frames_of(batch[name]) for name in (*SEEN, "labels")}
+    counts = frames_of(batch["labelled"] & batch["valid"])[:, None, None]
     labels = jnp.where(counts, flat["labels"].astype(jnp.int32), IGNORED)
     if by_label:
         classes = classes_shown(labels, num_classes)
     else:
         classes = jnp.repeat(batch["objects"], batch["labels"].shape[1], axis=0)
     return Pictures(flat["frames"], flat["audio"], labels, classes)
-
-
-def _by_clip(function):
-    """Of clips what a function of frames gives."""
-
-    def of_clips(parameters, batch):
-        found = function(parameters, {name: _frames(batch[name]) for name in ("frames", "audio")})
-        clips = batch["frames"].shape[:2]
-        return jax.tree.map(lambda array: array.reshape(*clips, *array.shape[1:]), found)
-
-    return of_clips
-
-
-def _frames(array: jax.Array) -> jax.Array:
-    """[B,T,...] -> [N,...]."""
-    return array.reshape(-1, *array.shape[2:])

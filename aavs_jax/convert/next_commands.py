@@ -12,20 +12,16 @@ from typing import Any
 from aavs_jax.convert.formats import AUDIO_ENCODER
 from aavs_jax.convert.importing import Weights
 from aavs_jax.errors import UserError
+from aavs_jax.methods import METHODS, module_of
 from aavs_jax.methods.aavs.config import AAVSConfig
 from aavs_jax.methods.aavs.method import MAY_DIFFER, PRETRAINED
-from aavs_jax.methods.method import NOT_KEYS
+from aavs_jax.methods.method import NOT_KEYS, Pretrained
 from aavs_jax.weights import card as cards
 from aavs_jax.weights.size_keys import flat_sizes, size_flags
 
 KINDS = ("aavs", "mask2former", "swin", "vggish")  # that the recipes of AAVS take
-# Kind -> the configs, called as their methods, that take it.
-NEIGHBOURS = {
-    "tpavi": ("tpavi",),
-    "avsegformer": ("avsegformer",),
-    "pvt": ("tpavi", "avsegformer"),
-    "resnet": ("tpavi", "avsegformer"),
-}
+BACKBONE = "backbone"  # key of config.init by which the other methods start
+STEM = "resnet.deep_stem"
 RUN = "python -m aavs_jax.main --config="
 DATA = ":/data/avsbench"  # stands for the user's folder
 # (task, whether there are prior masks) -> the recipe that trains and evaluates such a network.
@@ -59,10 +55,8 @@ def what_next(weights: Weights, out: Path) -> list[str]:
         one is needed.
     """
     card, place = weights.card, shlex.quote(str(out))
-    if card.kind in NEIGHBOURS:
-        return _of_neighbours(weights, place)
     if card.kind not in KINDS:
-        return []
+        return _of_others(weights, place)
     held = [path for path in weights.parameters if path.startswith(AUDIO_ENCODER)]
     sizes = _decisive(card.network, with_sound=bool(held))
     if card.kind == "vggish":
@@ -90,21 +84,31 @@ def what_next(weights: Weights, out: Path) -> list[str]:
     return [*(_train(config, given, sizes, card) for config in configs), *made]
 
 
-def _of_neighbours(weights: Weights, place: str) -> list[str]:
-    """Of other methods, and of backbones that they start from."""
-    card, lines = weights.card, []
+def _of_others(weights: Weights, place: str) -> list[str]:
+    """Of methods that start from a whole backbone, each with a config called as it is."""
+    card, lines, missing = weights.card, [], {}
     heard = any(path.startswith(AUDIO_ENCODER) for path in weights.parameters)
-    sound = "" if heard else " --config.init.vggish=DIR"
-    for config in NEIGHBOURS[card.kind]:
-        stage = "localise" if card.network.get("task") == "binary" else UNDERSTAND
-        run = f"{RUN}configs/{config}.py{DATA}{',s4' if stage == 'localise' else ''}"
-        chosen = card.network.get("backbone") or card.kind
-        size = f" --config.stages.{stage}.model.backbone={chosen}" if chosen != "pvt" else ""
-        if card.kind == config and not card.new:
-            lines.append(f"evaluate:  {run} --evaluate={place}{sound}{size}")
-        else:
-            lines.append(f"train:     {run} --config.init.backbone={place}{sound}{size}")
-    return lines if heard else [*lines, _where_from("vggish")]
+    stage = "localise" if card.network.get("task") == "binary" else UNDERSTAND
+    for name in METHODS:
+        starts = module_of(name, "method").PRETRAINED
+        model = flat_sizes(dataclasses.asdict(module_of(name, "config").SIZES()))
+        sizes = _decisive(card.network, with_sound=heard)
+        part = f"{card.kind}.depths" in model
+        if BACKBONE not in starts or not (part or card.kind in starts[BACKBONE].kinds):
+            continue
+        if model.get(STEM) != sizes.get(STEM, model.get(STEM)):
+            continue  # a ResNet of another shape than the recipe's
+        if part and BACKBONE in model:
+            sizes[BACKBONE] = card.kind  # which of several is built
+        run = f"{RUN}configs/{name}.py{DATA}{',s4' if stage == 'localise' else ''}"
+        whole = card.kind == name and not card.new
+        given = f"--evaluate={place}" if whole else f"--config.init.{BACKBONE}={place}"
+        if not heard:
+            given += " --config.init.vggish=DIR"
+            missing = starts
+        flags = size_flags({stage: model}, sizes)
+        lines.append(" ".join([f"{'evaluate:' if whole else 'train:':10} {run} {given}", *flags]))
+    return [*lines, *([_where_from("vggish", missing)] if missing else [])]
 
 
 def _train(config: str, given: str, sizes: Mapping[str, Any], card: cards.Card) -> str:
@@ -120,8 +124,8 @@ def _train(config: str, given: str, sizes: Mapping[str, Any], card: cards.Card) 
     return " ".join([f"train:     {RUN}{config}{DATA} {given}", *flags]) + ALSO.get(config, "")
 
 
-def _where_from(key: str) -> str:
-    return f"           DIR: of {PRETRAINED[key].file}, with {PRETRAINED[key].command}"
+def _where_from(key: str, starts: Mapping[str, Pretrained] = PRETRAINED) -> str:
+    return f"           DIR: of {starts[key].file}, with {starts[key].command}"
 
 
 def _audio_encoder_beside(out: Path) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """What `convert` says to type next works as it stands, whatever the sizes of what was converted."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import shlex
@@ -16,7 +17,9 @@ from aavs_jax import checks
 from aavs_jax.convert import next_commands, sizes
 from aavs_jax.convert.__main__ import main as convert_main
 from aavs_jax.methods.aavs.method import MAY_DIFFER, PRETRAINED
-from aavs_jax.methods.parts.sizes import BACKBONES
+from aavs_jax.methods.cavp import config as cavp
+from aavs_jax.methods.parts.sizes import BACKBONES, ResNetConfig
+from aavs_jax.methods.tpavi import config as tpavi
 from aavs_jax.plan.stage import make_stages
 from aavs_jax.plan.values import checked
 from aavs_jax.state.parameter_folders import save_parameters
@@ -87,7 +90,7 @@ def commands(text: str, what: str = "train") -> list[list[str]]:
 def config_of(command: list[str]) -> dict:
     """What the command's flags make, as the program parses them."""
     assert command[:3] == ["python", "-m", "aavs_jax.main"]
-    arguments = ["test", *command[3:]]
+    arguments = ["test", *(word for word in command[3:] if not word.startswith("--evaluate="))]
     values = absl_flags.FlagValues()
     config_flags.DEFINE_config_file("config", None, "", flag_values=values, sys_argv=arguments)
     values(arguments)
@@ -157,9 +160,12 @@ def test_the_training_command_trains(said, command, tmp_path):
 # ---- sizes
 
 
-def lines_for(network: dict, kind: str = "mask2former", out="weights/x", new=()) -> str:
+def lines_for(
+    network: dict, kind: str = "mask2former", out="weights/x", new=(), heard=False
+) -> str:
     new = dict.fromkeys(new, "drawn")
-    weights = types.SimpleNamespace(card=Card(kind, network, new=new), parameters=new)
+    held = {**new, "audio_encoder/x": 0} if heard else new
+    weights = types.SimpleNamespace(card=Card(kind, network, new=new), parameters=held)
     return "\n".join(next_commands.what_next(weights, next_commands.Path(out)))
 
 
@@ -239,3 +245,39 @@ def test_the_recipes_are_those_of_the_configs(name):
         assert keys.keys() == next_commands.MODEL.keys()
         decisive = keys.keys() - MAY_DIFFER
         assert {k: keys[k] for k in decisive} == {k: next_commands.MODEL[k] for k in decisive}
+
+
+def as_found(config) -> dict:
+    """Sizes as a file's card has them."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "network", "says", "recipes"),
+    [
+        ("cavp", as_found(cavp.AVSBENCH), "evaluate", ["cavp.py:/data/avsbench,s4"]),
+        ("cavp", as_found(cavp.VPO) | {"task": "semantic"}, "evaluate", ["cavp.py:/data/avsbench"]),
+        ("tpavi", as_found(tpavi.RESNET_50), "evaluate", ["tpavi.py:/data/avsbench,s4"]),
+        ("pvt", {"pvt": as_found(tpavi.TPAVIConfig().pvt)}, "train", ["tpavi", "avsegformer"]),
+        ("resnet", {"resnet": as_found(ResNetConfig())}, "train", ["tpavi", "avsegformer"]),
+        ("resnet", {"resnet": {"deep_stem": True, "depths": [3, 4, 23, 3]}}, "train", ["cavp"]),
+    ],
+    ids=["cavp", "cavp of 3 s", "tpavi", "pvt", "resnet", "deep stem"],
+)
+def test_other_methods_take_what_is_theirs_at_its_size(kind, network, says, recipes):
+    found = commands(lines_for(network, kind), says)
+    assert len(found) == len(recipes)
+    for command, recipe in zip(found, recipes, strict=True):
+        assert command[3].startswith(f"--config=configs/{recipe}")
+        assert "--config.init.vggish=DIR" in command  # the file has none
+        (stage,) = config_of(command)["stages"].values()
+        model = flat_sizes(stage["model"])
+        if f"{kind}.depths" in model and "backbone" in model:
+            assert model["backbone"] == kind
+        sizes = flat_sizes(network).items()
+        assert not [key for key, size in sizes if key in model and model[key] != size]
+
+
+def test_sound_inside_is_not_asked_for():
+    (command,) = commands(lines_for(as_found(tpavi.TPAVIConfig()), "tpavi", heard=True), "evaluate")
+    assert command[3:] == ["--config=configs/tpavi.py:/data/avsbench,s4", "--evaluate=weights/x"]

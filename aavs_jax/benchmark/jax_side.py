@@ -86,7 +86,7 @@ def _parameters(method: Method, weights: Path | None) -> dict[str, np.ndarray]:
 
 
 def _inference(case: Case, method: Method, parameters: dict[str, np.ndarray]) -> Work:
-    network = functional(lambda: AAVS(AAVSConfig.from_dict(method.network)))
+    network = functional(AAVS, AAVSConfig.from_dict(method.network))
 
     def infer(parameters, batch):
         flat = {name: array.reshape(-1, *array.shape[2:]) for name, array in batch.items()}

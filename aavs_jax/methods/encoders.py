@@ -1,7 +1,7 @@
 """Parts of a network as functions of host arrays, whose outputs can be kept."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 
 import jax
 import numpy as np
@@ -47,19 +47,23 @@ def vggish(lacking: str) -> Pretrained:
 
 
 def on_host(
-    make: Callable[[], nnx.Module], call: Callable, parameters: Mapping[str, np.ndarray]
+    make: Callable[..., nnx.Module],
+    sizes: tuple[Hashable, ...],
+    call: Callable,
+    parameters: Mapping[str, np.ndarray],
 ) -> Callable:
     """A part of a network as a function of host arrays, compiled once for each shape.
 
     Args:
-      make: makes the part's module.
+      make: makes the part's module ...
+      sizes: ... of these.
       call: (module, arrays) -> arrays.
       parameters: the part's, by path within it; taken as float32.
 
     Returns:
       Arrays -> what `call` gives of them, as NumPy arrays.
     """
-    part = functional(make)
+    part = functional(make, *sizes)
     values = jax.device_put({p: np.asarray(parameters[p], np.float32) for p in part.shapes})
     apply = jax.jit(lambda values, inputs: call(part.network(values), inputs))
     return lambda inputs: jax.tree.map(np.asarray, apply(values, inputs))
@@ -74,7 +78,7 @@ def sound_encoder(config: AudioConfig) -> SoundEncoder | None:
         return None
     return SoundEncoder(
         SOUND,
-        functools.partial(on_host, lambda: AudioEncoder(config, "float32"), _hear),
+        functools.partial(on_host, AudioEncoder, (config, "float32"), _hear),
     )
 
 

@@ -4,8 +4,9 @@ Nothing is compiled to fill a network, and no part's first values depend on anot
 """
 
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Hashable, Mapping
 from typing import Any
 
 import jax
@@ -55,9 +56,13 @@ class Functional:
         return initial_parameters(self.model, seed, only)
 
 
-def functional(make: Callable[[], nnx.Module]) -> Functional:
-    """The module that `make` makes, as functions of plain arrays; no memory is taken for it."""
-    model = nnx.eval_shape(make)
+@functools.lru_cache(32)
+def functional(make: Callable[..., nnx.Module], *sizes: Hashable) -> Functional:
+    """The module `make(*sizes)`, as functions of plain arrays; no memory is taken for it.
+
+    It takes Flax a second to go through a large one, so that those made last are kept.
+    """
+    model = nnx.eval_shape(lambda: make(*sizes))
     graphdef, state = nnx.split(model)
     flat = nnx.to_flat_state(state)
     return Functional(

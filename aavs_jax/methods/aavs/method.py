@@ -84,9 +84,9 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
     )
     frame_size = (data["image_size"],) * 2
     label_size = (data["label_size"],) * 2
-    aavs = functional(lambda: AAVS(config))
+    aavs = functional(AAVS, config)
     remat = stage.get("train", {}).get("remat", "none")
-    in_training = functional(lambda: AAVS(config, remat))
+    in_training = functional(AAVS, config, remat)
 
     seen = ("frames", "audio", *(("prior_mask",) if has_prior else ()))
 
@@ -195,7 +195,7 @@ def _frame_encoder(config: AAVSConfig, size: int) -> FrameEncoder:
 
     return FrameEncoder(
         "backbone/",
-        functools.partial(on_host, lambda: Swin(sizes, config.dtype), _look),
+        functools.partial(on_host, Swin, (sizes, config.dtype), _look),
         shapes=tuple((side, side, sizes.embed_dim << n) for n, side in enumerate(sides)),
         settings=f"{sizes} {config.dtype}",
         random_by="backbone.drop_path_rate" if config.backbone.drop_path_rate else "",

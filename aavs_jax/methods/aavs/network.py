@@ -18,6 +18,7 @@ from flax import nnx
 from aavs_jax.methods.aavs.config import AAVSConfig
 from aavs_jax.methods.aavs.pixel_decoder import PixelDecoder
 from aavs_jax.methods.aavs.transformer_decoder import Decoder
+from aavs_jax.methods.functional import functional
 from aavs_jax.methods.parts.frames import normalised
 from aavs_jax.methods.parts.initializers import FanInUniform
 from aavs_jax.methods.parts.layers import Dense, resize_bilinear
@@ -144,4 +145,4 @@ class AudioProjection(nnx.Module):
 
 def abstract_model(config: AAVSConfig) -> AAVS:
     """The network with shapes in place of values: its structure, without its memory."""
-    return nnx.eval_shape(lambda: AAVS(config))
+    return functional(AAVS, config).model

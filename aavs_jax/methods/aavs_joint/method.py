@@ -48,8 +48,8 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         {**stage["loss"], "max_targets": data["max_targets"], "ignores": ignores}
     )
     frame_size, label_size = (data["image_size"],) * 2, (data["label_size"],) * 2
-    joint = functional(lambda: AAVSJoint(config))
-    in_training = functional(lambda: AAVSJoint(config, stage.get("train", {}).get("remat", "none")))
+    joint = functional(AAVSJoint, config)
+    in_training = functional(AAVSJoint, config, stage.get("train", {}).get("remat", "none"))
     queries = {"localise": config.localise_queries, "understand": config.num_queries}
 
     def targets_of(labels):

@@ -54,9 +54,9 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
     loss_config = LOSS.from_dict(stage["loss"])
     _check_reductions(config, data["image_size"])
     label_size = (data["label_size"],) * 2
-    predicting = functional(lambda: AVSegFormer(config))
+    predicting = functional(AVSegFormer, config)
     remat = stage.get("train", {}).get("remat", "none")
-    training = functional(lambda: AVSegFormer(config, remat))
+    training = functional(AVSegFormer, config, remat)
     seen = ("frames", "audio", *(("prior_mask",) if has_prior else ()), "valid")
 
     def forward(network, flat, **options):

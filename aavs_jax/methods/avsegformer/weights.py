@@ -4,10 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from flax import nnx
-
 from aavs_jax.methods.avsegformer.config import AVSegFormerConfig
 from aavs_jax.methods.avsegformer.network import AVSegFormer
+from aavs_jax.methods.functional import functional
 from aavs_jax.methods.parts.deformable_attention import LEVELS, POINTS
 from aavs_jax.methods.parts.key_tables import (
     ByPath,
@@ -137,8 +136,7 @@ def _sizes(ours: ByPath, theirs: ByPath) -> dict[str, Any]:
 
 
 def _parameters(network: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    config = AVSegFormerConfig.from_dict(network)
-    return shapes_of(nnx.eval_shape(lambda: AVSegFormer(config)))
+    return shapes_of(functional(AVSegFormer, AVSegFormerConfig.from_dict(network)).model)
 
 
 FORMAT = Format(

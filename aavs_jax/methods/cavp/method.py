@@ -64,7 +64,7 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
     )
     loss_config = CAVPLoss(**stage["loss"])
     label_size = (data["label_size"],) * 2
-    cavp = functional(lambda: CAVP(config))
+    cavp = functional(CAVP, config)
     front_end = PowerMel(config.audio.channels, config.heard, config.published_excerpts)
     # Of the binary task no label says what sounds, and classes cannot be told apart.
     by_label = task == "semantic" and loss_config.classes == "labels"

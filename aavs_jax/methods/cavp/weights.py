@@ -4,10 +4,9 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from flax import nnx
-
 from aavs_jax.methods.cavp.config import RESNET_50, RESNET_101, CAVPConfig
 from aavs_jax.methods.cavp.network import CAVP
+from aavs_jax.methods.functional import functional
 from aavs_jax.methods.parts import vggish_weights
 from aavs_jax.methods.parts.key_tables import (
     ByPath,
@@ -106,7 +105,7 @@ def _sizes(ours: ByPath, theirs: ByPath) -> dict[str, Any]:
 @functools.lru_cache(8)
 def whole_shapes(config: CAVPConfig) -> ByPath:
     """Path -> shape of every parameter and running statistic of CAVP. Not to be changed."""
-    return shapes_of(nnx.eval_shape(lambda: CAVP(config)))
+    return shapes_of(functional(CAVP, config).model)
 
 
 def _parameters(network: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

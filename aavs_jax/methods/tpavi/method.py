@@ -50,9 +50,9 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         {**stage["loss"], "max_targets": data["max_targets"], "ignores": ignores}
     )
     label_size = (data["label_size"],) * 2
-    net = functional(lambda: TPAVI(config))
+    net = functional(TPAVI, config)
     remat = stage.get("train", {}).get("remat", "none")
-    in_training = functional(lambda: TPAVI(config, remat))
+    in_training = functional(TPAVI, config, remat)
     seen = ("frames", "audio", "valid", *(("prior_mask",) if has_prior else ()))
 
     def weights(batch):

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from flax import nnx
-
+from aavs_jax.methods.functional import functional
 from aavs_jax.methods.parts.key_tables import (
     ByPath,
     Format,
@@ -85,8 +84,7 @@ def _sizes(ours: ByPath, theirs: ByPath) -> dict[str, Any]:
 
 def _parameters(network: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """All but the audio encoder, which is a file of its own."""
-    model = nnx.eval_shape(lambda: TPAVI(TPAVIConfig.from_dict(network)))
-    shapes = shapes_of(model)
+    shapes = shapes_of(functional(TPAVI, TPAVIConfig.from_dict(network)).model)
     return {path: s for path, s in shapes.items() if not path.startswith("audio_encoder/")}
 
 

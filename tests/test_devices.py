@@ -16,6 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+# Sums over eight devices tests of batch norm and of scores look at in every test run.
+pytestmark = pytest.mark.slow
+
 TRAINS = "(?!audio_encoder/).*"  # something is frozen, too
 STEPS = 4
 EMPTY = 2  # of the steps one whose clips are all empty, and dropped

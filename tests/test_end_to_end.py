@@ -222,7 +222,7 @@ def test_complete_run_says_so_and_changes_nothing(tiny_run, command):
     assert snapshot(run.parent) == before
 
 
-@pytest.mark.slow  # test_kill.py compares with a second run in every test run
+@pytest.mark.slow
 def test_same_command_same_bits(tiny_run, command, tmp_path):
     run, flags, _ = tiny_run
     other = tmp_path / "other"  # its data are made again, too
@@ -236,6 +236,7 @@ def test_same_command_same_bits(tiny_run, command, tmp_path):
         assert (ours / path.relative_to(theirs)).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_complete_run_takes_other_protocols_and_more_epochs(tiny_run, command, tmp_path):
     run, flags, _ = tiny_run
     folder = shutil.copytree(run.parent, tmp_path / "copy") / run.name

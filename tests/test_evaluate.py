@@ -186,6 +186,7 @@ def test_other_weights_or_a_training_run_have_folders_of_their_own(tiny_run, eva
     assert (folder / "config.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_other_protocols_are_computed_in_the_same_folder(tiny_run, evaluated, config, capsys):
     # Beside the data, as the folder it is copied from.
     folder = shutil.copytree(evaluated[0], evaluated[0].with_name("evaluated_again"))
@@ -528,6 +529,7 @@ def test_both_stages_hand_masks_over(tiny_run, config, passes, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_the_semantic_network_alone_has_true_masks_or_those_of_a_folder(
     tiny_run, config, passes, tmp_path, capsys
 ):

@@ -29,7 +29,10 @@ def tiny_joint(tiny: dict, shared: bool, tells: bool) -> dict:
     return stage
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["separate", "shared"])
+BOTH = [pytest.param(False, marks=pytest.mark.slow, id="separate"), pytest.param(True, id="shared")]
+
+
+@pytest.fixture(scope="module", params=BOTH)
 def methods(request, tiny_stage):
     """Whether it is shared, the joint method, its parameters, and each of its networks alone."""
     tiny = tiny_stage("understand")

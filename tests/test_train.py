@@ -275,6 +275,7 @@ class Lengths(Batches):
         return batch | {"x": batch["x"][:clips], "valid": np.ones((clips, 3), bool)}
 
 
+@pytest.mark.slow
 def test_batches_of_several_lengths(tmp_path, capsys):
     """The step is compiled for each, said so, and what is logged and resumed is as with one."""
     lengths = {"entries": ("x", "valid")}
@@ -311,6 +312,7 @@ def test_stopped_and_continued_it_is_the_same_to_the_last_bit(straight, tmp_path
     assert lines == (straight / "metrics.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 def test_stopped_again_and_again_and_other_checkpoints_change_nothing(straight, tmp_path):
     # Lines are left behind that no checkpoint knows of: 1 to 3 first, 6 and 7 later.
     for stop in (5, 9, 4):

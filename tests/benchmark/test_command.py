@@ -22,6 +22,7 @@ def measured(out) -> dict[tuple, dict]:
     return named
 
 
+@pytest.mark.slow
 def test_this_program_alone(tiny, here, tmp_path, capsys):
     flags = ["--sizes", "small", "--what", "inference,train,loss", "--rounds", "5", "--frames", "1"]
     assert command.main([*flags, "--scaling", "none", "--out", str(tmp_path / "out")]) == 0
@@ -96,6 +97,7 @@ def test_a_process_that_dies_is_told_and_the_others_are_measured(monkeypatch):
     assert not remote.process.is_alive()
 
 
+@pytest.mark.slow
 def test_the_loader(tiny, here):
     bench = measure.Bench(("aavs_jax", "torch_eager"), 1, lambda _: None)
     bench.case(Case("loader", "small"))

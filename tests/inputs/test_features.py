@@ -110,6 +110,7 @@ def run_phase(config, data_dir, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_a_phase_goes_as_one_that_looks_at_frames(run_phase, tmp_path, capsys):
     """Also where it is killed, and resumes with its maps from elsewhere."""
     frames = run_phase(tmp_path / "frames", "none")

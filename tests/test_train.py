@@ -117,14 +117,14 @@ def method_with(function, entries=("x",)) -> Method:
     )
 
 
-def stage_with(root, method, phase=PHASE, mesh=None, **config) -> Stage:
+def stage_with(root, method, phase=PHASE, mesh=None, earlier=0.0, **config) -> Stage:
     """A stage `localise` of one phase `a`, on 24 clips."""
     keys = {
         "task": "binary",
         "order": ("a",),
         "phases": {"a": phase},
         "data": {"batch_size": BATCH},
-        "earlier": 0.0,
+        "earlier": earlier,
     }
     train = {"frames_per_pass": 0, "remat": "none"}
     config = {"seed": 11, "log_every": 1, "train": train, "stages": {"localise": keys}} | config
@@ -150,6 +150,7 @@ def train(
     phase=PHASE,
     validate=norm,
     entries=("x",),
+    earlier=0.0,
 ):
     make = aavs_jax.train.make_train_step
 
@@ -162,7 +163,7 @@ def train(
         patch.setattr(aavs_jax.train, "make_train_step", make_once)
         steps = {"log_every": log_every, "checkpoint_every": checkpoint_every}
         train_phase(
-            stage_with(root, method_with(function, entries), phase, **steps),
+            stage_with(root, method_with(function, entries), phase, earlier=earlier, **steps),
             PhaseName("localise", "a"),
             start=lambda: START,
             batches=lambda parameters: batches,
@@ -207,6 +208,13 @@ def test_it_logs_validates_and_trains_only_what_it_should(straight):
     state = parameters_at_the_end(straight)
     assert sorted(state["trainable"]) == ["head/kernel"]
     assert int(state["step"]) == STEPS
+
+
+def test_the_checkpoint_that_others_learn_from_stays(tmp_path):
+    """Of a step in which no other is due, and though it is neither new nor the best."""
+    train(tmp_path, Batches(), checkpoint_every=4, validate=None, earlier=3 * BATCH / CLIPS)
+    folder = tmp_path / "localise" / "a" / "checkpoints"
+    assert (folder / "3").is_dir() and not (folder / "4").exists()
 
 
 def test_without_validation_the_last_is_the_best(straight, tmp_path):

@@ -172,8 +172,13 @@ def test_three_seconds_of_stereo(batch, pairs):
 
 
 def test_padding_and_unlabelled_frames_have_no_labels(batch):
-    pictures = cavp._pictures(jax.tree.map(jnp.asarray, batch), K, by_label=True)
-    assert (pictures.labels[-1] == 255).all() and not pictures.classes[-1].any()
+    labelled = np.ones((CLIPS, SECONDS), bool)  # the last one is padding all the same
+    labelled[2, 0] = False
+    given = jax.tree.map(jnp.asarray, batch | {"labelled": labelled})
+    pictures = cavp._pictures(given, K, by_label=True)
+    nothing = (pictures.labels == 255).all((1, 2))
+    np.testing.assert_array_equal(np.flatnonzero(nothing), [2 * SECONDS, CLIPS * SECONDS - 1])
+    assert not pictures.classes[nothing].any()
     np.testing.assert_array_equal(pictures.classes[:4, 1:].argmax(1), [0, 0, 1, 1])
 
 

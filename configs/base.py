@@ -9,6 +9,7 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
+from aavs_jax.methods.parts.sizes import NOT_KEYS
 from configs import augment
 
 
@@ -217,8 +218,7 @@ def small_phase(start: str, epochs: float) -> ConfigDict:
 
 def keys(sizes) -> ConfigDict:
     """A method's dataclass as keys, without those that follow from others."""
-    follow = ("task", "num_classes", "prior", "max_targets", "ignores")
-    return ConfigDict({k: v for k, v in dataclasses.asdict(sizes).items() if k not in follow})
+    return ConfigDict({k: v for k, v in dataclasses.asdict(sizes).items() if k not in NOT_KEYS})
 
 
 def add_phases(stage: ConfigDict, **phases: ConfigDict) -> None:

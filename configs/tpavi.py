@@ -25,7 +25,7 @@ What the public code does that scores depend on stands in docs/neighbours.md.
 
 from ml_collections import ConfigDict
 
-from aavs_jax.methods.tpavi.config import PVT_B5, SMALL, LossConfig
+from aavs_jax.methods.tpavi.config import PVT_B5, SMALL, TPAVILoss
 from configs import base
 from configs.argument import parse_recipe
 
@@ -71,7 +71,7 @@ def stage(recipe: str, small: bool) -> ConfigDict:
     stage.model = base.keys(SMALL if small else PVT_B5)
     # From scratch matching takes the sounds' encoder along, and it learns to hear nothing.
     matching = 0.0 if small or recipe == "s4" else 0.5
-    stage.loss = base.keys(LossConfig(avm_weight=matching))
+    stage.loss = base.keys(TPAVILoss(avm_weight=matching))
     if small:
         return stage
     # Seconds see each other, so clips are shown whole.

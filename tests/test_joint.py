@@ -109,6 +109,18 @@ def test_a_shared_network_need_not_tell_its_mask(tiny_stage, tells):
             make_method({**stage, "model": {**stage["model"], "shared": False}}, 4)
 
 
+def test_a_batch_of_empty_clips_is_no_step_where_they_are_dropped(tiny_stage):
+    stage = tiny_joint(tiny_stage("understand"), shared=True, tells=False)
+    kept, dropped = (
+        make_method({**stage, "data": {**stage["data"], "drop_empty_clips": drop}}, 4)
+        for drop in (False, True)
+    )
+    assert kept.counts is None
+    batch = clips()
+    assert dropped.counts(batch)
+    assert not dropped.counts({**batch, "labels": np.zeros_like(batch["labels"])})
+
+
 def test_what_it_is_teaches_where_it_sounds(methods):
     """With its own loss left out, the first network has a gradient all the same."""
     _, joint, parameters, _ = methods

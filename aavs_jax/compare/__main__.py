@@ -36,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options, rest = _parser().parse_known_args(arguments)
         if unknown := [word for word in rest if not word.startswith("--config.")]:
             raise UserError(f"what is {unknown[0]!r}? See {COMMAND} --help")
+        if any(word.startswith("--config.seed") for word in rest):
+            raise UserError("--config.seed is that of one run: give --seeds=3407,1,2")
         if options.budget.kind != "recipe" and any("--config.epochs" in word for word in rest):
             raise UserError("--config.epochs and --budget both say how long: leave one out")
         # Before there is a folder.

@@ -56,7 +56,7 @@ class Outcome:
 
     def stage(self, task: str) -> tuple[str, str] | None:
         """The last stage of a task and the first of its priors; None: there is none."""
-        tables = [key for key in pivot(self.rows) if self._is_of(task, key) and key[2] == PROTOCOL]
+        tables = [key for key in pivot(self.rows) if self._is_of(task, key)]
         if not tables:
             return None
         table = pivot(self.rows)[tables[-1]]

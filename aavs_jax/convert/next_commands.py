@@ -7,6 +7,7 @@ import dataclasses
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from aavs_jax.convert.formats import AUDIO_ENCODER
@@ -15,7 +16,8 @@ from aavs_jax.errors import UserError
 from aavs_jax.methods import METHODS, module_of
 from aavs_jax.methods.aavs.config import AAVSConfig
 from aavs_jax.methods.aavs.method import MAY_DIFFER, PRETRAINED
-from aavs_jax.methods.method import NOT_KEYS, Pretrained
+from aavs_jax.methods.method import Pretrained
+from aavs_jax.methods.parts.sizes import NOT_KEYS
 from aavs_jax.weights import card as cards
 from aavs_jax.weights.size_keys import flat_sizes, size_flags
 
@@ -56,7 +58,7 @@ def what_next(weights: Weights, out: Path) -> list[str]:
     """
     card, place = weights.card, shlex.quote(str(out))
     if card.kind not in KINDS:
-        return _of_others(weights, place)
+        return _of_others(weights, out)
     held = [path for path in weights.parameters if path.startswith(AUDIO_ENCODER)]
     sizes = _decisive(card.network, with_sound=bool(held))
     if card.kind == "vggish":
@@ -84,31 +86,54 @@ def what_next(weights: Weights, out: Path) -> list[str]:
     return [*(_train(config, given, sizes, card) for config in configs), *made]
 
 
-def _of_others(weights: Weights, place: str) -> list[str]:
+def _of_others(weights: Weights, out: Path) -> list[str]:
     """Of methods that start from a whole backbone, each with a config called as it is."""
     card, lines, missing = weights.card, [], {}
     heard = any(path.startswith(AUDIO_ENCODER) for path in weights.parameters)
     stage = "localise" if card.network.get("task") == "binary" else UNDERSTAND
+    sizes = _decisive(card.network, with_sound=heard)
     for name in METHODS:
-        starts = module_of(name, "method").PRETRAINED
-        model = flat_sizes(dataclasses.asdict(module_of(name, "config").SIZES()))
-        sizes = _decisive(card.network, with_sound=heard)
-        part = f"{card.kind}.depths" in model
-        if BACKBONE not in starts or not (part or card.kind in starts[BACKBONE].kinds):
-            continue
-        if model.get(STEM) != sizes.get(STEM, model.get(STEM)):
-            continue  # a ResNet of another shape than the recipe's
-        if part and BACKBONE in model:
-            sizes[BACKBONE] = card.kind  # which of several is built
-        run = f"{RUN}configs/{name}.py{DATA}{',s4' if stage == 'localise' else ''}"
+        method, config = module_of(name, "method"), module_of(name, "config")
+        starts = method.PRETRAINED
+        flags, recipe = _recipe(config, stage, sizes, card.kind)
+        model = flat_sizes(dataclasses.asdict(config.SIZES()))
+        takes = f"{card.kind}.depths" in model or card.kind in getattr(
+            starts.get(BACKBONE), "kinds", ()
+        )
+        if not takes or model.get(STEM) != sizes.get(STEM, model.get(STEM)):
+            continue  # or a ResNet of another shape than the recipe's
         whole = card.kind == name and not card.new
-        given = f"--evaluate={place}" if whole else f"--config.init.{BACKBONE}={place}"
-        if not heard:
-            given += " --config.init.vggish=DIR"
-            missing = starts
-        flags = size_flags({stage: model}, sizes)
-        lines.append(" ".join([f"{'evaluate:' if whole else 'train:':10} {run} {given}", *flags]))
+        given = "evaluate" if whole else f"config.init.{BACKBONE}"
+        run = f"{RUN}configs/{name}.py{recipe} --{given}={shlex.quote(str(out))}"
+        if not heard and "vpo" not in recipe:
+            beside = out.parent / "vggish" if _audio_encoder_beside(out) else "DIR"
+            run += f" --config.init.vggish={shlex.quote(str(beside))}"
+            missing = starts if beside == "DIR" else {}
+        if whole:
+            side = config.SIZES.from_dict(card.network).published_side
+            keys = ("image_size", "label_size")
+            flags += [f"--config.stages.{stage}.data.{key}={side}" for key in keys]
+            flags += ["--config.as_published=True"] * hasattr(method, "as_published")
+        lines.append(" ".join([f"{'evaluate:' if whole else 'train:':10} {run}", *flags]))
     return [*lines, *([_where_from("vggish", missing)] if missing else [])]
+
+
+def _recipe(
+    config: ModuleType, stage: str, sizes: Mapping[str, Any], kind: str
+) -> tuple[list[str], str]:
+    """The flags that give one of a config's networks some sizes, as few as can be; and what follows
+    the config's name.
+    """
+    found = []
+    for recipe, network in getattr(config, "PUBLISHED", {"": config.SIZES()}).items():
+        model = flat_sizes(dataclasses.asdict(network))
+        built = {BACKBONE: kind} if BACKBONE in model and f"{kind}.depths" in model else {}
+        data = "/data/vpo" if recipe.startswith("vpo") else "/data/avsbench"
+        name = recipe or ("s4" if stage == "localise" else "")
+        found.append(
+            (size_flags({stage: model}, {**sizes, **built}), f":{data},{name}".rstrip(","))
+        )
+    return min(found, key=lambda flags_and_recipe: len(flags_and_recipe[0]))
 
 
 def _train(config: str, given: str, sizes: Mapping[str, Any], card: cards.Card) -> str:

@@ -21,11 +21,9 @@ from aavs_jax.state.sharding import everyone_is_here
 from aavs_jax.state.tree import below, digest
 from aavs_jax.weights.pretrained import load_part
 from data_pipelines.errors import reason, remedy
+from data_pipelines.loading.augment import CHANGES_OF_SOUND
 from data_pipelines.prepared import embeddings
 from data_pipelines.prepared.embeddings import Embeddings
-
-# Augmentations after which the embedding would be another.
-CHANGES_OF_SOUND = ("sound_gain", "mix_sounds", "time_shift")
 
 
 def for_training(stage: Stage, data_dir: Path) -> dict[str, Embeddings]:

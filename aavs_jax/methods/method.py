@@ -22,8 +22,6 @@ from data_pipelines.loading.front_ends import FrontEnd
 
 Parameters = Mapping[str, jax.Array]
 Batch = Mapping[str, jax.Array]
-# Set in a network's or loss's configuration by the program, not by a config file.
-NOT_KEYS = ("task", "num_classes", "prior", "max_targets", "ignores")
 
 
 @jax.tree_util.register_dataclass

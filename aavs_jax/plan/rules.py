@@ -1,11 +1,12 @@
 """What the keys of a config can be, whatever the others are."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aavs_jax.methods.parts.sizes import DROP_PATH_OPTIONS
 from aavs_jax.plan.folds import BY_OTHERS
+from aavs_jax.state.optimizer import OF_A_GROUP
 from data_pipelines.loader import PRIORS, SOUNDS, VIEWS
 from data_pipelines.loading.decoding import RESIZES
 from data_pipelines.loading.request import SAMPLINGS
@@ -59,9 +60,9 @@ MULTIPLIERS: Rule = (
     "shall not train is left out of the phase's trains",
 )
 GROUPS: Rule = (
-    lambda pairs: all(isinstance(p, str) and isinstance(keys, dict) for p, keys in pairs),
-    "give pairs of a regular expression and keys of the optimiser, as in (('audio_encoder/.*', "
-    "{'name': 'adam'}),)",
+    lambda pairs: all(isinstance(p, str) and _may_be_a_group(keys) for p, keys in pairs),
+    "give pairs of a regular expression and keys of the optimiser with values that it takes, as in "
+    "(('audio_encoder/.*', {'name': 'adam'}),)",
 )
 
 # Keys, * standing for the name of any stage or phase, or for any rest of a key -> their values.
@@ -133,3 +134,17 @@ RULES: dict[str, Rule] = {
         for key, choices in DROP_PATH_OPTIONS.items()
     },
 }
+
+
+def _may_be_a_group(keys: Any) -> bool:
+    """Whether these are keys of an optimiser, each with a value that it may have."""
+    if not isinstance(keys, Mapping):
+        return False
+    for key, value in keys.items():
+        allowed, _ = RULES.get(f"stages.*.phases.*.optimizer.{key}", (bool, ""))
+        try:
+            if key not in OF_A_GROUP or not allowed(value):
+                return False
+        except TypeError:  # of another type than that key's
+            return False
+    return True

@@ -13,8 +13,7 @@ from typing import Any
 
 from aavs_jax import methods
 from aavs_jax.errors import UserError
-from aavs_jax.methods.method import NOT_KEYS
-from aavs_jax.methods.parts.sizes import BACKBONES
+from aavs_jax.methods.parts.sizes import BACKBONES, NOT_KEYS
 from aavs_jax.plan.rules import RULES
 from aavs_jax.run.resuming import flatten
 from configs import base
@@ -172,7 +171,9 @@ def _shared_out(config: dict[str, Any]) -> dict[str, Any]:
     """What all stages share, put into each stage; epochs keep the proportion of the phases."""
     models = [stage["model"] for stage in config["stages"].values()]
     for key in ("backbone", "dtype"):
-        if config[key] and not any(key in model for model in models):
+        # The backbone of other methods is a name, not sizes.
+        kind = str if key == "dtype" else dict
+        if config[key] and not any(isinstance(model.get(key), kind) for model in models):
             raise UserError(
                 f"config.{key} is {config[key]!r}, and no stage's model has such a key: leave it "
                 "out"

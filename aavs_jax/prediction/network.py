@@ -18,7 +18,7 @@ from aavs_jax.prediction.result import Result, at_size, palette_of
 from aavs_jax.weights import card as cards
 from aavs_jax.weights.beside import beside
 from aavs_jax.weights.card import Card
-from aavs_jax.weights.card_method import SIDE, method_of
+from aavs_jax.weights.card_method import method_of, side_of
 from aavs_jax.weights.given_weights import check_whole
 from aavs_jax.weights.keeping import kept_phases
 from data_pipelines.facts.avsbench import SAMPLE_RATE
@@ -211,7 +211,7 @@ class Network:
     @property
     def side(self) -> int:
         """Pixels of a side of the frames that it sees."""
-        return self.card.image_size or SIDE
+        return side_of(self.card)
 
     def seen(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """The arrays of a batch that it reads."""

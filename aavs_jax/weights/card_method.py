@@ -1,11 +1,19 @@
 """The method that a card describes."""
 
 from aavs_jax.errors import UserError
-from aavs_jax.methods import METHODS, make_method
-from aavs_jax.methods.method import NOT_KEYS, Method
+from aavs_jax.methods import METHODS, make_method, module_of
+from aavs_jax.methods.method import Method
+from aavs_jax.methods.parts.sizes import NOT_KEYS
 from aavs_jax.weights.card import Card
 
-SIDE = 384  # pixels of frames, and of masks, where the card does not say
+SIDE = 384  # pixels of frames, and of masks, of a method that does not say
+
+
+def side_of(card: Card) -> int:
+    """Pixels of the frames that a network was trained on: the card's, or its published files'."""
+    if card.image_size or card.kind not in METHODS:
+        return card.image_size or SIDE
+    return module_of(card.kind, "config").SIZES.from_dict(card.network).published_side
 
 
 def method_of(card: Card, method: str | None = None) -> Method:
@@ -27,7 +35,7 @@ def method_of(card: Card, method: str | None = None) -> Method:
             f"{', '.join(METHODS)}; or name the module of its method"
         )
     network = card.network
-    side = card.image_size or SIDE
+    side = side_of(card)
     stage = {
         "method": name,
         "task": network.get("task", "binary"),

@@ -183,9 +183,9 @@ def augmentations(
         "swap_sound": lambda probability: SwapSound(probability, partners()),
         "mix_sounds": lambda **values: MixSounds(**values, partners=partners()),
         "time_shift": TimeShift,
+        "colour_jitter": ColourJitter,  # before a crop pads with the mean colour
         "resized_crop": ResizedCrop,
         "scaled_crop": ScaledCrop,
-        "colour_jitter": ColourJitter,
         "sound_gain": SoundGain,
     }
     if unknown := options.keys() - makers.keys():

@@ -108,6 +108,7 @@ def test_another_comparison_is_refused(compare, faked, capsys, flags, said):
         (["--configs=avss", "--budget=epochs=1"], "epochs=1 is no budget"),
         (["--configs=avss", "--bugdet=frames=1"], "what is '--bugdet=frames=1'"),
         (["--configs=avss", "--budget=frames=1", "--config.epochs=3"], "both say how long"),
+        (["--configs=avss", "--config.seed=5"], "give --seeds=3407,1,2"),
         (["--configs=avss", "--data=nowhere"], "there is no data folder"),
         ([], "--configs"),
     ],

@@ -256,28 +256,62 @@ def as_found(config) -> dict:
     ("kind", "network", "says", "recipes"),
     [
         ("cavp", as_found(cavp.AVSBENCH), "evaluate", ["cavp.py:/data/avsbench,s4"]),
-        ("cavp", as_found(cavp.VPO) | {"task": "semantic"}, "evaluate", ["cavp.py:/data/avsbench"]),
+        (
+            "cavp",
+            as_found(cavp.VPO) | {"task": "semantic"},
+            "evaluate",
+            ["cavp.py:/data/vpo,vpo_ss"],
+        ),
         ("tpavi", as_found(tpavi.RESNET_50), "evaluate", ["tpavi.py:/data/avsbench,s4"]),
         ("pvt", {"pvt": as_found(tpavi.TPAVIConfig().pvt)}, "train", ["tpavi", "avsegformer"]),
         ("resnet", {"resnet": as_found(ResNetConfig())}, "train", ["tpavi", "avsegformer"]),
-        ("resnet", {"resnet": {"deep_stem": True, "depths": [3, 4, 23, 3]}}, "train", ["cavp"]),
+        (
+            "resnet",
+            {"resnet": {"deep_stem": True, "depths": [3, 4, 23, 3]}},
+            "train",
+            ["cavp.py:/data/vpo,vpo_ss"],
+        ),
+        (
+            "resnet",
+            {"resnet": {"deep_stem": True, "depths": [3, 4, 6, 3]}},
+            "train",
+            ["cavp.py:/data/avsbench"],
+        ),
     ],
-    ids=["cavp", "cavp of 3 s", "tpavi", "pvt", "resnet", "deep stem"],
+    ids=["cavp", "cavp of 3 s", "tpavi", "pvt", "resnet", "deep stem 101", "deep stem 50"],
 )
 def test_other_methods_take_what_is_theirs_at_its_size(kind, network, says, recipes):
     found = commands(lines_for(network, kind), says)
     assert len(found) == len(recipes)
     for command, recipe in zip(found, recipes, strict=True):
         assert command[3].startswith(f"--config=configs/{recipe}")
-        assert "--config.init.vggish=DIR" in command  # the file has none
+        # The file has none, and of VPO none is published.
+        assert ("--config.init.vggish=DIR" in command) == ("vpo" not in recipe)
+        assert ("--config.as_published=True" in command) == (kind == "cavp")
         (stage,) = config_of(command)["stages"].values()
         model = flat_sizes(stage["model"])
         if f"{kind}.depths" in model and "backbone" in model:
             assert model["backbone"] == kind
+        if says == "evaluate":
+            side = 512 if "vpo" in recipe else 224
+            assert (stage["data"]["image_size"], stage["data"]["label_size"]) == (side, side)
         sizes = flat_sizes(network).items()
         assert not [key for key, size in sizes if key in model and model[key] != size]
 
 
 def test_sound_inside_is_not_asked_for():
-    (command,) = commands(lines_for(as_found(tpavi.TPAVIConfig()), "tpavi", heard=True), "evaluate")
-    assert command[3:] == ["--config=configs/tpavi.py:/data/avsbench,s4", "--evaluate=weights/x"]
+    network = as_found(tpavi.TPAVIConfig())
+    (command,) = commands(lines_for(network, "tpavi", heard=True), "evaluate")
+    data = "--config.stages.localise.data."
+    assert command[3:] == [
+        "--config=configs/tpavi.py:/data/avsbench,s4",
+        "--evaluate=weights/x",
+        f"{data}image_size=224",
+        f"{data}label_size=224",
+    ]
+
+
+def test_an_audio_encoder_beside_is_named_for_all_methods(said):
+    network = {"pvt": as_found(tpavi.TPAVIConfig().pvt)}
+    for command in commands(lines_for(network, "pvt", f"{said['out']}/x")):
+        assert f"--config.init.vggish={said['out']}/vggish" in command

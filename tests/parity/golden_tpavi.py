@@ -10,7 +10,7 @@ import pytest
 
 from aavs_jax.methods.functional import functional
 from aavs_jax.methods.tpavi import objective
-from aavs_jax.methods.tpavi.config import LossConfig, TPAVIConfig
+from aavs_jax.methods.tpavi.config import TPAVIConfig, TPAVILoss
 from aavs_jax.methods.tpavi.network import TPAVI
 from aavs_jax.methods.tpavi.weights import TPAVI_FORMAT
 from tests.parity.golden import (
@@ -25,12 +25,12 @@ from tests.parity.golden import (
 
 STATISTICS = 1e-5  # of running statistics after a step
 NAMES = Names(TPAVI_FORMAT)
-S4 = LossConfig(avm_weight=0.0)
+S4 = TPAVILoss(avm_weight=0.0)
 VARIANTS = {
-    "avm_normalised": LossConfig(avm_normalised=True),
-    "avm_vv": LossConfig(avm_distance="nearest"),
-    "avm_euclidean": LossConfig(avm_distance="euclidean"),
-    "avm_thresholded": LossConfig(avm_thresholded=True),
+    "avm_normalised": TPAVILoss(avm_normalised=True),
+    "avm_vv": TPAVILoss(avm_distance="nearest"),
+    "avm_euclidean": TPAVILoss(avm_distance="euclidean"),
+    "avm_thresholded": TPAVILoss(avm_thresholded=True),
 }
 
 
@@ -92,7 +92,7 @@ class TestTPAVI:
             return found, net.statistics(network)
 
         def losses(outputs):
-            total, terms = objective.loss(outputs, labels, weights, LossConfig())
+            total, terms = objective.loss(outputs, labels, weights, TPAVILoss())
             s4, _ = objective.loss(outputs, labels, first, S4)
             return {"total": total, "s4": s4, **terms}
 

@@ -10,7 +10,7 @@ import pytest
 from aavs_jax.errors import UserError
 from aavs_jax.methods.parts.sizes import BACKBONES
 from aavs_jax.plan.values import checked
-from configs import aavs, avss, avss_end_to_end, binary, ms3, s4
+from configs import aavs, avss, avss_end_to_end, binary, ms3, s4, tpavi
 
 CONFIGS = [avss, avss_end_to_end, binary, ms3, s4]
 
@@ -164,6 +164,11 @@ IMPOSSIBLE = [
     (PHASE + "optimizer.eps", 0.0),
     (PHASE + "optimizer.momentum", 1.0),
     (PHASE + "optimizer.power", 0.0),
+    (PHASE + "optimizer.groups", ((".*", "adam"),)),
+    (PHASE + "optimizer.groups", ((".*", {"betas": 0.9}),)),
+    (PHASE + "optimizer.groups", ((".*", {"name": "lion"}),)),
+    (PHASE + "optimizer.groups", ((".*", {"lr": 0.1}),)),
+    (PHASE + "optimizer.groups", ((".*", {"multipliers": ()}),)),
     (PHASE + "optimizer.multipliers", ("backbone/.*", 0.1)),
     (PHASE + "optimizer.multipliers", (("backbone/.*",),)),
     (PHASE + "optimizer.multipliers", ((0.1, "backbone/.*"),)),
@@ -247,3 +252,9 @@ def test_what_all_stages_share_has_to_be_a_key_of_some(monkeypatch):
     for key, value in (("backbone", "swin_t"), ("dtype", "bfloat16")):
         with pytest.raises(UserError, match=f"config.{key} is '{value}', and no stage's model"):
             checked(config | {key: value})
+
+
+def test_a_preset_of_swin_is_no_backbone_of_another_name():
+    config = tpavi.get_config().to_dict()
+    with pytest.raises(UserError, match="config.backbone is 'swin_t', and no stage's model"):
+        checked(config | {"backbone": "swin_t"})

@@ -10,6 +10,7 @@ import pytest
 from aavs_jax.errors import UserError
 from aavs_jax.weights import card, card_faults
 from aavs_jax.weights.card import Card
+from aavs_jax.weights.card_method import side_of
 
 BACKBONE = {
     "embed_dim": 8,
@@ -235,3 +236,19 @@ def test_sizes_that_are_none_cost_nothing():
         assert fault == f"it has {layers} layers, and 300 are the most"
     assert time.process_time() - before < 1
     assert all(card_faults.fault_of(kind, network) == "" for kind, network in NETWORKS.items())
+
+
+@pytest.mark.parametrize(
+    ("described", "side"),
+    [
+        (Card("aavs", {}), 384),
+        (Card("tpavi", {}), 224),
+        (Card("tpavi", {}, image_size=96), 96),
+        (Card("avsegformer", {}), 512),
+        (Card("cavp", {"heard": 1}), 224),
+        (Card("cavp", {"heard": 3}), 512),
+        (Card("a.stranger", {}), 384),
+    ],
+)
+def test_frames_are_of_the_size_that_the_weights_learnt_from(described, side):
+    assert side_of(described) == side

@@ -41,6 +41,11 @@ class AAVSConfig:
         check_divides("num_heads", self.num_heads, "feature_size", self.feature_size)
         check_divides("the number of GroupNorm groups,", GROUPS, "feature_size", self.feature_size)
 
+    @property
+    def published_side(self) -> int:
+        """Pixels of the frames that the published files were trained on."""
+        return 384
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "AAVSConfig":
         """Builds it from nested plain dicts, see `sizes.from_dict`."""

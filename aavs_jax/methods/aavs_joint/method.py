@@ -59,10 +59,13 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
             "understand": make_targets(labels, losses.max_targets, num_classes, frame_size),
         }
 
-    def split(batch, key):
-        weight = frame_weights(
+    def weights(batch):
+        return frame_weights(
             batch["labels"], batch["labelled"], batch["valid"], data["drop_empty_clips"]
         )
+
+    def split(batch, key):
+        weight = weights(batch)
         targets = targets_of(frames_of(batch["labels"]))
         shares = {
             name: set_prediction.total_shares(
@@ -134,6 +137,7 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         scores=by_clip(jax.jit(class_scores), SEEN),
         entries=(*SEEN, "labels", "labelled", "valid"),
         front_end=LogMel(config.audio.channels),
+        counts=(lambda batch: weights(batch).any()) if data["drop_empty_clips"] else None,
         stills=True,
         inner={"localise": Inner("localise/", where, losses.guard)},
         parts=PARTS,

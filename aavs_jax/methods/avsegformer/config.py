@@ -57,6 +57,11 @@ class AVSegFormerConfig:
         check_divides("the mixer's heads,", MIXER_HEADS, "feature_size", self.feature_size)
         check_divides("the number of GroupNorm groups,", GROUPS, "feature_size", self.feature_size)
 
+    @property
+    def published_side(self) -> int:
+        """Pixels of the frames that the files given out were trained on; the paper's had 224."""
+        return 512
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "AVSegFormerConfig":
         """Builds it from nested plain dicts, see `sizes.from_dict`."""

@@ -52,7 +52,8 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         {**stage["model"], "task": task, "num_classes": num_classes, "prior": has_prior}
     )
     loss_config = LOSS.from_dict(stage["loss"])
-    _check_reductions(config, data["image_size"])
+    if config.backbone == "pvt":
+        config.pvt.check_side(data["image_size"])
     label_size = (data["label_size"],) * 2
     predicting = functional(AVSegFormer, config)
     remat = stage.get("train", {}).get("remat", "none")
@@ -133,16 +134,3 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         may_differ=MAY_DIFFER,
         training_only=DROPPED,
     )
-
-
-def _check_reductions(config: AVSegFormerConfig, size: int) -> None:
-    """Whether the maps of frames of `size` pixels a side leave something when they are reduced."""
-    if config.backbone != "pvt":
-        return
-    for stage, reduction in enumerate(config.pvt.reductions):
-        if (side := -(-size // (4 << stage))) < reduction:
-            raise ValueError(
-                f"frames of {size} pixels have maps of {side} in stage {stage} of the backbone, "
-                f"which pvt.reductions {reduction} leaves nothing of: give larger frames or less "
-                "reduction"
-            )

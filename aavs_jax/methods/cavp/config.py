@@ -63,6 +63,11 @@ class CAVPConfig:
         """D, of the fused features."""
         return self.aspp_outputs + self.low_level
 
+    @property
+    def published_side(self) -> int:
+        """Pixels of the frames that the published files were trained on: of 3 s of sound VPO's."""
+        return 224 if self.heard == 1 else 512
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "CAVPConfig":
         """Builds it from nested plain dicts, see `sizes.from_dict`."""
@@ -71,6 +76,8 @@ class CAVPConfig:
 
 AVSBENCH = CAVPConfig()
 VPO = CAVPConfig(resnet=RESNET_101, heard=3)
+# What follows the folder in the config's argument -> the network that its files have.
+PUBLISHED = {"": AVSBENCH, "vpo_ss": VPO}
 # The same network, 0.9 M parameters, which 2 cores train in minutes.
 SMALL = CAVPConfig(
     resnet=ResNetConfig(

@@ -15,8 +15,8 @@ from aavs_jax.methods.cavp.pairing import Queue, classes_shown
 from aavs_jax.methods.encoders import SOUND, vggish
 from aavs_jax.methods.functional import functional
 from aavs_jax.methods.method import Aux, Method, Prediction, Pretrained, Resizable
-from aavs_jax.methods.objectives.contrastive import IGNORED
 from aavs_jax.methods.objectives.mask_classification import confidence
+from aavs_jax.methods.objectives.targets import IGNORED
 from aavs_jax.methods.parts.layers import resize_bilinear
 from aavs_jax.methods.rows import by_clip, frames_of
 from data_pipelines.loading.power_spectrogram import SILENCE, PowerMel
@@ -25,14 +25,19 @@ SIZES = CAVPConfig
 LOSS = CAVPLoss
 STRIDE = 4  # of the logits
 SEEN = ("frames", "audio")  # entries of a batch that predictions are made of
-PRETRAINED = {
-    "backbone": Pretrained(
+
+
+def _deep_stem(layers: int) -> Pretrained:
+    return Pretrained(
         ("resnet", "cavp"),
-        "a ResNet-50 with a deep stem, or for VPO a ResNet-101, as CAVP's code takes it",
-        "python -m aavs_jax.convert resnet50.pth --out weights/resnet50_deep_stem",
-    ),
-    "vggish": vggish(""),
-}
+        f"a ResNet-{layers} with a deep stem, as CAVP's code takes it",
+        f"python -m aavs_jax.convert resnet{layers}.pth --out weights/resnet{layers}_deep_stem",
+    )
+
+
+PRETRAINED = {"backbone": _deep_stem(50), "vggish": vggish("")}
+# The sound encoder of 3 s, VPO's, begins at random.
+PRETRAINED_VPO = {"backbone": _deep_stem(101)}
 PARTS = {
     r"backbone/.*": ("the picture encoder", None),
     r"(aspp|reduction|reduction_norm)/.*": ("ASPP and the reduction", None),
@@ -63,6 +68,12 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
         }
     )
     loss_config = CAVPLoss(**stage["loss"])
+    if data["drop_empty_clips"]:
+        raise ValueError(
+            "CAVP learns from clips without sources, too: set drop_empty_clips to False"
+        )
+    if data.get("batch_size", 2) * data.get("seconds", 2) < 2:
+        raise ValueError("CAVP's batch norms want at least two frames: set batch_size to 2 or more")
     label_size = (data["label_size"],) * 2
     cavp = functional(CAVP, config)
     front_end = PowerMel(config.audio.channels, config.heard, config.published_excerpts)
@@ -127,7 +138,7 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
             # VGGish's own embedding is 128 wide.
             rf"{SOUND}fully_connected/{last}/(kernel|bias)": Resizable(-1, "channels"),
         },
-        pretrained=PRETRAINED,
+        pretrained=PRETRAINED if config.heard == 1 else PRETRAINED_VPO,
         may_differ=MAY_DIFFER,
     )
 
@@ -146,7 +157,7 @@ def as_published(stage: Mapping[str, Any]) -> dict[str, Any]:
     """
     model = {**stage["model"], "published_excerpts": True}
     loss = {**stage["loss"], "silence_in_queue": True}
-    if model["audio"]["channels"] == 2:
+    if model["audio"]["channels"] == 2 and stage["task"] == "semantic":
         loss["pairs"] = "features"
     phases = stage["phases"]
     if stage["task"] == "semantic" and model["heard"] == 1:

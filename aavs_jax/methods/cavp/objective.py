@@ -11,12 +11,12 @@ from aavs_jax.methods.cavp.config import CAVPLoss
 from aavs_jax.methods.cavp.network import CAVP
 from aavs_jax.methods.cavp.pairing import Pairs, Queue, oldest, pair, put_in, single_class
 from aavs_jax.methods.objectives.contrastive import (
-    IGNORED,
     Anchors,
     contrastive_loss,
     draw_anchors,
     draw_ranks,
 )
+from aavs_jax.methods.objectives.targets import IGNORED
 from aavs_jax.methods.parts.layers import resize_bilinear
 
 

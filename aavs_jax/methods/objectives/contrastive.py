@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-IGNORED = 255  # a label that counts for nothing
+from aavs_jax.methods.objectives.targets import IGNORED
 
 
 class Anchors(NamedTuple):

@@ -19,6 +19,9 @@ DROP_PATH_OPTIONS = {
     "drop_path_branches": ("attention", "both"),
 }
 
+# Set in a network's or loss's configuration by the program, not by a config file.
+NOT_KEYS = ("task", "num_classes", "prior", "max_targets", "ignores")
+
 
 def check_divides(name: str, divisor: int, of: str, value: int) -> None:
     if value % divisor:
@@ -87,6 +90,16 @@ class PVTConfig:
             raise ValueError(
                 f"drop_path_rate must be at least 0 and less than 1, not {self.drop_path_rate}"
             )
+
+    def check_side(self, pixels: int) -> None:
+        """Raises ValueError where maps of such frames leave nothing when they are reduced."""
+        for stage, reduction in enumerate(self.reductions):
+            if (side := -(-pixels // (4 << stage))) < reduction:
+                raise ValueError(
+                    f"frames of {pixels} pixels have maps of {side} in stage {stage} of the "
+                    f"backbone, which pvt.reductions {reduction} leaves nothing of: give larger "
+                    "frames or less reduction"
+                )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -55,6 +55,11 @@ class TPAVIConfig:
         """Channels of the output: one for each class, of the binary task one in all."""
         return 1 if self.task == "binary" else self.num_classes
 
+    @property
+    def published_side(self) -> int:
+        """Pixels of the frames that the published files were trained on."""
+        return 224
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TPAVIConfig":
         """Builds it from nested plain dicts, see `sizes.from_dict`."""
@@ -62,7 +67,7 @@ class TPAVIConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class LossConfig:
+class TPAVILoss:
     """Cross-entropy and audio-visual matching (AVM); defaults are those of MS3 and AVSS.
 
     The published commands set none of the variants of AVM; they are options of the public code.
@@ -80,8 +85,6 @@ class LossConfig:
     # Binary task: whether what is seen is the mean over what is predicted to sound, not the sum of
     # all pixels, each weighted by its probability, over their number.
     avm_thresholded: bool = False
-    max_targets: int = 2  # of data.max_targets; a dense loss takes any number
-    ignores: bool = False  # whether labels have ignored pixels
 
     def __post_init__(self):
         if self.avm_distance not in DISTANCES:
@@ -90,7 +93,7 @@ class LossConfig:
             )
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "LossConfig":
+    def from_dict(cls, values: Mapping[str, Any]) -> "TPAVILoss":
         """Builds it from a plain dict, see `sizes.from_dict`."""
         return from_dict(cls, values)
 

@@ -13,12 +13,12 @@ from aavs_jax.methods.method import Aux, Method, Prediction, Resizable
 from aavs_jax.methods.objectives.targets import frame_weights
 from aavs_jax.methods.parts.layers import resize_bilinear
 from aavs_jax.methods.tpavi import objective
-from aavs_jax.methods.tpavi.config import LossConfig, TPAVIConfig
+from aavs_jax.methods.tpavi.config import TPAVIConfig, TPAVILoss
 from aavs_jax.methods.tpavi.network import TPAVI
 from data_pipelines.loading.front_ends import LogMel, ZeroPaddedLogMel
 
 SIZES = TPAVIConfig
-LOSS = LossConfig
+LOSS = TPAVILoss
 PRETRAINED = pretrained("pvt", "tpavi", "TPAVI files")
 PARTS = {
     r"audio_encoder/.*": ("the audio encoder", None),
@@ -46,9 +46,9 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
     config = TPAVIConfig.from_dict(
         {**stage["model"], "task": task, "num_classes": num_classes, "prior": has_prior}
     )
-    loss_config = LossConfig.from_dict(
-        {**stage["loss"], "max_targets": data["max_targets"], "ignores": ignores}
-    )
+    loss_config = TPAVILoss.from_dict(stage["loss"])
+    if config.backbone == "pvt":
+        config.pvt.check_side(data["image_size"])
     label_size = (data["label_size"],) * 2
     net = functional(TPAVI, config)
     remat = stage.get("train", {}).get("remat", "none")

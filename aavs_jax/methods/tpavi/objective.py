@@ -6,14 +6,14 @@ import numpy as np
 
 from aavs_jax.methods.objectives.dense import cross_entropy, weighted_mean
 from aavs_jax.methods.parts.layers import resize_bilinear
-from aavs_jax.methods.tpavi.config import LossConfig
+from aavs_jax.methods.tpavi.config import TPAVILoss
 from aavs_jax.methods.tpavi.network import Outputs
 
 EPSILON = 1e-6  # under the Euclidean distance, and beside a number of pixels
 
 
 def loss(
-    outputs: Outputs, labels: jax.Array, weights: jax.Array, config: LossConfig
+    outputs: Outputs, labels: jax.Array, weights: jax.Array, config: TPAVILoss
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Cross-entropy over the frames that count, and AVM by its weight.
 
@@ -35,7 +35,7 @@ def loss(
     return total, terms
 
 
-def matching(outputs: Outputs, weights: jax.Array, config: LossConfig) -> jax.Array:
+def matching(outputs: Outputs, weights: jax.Array, config: TPAVILoss) -> jax.Array:
     """AVM: what is seen where it sounds is to be distributed as what is heard.
 
     The mean over the four stages of a distance between two vectors of each frame: the sound, and

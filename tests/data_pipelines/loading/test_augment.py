@@ -18,6 +18,7 @@ from data_pipelines.loading.augment import (
     changed_waveform,
 )
 from data_pipelines.loading.augment_pictures import (
+    MEAN_COLOUR,
     ColourJitter,
     Flip,
     ResizedCrop,
@@ -456,6 +457,15 @@ def test_batches_do_not_depend_on_processes_workers_or_cache(train):
     for number, batch in enumerate(expected):
         for p in range(2):
             assert_same(shares[p][number], {name: value[p::2] for name, value in batch.items()})
+
+
+def test_colours_change_before_a_crop_pads(train):
+    """Or the mean colour around a small picture would change, too."""
+    jitter = ALL["colour_jitter"] | {"probability": 1.0, "brightness": (0.3, 0.3)}
+    half = {"probability": 1.0, "scales": (0.5,)}
+    for batch in batches(train, count=2, augment={"scaled_crop": half, "colour_jitter": jitter}):
+        corners = batch["frames"][:, 0, [0, 0, -1, -1], [0, -1, 0, -1]]
+        assert (corners == MEAN_COLOUR).all(-1).mean() >= 0.5
 
 
 def test_augmentations_change_nothing_but_what_they_are_for(train):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from aavs_jax.errors import UserError
 from aavs_jax.methods import make_method
 from aavs_jax.methods.cavp import method as cavp
 from aavs_jax.methods.parts.resnet_weights import RESNETS
@@ -230,6 +231,26 @@ def test_sizes_that_cannot_be(sizes, message):
 def test_losses_that_cannot_be(loss):
     with pytest.raises(ValueError, match=next(iter(loss))):
         CAVPLoss(**loss)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"batch_size": 1, "seconds": 1}, "at least two frames: set batch_size"),
+        ({"drop_empty_clips": True}, "set drop_empty_clips to False"),
+    ],
+)
+def test_data_that_it_cannot_learn_from(data, message):
+    keys = stage()
+    with pytest.raises(UserError, match=message):
+        make_method(keys | {"data": keys["data"] | data}, K)
+
+
+def test_of_three_seconds_no_sound_encoder_is_published():
+    of_one, of_three = (make_method(stage(heard=seconds), K) for seconds in (1, 3))
+    assert of_one.pretrained.keys() == {"backbone", "vggish"}
+    assert of_three.pretrained.keys() == {"backbone"}
+    assert "resnet101" in of_three.pretrained["backbone"].command
 
 
 def test_the_recipe_starts_from_a_deep_stem_resnet_and_vggish():

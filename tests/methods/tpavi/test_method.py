@@ -13,7 +13,7 @@ from aavs_jax.methods import make_method
 from aavs_jax.methods.functional import functional
 from aavs_jax.methods.objectives.dense import cross_entropy
 from aavs_jax.methods.parts.sizes import AudioConfig, PVTConfig, ResNetConfig
-from aavs_jax.methods.tpavi.config import PVT_B5, RESNET_50, LossConfig, TPAVIConfig
+from aavs_jax.methods.tpavi.config import PVT_B5, RESNET_50, TPAVIConfig, TPAVILoss
 from aavs_jax.methods.tpavi.network import TPAVI
 from aavs_jax.methods.tpavi.objective import average_pooled
 from configs import base
@@ -189,7 +189,7 @@ def test_what_cannot_be_is_a_sentence():
         with pytest.raises(UserError, match=words):
             make_method(keys, CLASSES)
     with pytest.raises(ValueError, match="avm_distance must be one of"):
-        LossConfig(avm_distance="cosine")
+        TPAVILoss(avm_distance="cosine")
 
 
 @pytest.mark.parametrize("size", [(12, 18), (7, 5)])
@@ -247,3 +247,10 @@ def test_a_folder_of_it_is_exported(tmp_path):
         alone = network.predict(frames[second : second + 1], sound[second])
         agree = np.asarray(alone.classes)[0, 0] == np.asarray(classes[second])
         assert agree.mean() > 0.99
+
+
+def test_frames_that_pvt_leaves_nothing_of():
+    sizes = dataclasses.replace(TINY, backbone="pvt", pvt=PVTConfig())
+    keys = stage("binary", model=sizes)
+    with pytest.raises(UserError, match="give larger frames or less reduction"):
+        make_method(keys | {"data": keys["data"] | {"image_size": 16}}, 2)

@@ -131,7 +131,7 @@ def _recipe(
         data = "/data/vpo" if recipe.startswith("vpo") else "/data/avsbench"
         name = recipe or ("s4" if stage == "localise" else "")
         found.append(
-            (size_flags({stage: model}, {**sizes, **built}), f":{data},{name}".rstrip(","))
+            (size_flags({stage: model}, {**built, **sizes}), f":{data},{name}".rstrip(","))
         )
     return min(found, key=lambda flags_and_recipe: len(flags_and_recipe[0]))
 

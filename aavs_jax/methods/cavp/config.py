@@ -111,8 +111,8 @@ class CAVPLoss:
         encoded sounds of other clips; of those that would be replaced only the label changes, and
         so they are called right though they are wrong, as in the public stereo trainer.
       replaced_share: of the pairs that do not match, that are to be replaced.
-      replaced_after_epochs: epochs before the first replacement, in a stage's first phase; in others
-        the same share of the phase.
+      replaced_after_epochs: epochs before the first replacement, in a stage's first phase; in
+        others the same share of the phase.
       queue: sounds that are kept of each class to replace others; 0: as many as a batch has clips.
       silence_in_queue: whether a class that has been seen less often than that lends silence, as in
         the public code; else it lends what there is, or nothing.

@@ -82,7 +82,7 @@ def assert_undisturbed(folder: Path, undisturbed: Path) -> None:
     json.loads((folder / "config.json").read_bytes())
 
 
-@pytest.mark.slow  # test_train.py and test_second_method.py resume in every test run
+@pytest.mark.slow  # test_train.py resumes in every test run
 def test_killed_again_and_again(command, tiny_run, tmp_path):
     """At some of the moments; `test_killed_at` tries every one."""
     undisturbed, flags, _ = tiny_run

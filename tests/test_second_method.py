@@ -47,6 +47,7 @@ def parameters_of(phase: Path, step: int | None = None) -> dict[str, np.ndarray]
         return checkpoints.best_parameters()
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_the_same_to_the_last_bit(run, command, flags, tmp_path):
     """Running statistics are saved, restored and handed over."""
     shutil.copytree(run.parent / "data", tmp_path / "data")

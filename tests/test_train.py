@@ -217,6 +217,7 @@ def test_the_checkpoint_that_others_learn_from_stays(tmp_path):
     assert (folder / "3").is_dir() and not (folder / "4").exists()
 
 
+@pytest.mark.slow
 def test_without_validation_the_last_is_the_best(straight, tmp_path):
     with pytest.raises(Interruption):
         train(tmp_path, Batches(stop=7), validate=None)
@@ -332,6 +333,7 @@ def test_stopped_again_and_again_and_other_checkpoints_change_nothing(straight, 
     assert lines == (straight / "metrics.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_damaged_newest_checkpoint_changes_no_figure(straight, tmp_path, caplog):
     with pytest.raises(Interruption):
         train(tmp_path, Batches(stop=10))

@@ -67,6 +67,7 @@ def test_beside_torch(task, tiny, here, tmp_path, monkeypatch, capsys):
     assert trained[1] == trained[2]
 
 
+@pytest.mark.slow
 def test_sides_that_differ_are_told(tiny, here, monkeypatch):
     bench = measure.Bench(("aavs_jax", "torch_eager"), 1, lambda _: None)
     inputs = cases.inputs
@@ -86,6 +87,7 @@ def test_sides_that_differ_are_told(tiny, here, monkeypatch):
     assert "torch_eager does not compute the same: relative error of class" in bench.remarks[0]
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_told_and_the_others_are_measured(monkeypatch):
     with worker.opened("aavs_jax", Case("loss", "small"), None) as remote:
         first = remote.round()

@@ -141,6 +141,7 @@ def test_cached_arrays_are_not_shared_with_batches(train):
     assert_same([next(iterator)], [copies])
 
 
+@pytest.mark.slow  # test_augment.py looks at their batches in every test run
 def test_worker_processes_change_nothing(train):
     expected = take(by_frame(train), 5)
     iterator = by_frame(train, num_workers=2)

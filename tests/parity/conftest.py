@@ -69,23 +69,23 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize(kind, ours, ids=ids, indirect=True, scope="module")
 
 
-# What has its gradients looked at in every test run, of each network one: files, and a group of
-# CAVP's file. The first comes with the repository.
-DIFFERENTIATED = {"torch_avss", "tpavi_semantic_tiny", "avsegformer_semantic_tiny", "mono"}
+# The file of each network that is replayed in every test run. The first comes with the repository.
+REPLAYED = {"torch_avss", "tpavi_semantic_tiny", "avsegformer_semantic_tiny", "cavp_tiny"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m takes its choice
 def pytest_collection_modifyitems(config, items):
-    """Other gradients are slow: each takes longer to compile than all else of its file. So are
+    """Networks of other files are slow: they take long to compile. So are CAVP's stereo sound, and
     steps, since tests/state holds optimisers against torch's. Of a file that is named nothing is.
     """
     if config.getoption("--golden"):
         return
     for item in items:
-        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        chosen = DIFFERENTIATED & {str(getattr(value, "stem", value)) for value in parameters}
-        other = "gradients" in getattr(item, "fixturenames", ()) and not chosen
-        if other or getattr(item, "originalname", "") == "test_three_steps":
+        given = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        files = {value.stem for value in given if isinstance(value, pathlib.Path)}
+        other = item.cls is not None and files and not files & REPLAYED
+        stereo = item.cls is not None and "stereo" in map(str, given)
+        if other or stereo or getattr(item, "originalname", "") == "test_three_steps":
             item.add_marker(pytest.mark.slow)
 
 

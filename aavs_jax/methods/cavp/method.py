@@ -70,10 +70,12 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
     loss_config = CAVPLoss(**stage["loss"])
     if data["drop_empty_clips"]:
         raise ValueError(
-            "CAVP learns from clips without sources, too: set drop_empty_clips to False"
+            "this network, CAVP, learns from clips without sources: set drop_empty_clips to False"
         )
     if data.get("batch_size", 2) * data.get("seconds", 2) < 2:
-        raise ValueError("CAVP's batch norms want at least two frames: set batch_size to 2 or more")
+        raise ValueError(
+            "batch norms, which CAVP has, want at least two frames: set batch_size to 2 or more"
+        )
     label_size = (data["label_size"],) * 2
     cavp = functional(CAVP, config)
     front_end = PowerMel(config.audio.channels, config.heard, config.published_excerpts)

@@ -185,7 +185,7 @@ def test_shares_make_the_same_global_batch(processes):
             np.testing.assert_array_equal(joined, values, err_msg=name)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_resumes_exactly(workers):
     iterator = training(MIXED, num_workers=workers)
     take(iterator, 3)

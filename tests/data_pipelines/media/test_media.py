@@ -341,6 +341,7 @@ LARGEST = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", LARGEST)
 def test_memory_of_a_worker(what, tmp_path):
     """The file is made by one process, and read by another whose peak is looked at."""

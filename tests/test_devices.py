@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-# Sums over eight devices tests of batch norm and of scores look at in every test run.
+# Tests of batch norm and of scores use eight devices in every test run.
 pytestmark = pytest.mark.slow
 
 TRAINS = "(?!audio_encoder/).*"  # something is frozen, too

@@ -97,15 +97,14 @@ def _of_others(weights: Weights, out: Path) -> list[str]:
         starts = method.PRETRAINED
         flags, recipe = _recipe(config, stage, sizes, card.kind)
         model = flat_sizes(dataclasses.asdict(config.SIZES()))
-        takes = f"{card.kind}.depths" in model or card.kind in getattr(
-            starts.get(BACKBONE), "kinds", ()
-        )
+        kinds = starts[BACKBONE].kinds if BACKBONE in starts else ()
+        takes = card.kind in kinds or f"{card.kind}.depths" in model
         if not takes or model.get(STEM) != sizes.get(STEM, model.get(STEM)):
             continue  # or a ResNet of another shape than the recipe's
         whole = card.kind == name and not card.new
         given = "evaluate" if whole else f"config.init.{BACKBONE}"
         run = f"{RUN}configs/{name}.py{recipe} --{given}={shlex.quote(str(out))}"
-        if not heard and "vpo" not in recipe:
+        if not heard and "vpo" not in recipe:  # its sound encoder begins at random
             beside = out.parent / "vggish" if _audio_encoder_beside(out) else "DIR"
             run += f" --config.init.vggish={shlex.quote(str(beside))}"
             missing = starts if beside == "DIR" else {}

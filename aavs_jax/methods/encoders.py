@@ -55,8 +55,8 @@ def on_host(
     """A part of a network as a function of host arrays, compiled once for each shape.
 
     Args:
-      make: makes the part's module ...
-      sizes: ... of these.
+      make: the part's module.
+      sizes: what it is called with.
       call: (module, arrays) -> arrays.
       parameters: the part's, by path within it; taken as float32.
 

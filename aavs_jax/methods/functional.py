@@ -60,7 +60,8 @@ class Functional:
 def functional(make: Callable[..., nnx.Module], *sizes: Hashable) -> Functional:
     """The module `make(*sizes)`, as functions of plain arrays; no memory is taken for it.
 
-    It takes Flax a second to go through a large one, so that those made last are kept.
+    It takes Flax a second to go through a large one, so those made last are kept and given again:
+    what is in them is not to be changed.
     """
     model = nnx.eval_shape(lambda: make(*sizes))
     graphdef, state = nnx.split(model)

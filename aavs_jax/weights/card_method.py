@@ -10,10 +10,17 @@ SIDE = 384  # pixels of frames, and of masks, of a method that does not say
 
 
 def side_of(card: Card) -> int:
-    """Pixels of the frames that a network was trained on: the card's, or its published files'."""
+    """Pixels of the frames that a network was trained on: the card's, or its published files'.
+
+    Raises:
+      UserError: sizes that cannot be.
+    """
     if card.image_size or card.kind not in METHODS:
         return card.image_size or SIDE
-    return module_of(card.kind, "config").SIZES.from_dict(card.network).published_side
+    try:
+        return module_of(card.kind, "config").SIZES.from_dict(card.network).published_side
+    except (ValueError, TypeError, IndexError, ArithmeticError) as error:
+        raise UserError(f"the sizes of {card.describe()} cannot be: {error}") from error
 
 
 def method_of(card: Card, method: str | None = None) -> Method:

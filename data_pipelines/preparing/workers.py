@@ -84,7 +84,7 @@ def _until_one_dies(
                 yield running.pop(future)[0], record
     except BrokenProcessPool:
         wait(running)
-        pool.shutdown()  # Python cannot end while the pool's own thread still closes what is open
+        pool.shutdown()  # waits: the pool's thread fails where Python ends while it still cleans up
         for future, numbered in running.items():
             if future.exception() is None:
                 yield numbered[0], future.result()

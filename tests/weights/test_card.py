@@ -252,3 +252,8 @@ def test_sizes_that_are_none_cost_nothing():
 )
 def test_frames_are_of_the_size_that_the_weights_learnt_from(described, side):
     assert side_of(described) == side
+
+
+def test_sizes_that_cannot_be_are_a_sentence():
+    with pytest.raises(UserError, match="AAVS.* cannot be: num_heads"):
+        side_of(Card("aavs", {"task": "binary", "num_classes": 2, "prior": False, "num_heads": 7}))

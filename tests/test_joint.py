@@ -121,6 +121,19 @@ def test_a_batch_of_empty_clips_is_no_step_where_they_are_dropped(tiny_stage):
     assert not dropped.counts({**batch, "labels": np.zeros_like(batch["labels"])})
 
 
+def test_pictures_that_fill_a_pass_count_for_nothing(methods):
+    _, joint, parameters, _ = methods
+    batch = clips()
+    batch["labelled"][1] = False
+    rows, _ = joint.slices.split(batch, jax.random.key(0))
+    np.testing.assert_array_equal(rows["counts"], batch["labelled"].reshape(-1))
+    rows, shares = joint.slices.split(clips(), jax.random.key(0))
+    loss = jax.jit(lambda rows: joint.slices.loss(parameters, rows, shares, jnp.float32(0))[0])
+    filling = loss({**rows, "counts": rows["counts"].at[1].set(False)})
+    assert filling == loss({**rows, "weight": rows["weight"].at[1].set(0)})
+    assert 0 < filling < loss(rows)
+
+
 def test_what_it_is_teaches_where_it_sounds(methods):
     """With its own loss left out, the first network has a gradient all the same."""
     _, joint, parameters, _ = methods

@@ -222,6 +222,7 @@ def converted(tiny_run, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_an_aavs_file_takes_the_audio_encoder_beside_it(tiny_run, evaluated, converted, command):
     """The network hears embeddings, whose last bits are their own: some pixels change sides."""
     run, flags, _ = tiny_run

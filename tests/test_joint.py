@@ -128,10 +128,16 @@ def test_pictures_that_fill_a_pass_count_for_nothing(methods):
     rows, _ = joint.slices.split(batch, jax.random.key(0))
     np.testing.assert_array_equal(rows["counts"], batch["labelled"].reshape(-1))
     rows, shares = joint.slices.split(clips(), jax.random.key(0))
-    loss = jax.jit(lambda rows: joint.slices.loss(parameters, rows, shares, jnp.float32(0))[0])
-    filling = loss({**rows, "counts": rows["counts"].at[1].set(False)})
-    assert filling == loss({**rows, "weight": rows["weight"].at[1].set(0)})
-    assert 0 < filling < loss(rows)
+    loss = jax.jit(lambda rows: joint.slices.loss(parameters, rows, shares, jnp.float32(0)))
+    filling, _ = loss({**rows, "counts": rows["counts"].at[1].set(False)})
+    assert filling == loss({**rows, "weight": rows["weight"].at[1].set(0)})[0]
+    total, aux = loss(rows)
+    assert 0 < filling < total
+    of = {
+        name: sum(value for key, value in aux.scalars.items() if key.startswith(f"loss/{name}/"))
+        for name in ("localise", "understand")
+    }
+    np.testing.assert_allclose(total, 0.5 * of["localise"] + of["understand"], rtol=1e-5)
 
 
 def test_what_it_is_teaches_where_it_sounds(methods):

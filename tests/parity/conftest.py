@@ -69,14 +69,16 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize(kind, ours, ids=ids, indirect=True, scope="module")
 
 
-# The file of each network that is replayed in every test run. The first comes with the repository.
-REPLAYED = {"torch_avss", "tpavi_semantic_tiny", "avsegformer_semantic_tiny", "cavp_tiny"}
+# The file of each network that is replayed in every test run; AAVS's comes with the repository.
+OF_AAVS = "torch_avss"
+REPLAYED = {OF_AAVS, "tpavi_semantic_tiny", "avsegformer_semantic_tiny", "cavp_tiny"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m takes its choice
 def pytest_collection_modifyitems(config, items):
-    """Networks of other files are slow: they take long to compile. So are CAVP's stereo sound, and
-    steps, since tests/state holds optimisers against torch's. Of a file that is named nothing is.
+    """Networks of other files are slow: they take long to compile. So are CAVP's stereo sound,
+    gradients of all but AAVS, and steps, since tests/state holds optimisers against torch's. Of a
+    file that is named nothing is.
     """
     if config.getoption("--golden"):
         return
@@ -85,7 +87,9 @@ def pytest_collection_modifyitems(config, items):
         files = {value.stem for value in given if isinstance(value, pathlib.Path)}
         other = item.cls is not None and files and not files & REPLAYED
         stereo = item.cls is not None and "stereo" in map(str, given)
-        if other or stereo or getattr(item, "originalname", "") == "test_three_steps":
+        name = getattr(item, "originalname", "")
+        backward = name == "test_gradients" and OF_AAVS not in files
+        if other or stereo or backward or name == "test_three_steps":
             item.add_marker(pytest.mark.slow)
 
 

@@ -38,12 +38,12 @@ AUDIO_HIDDEN = 16
 
 # Form, queries, frames, height, width. The smaller maps take the pixel decoder's dense form of
 # deformable attention, the larger ones its gathering form.
-CASES = {
-    "one_query": ("avs", 1, 3, 72, 104),
-    "one_frame": ("avs", 9, 1, 100, 138),
-    "prior": ("avss", 9, 3, 72, 104),
-    "prior_one_of_each": ("avss", 1, 1, 100, 138),
-}
+CASES = [
+    pytest.param(("avs", 1, 3, 72, 104), id="one_query", marks=pytest.mark.slow),
+    pytest.param(("avs", 9, 1, 100, 138), id="one_frame"),
+    pytest.param(("avss", 9, 3, 72, 104), id="prior"),
+    pytest.param(("avss", 1, 1, 100, 138), id="prior_one_of_each", marks=pytest.mark.slow),
+]
 
 
 def assert_close(ours, theirs) -> None:
@@ -57,7 +57,7 @@ def channels_last(maps: torch.Tensor) -> torch.Tensor:
     return maps.movedim(1, -1)
 
 
-@pytest.fixture(scope="module", params=CASES.values(), ids=CASES.keys())
+@pytest.fixture(scope="module", params=CASES)
 def pair(request, torch_aavs, checkpoint_names):
     """Both networks with the same weights, and inputs for them."""
     task, queries, frames, height, width = request.param

@@ -195,6 +195,7 @@ def test_a_prior_of_half_blocks_nothing(network, inputs):
     assert (seen[0] == [True, False, True, False]).all()
 
 
+@pytest.mark.slow
 def test_linear_keys_are_the_steps_where_a_prior_is_sure(network, inputs):
     steps, linear = network(), network(prior_keys="linear")
     frames, audio, _ = inputs(2, 64, 64)

@@ -229,7 +229,10 @@ def test_grid_equals_drawing_its_points_by_hand(problem):
         np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
 
 
-@pytest.mark.parametrize("config", [CONFIG, GRID], ids=["random", "grid"])
+@pytest.mark.parametrize(
+    "config",
+    [pytest.param(CONFIG, id="random", marks=pytest.mark.slow), pytest.param(GRID, id="grid")],
+)
 def test_padding_changes_nothing(problem, config):
     """Extra target slots and extra frames, which even hold NaN, leave value and gradients alone."""
     key = jax.random.key(1)

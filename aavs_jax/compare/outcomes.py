@@ -12,7 +12,7 @@ from aavs_jax.compare.systems import Run, System
 from aavs_jax.report.score_tables import main_sound, pivot
 from aavs_jax.run.logging_writer import read_metrics
 from aavs_jax.run.resuming import RESULTS
-from aavs_jax.run.workdir import read_rows
+from aavs_jax.run.workdir import read_rows, times_of
 from aavs_jax.scoring.metrics import PROTOCOL, PROTOCOLS
 
 MISSING = "-"
@@ -94,7 +94,7 @@ def read(run: Run, data_dir: Path) -> Outcome:
     seconds = {str(part.name): times.step_seconds(run.folder, str(part.name)) for part in parts}
     known = parts and all(seconds.values())
     in_steps = sum(part.steps * seconds[str(part.name)] for part in parts) if known else 0.0
-    spent = times.spent(run.folder)
+    spent = times_of(run.folder)
     return Outcome(
         run,
         read_rows(run.folder / RESULTS) or [],

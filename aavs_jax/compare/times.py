@@ -1,6 +1,5 @@
-"""What a run took: seconds of its steps, and of its parts."""
+"""What the training steps of a run took."""
 
-import json
 import statistics
 import struct
 from collections.abc import Iterator
@@ -50,15 +49,3 @@ def _events(path: Path) -> Iterator[Event]:
             return
         yield Event.FromString(content[at : at + length])
         at += length + TAIL
-
-
-def spent(run: Path) -> dict[str, float]:
-    """Seconds by part of a run, all its starts together, see `run.workdir`."""
-    path, total = run / "times.jsonl", {}
-    for row in path.read_text().splitlines() if path.exists() else ():
-        try:
-            line = json.loads(row)
-            total[line["what"]] = total.get(line["what"], 0.0) + line["seconds"]
-        except ValueError:  # a line that a kill tore in two
-            continue
-    return total

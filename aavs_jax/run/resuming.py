@@ -66,19 +66,19 @@ def compare(before: Config, now: Config, root: Path, *, same_data: bool = False)
         difference = f"{key} was {was!r}, is {is_!r}"
         names = key.split(".")
         if names[0] == "eval":
-            stages |= set(before["schedule"])
+            stages |= {path.parent.name for path in root.glob(f"*/{RESULTS}")}
             anew = True
             said.append(f"{difference}: scores are computed again; nothing is trained again")
         elif key == "schedule" and list(is_[: len(was)]) == list(was):
             anew = True
             said.append(f"{difference}: the stages there are stay as they are")
-        elif names[-1] == "max_targets" and was < is_:
+        elif names[-1] == "max_targets" and _has_grown(was, is_):
             said.append(f"{difference}")
         elif names[2:] == ["data", "features"]:
             said.append(f"{difference}: what is computed is the same, but for its last bits")
         elif (
             names[2:5:2] == ["phases", "epochs"]
-            and was < is_
+            and _has_grown(was, is_)
             and _is_last(names[1], names[3], now, root)
         ):
             stage, phase = names[1], f"{names[1]}/{names[3]}"
@@ -95,6 +95,11 @@ def compare(before: Config, now: Config, root: Path, *, same_data: bool = False)
         more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
         return Changes(refused=refused[0] + more)
     return Changes("", tuple(said), frozenset(stages), frozenset(rewritten), anew)
+
+
+def _has_grown(was: Any, is_: Any) -> bool:
+    """Whether a number has; a key that only one of the configs has is None in the other."""
+    return was is not None and is_ is not None and was < is_
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -134,9 +139,12 @@ def _not_begun(key: str, before: Config, root: Path) -> bool:
 
 
 def _is_last(stage: str, phase: str, config: Config, root: Path) -> bool:
-    """Whether nothing has started from a phase: neither a phase nor a stage after it."""
+    """Whether nothing has started from a phase, or with its keys: neither a phase nor a stage after
+    it."""
     order = list(config["stages"][stage]["order"])
     schedule = list(config["schedule"])
     later = [root / stage / name for name in order[order.index(phase) + 1 :]]
     later += [root / name for name in schedule[schedule.index(stage) + 1 :]]
+    # Stages that only write masks, as plan.folds calls them.
+    later += [*root.glob(f"{stage}_fold*"), root / f"{stage}_earlier"]
     return not any(folder.exists() for folder in later)

@@ -28,10 +28,11 @@ from aavs_jax.run.resuming import Changes, compare, forget_scores
 from data_pipelines.errors import tidy_path
 
 PACKAGES = ("aavs_jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets")
+TIMES = "times.jsonl"
 # What a folder holds at most in which nothing was trained yet; one may have been killed writing.
 BEGINNINGS = {
     *(".lock", "config.json", ".config.json.partial", "data.json", ".data.json.partial"),
-    "times.jsonl",
+    TIMES,
 }
 DATA = "data.json"
 ROW_KEYS = {"stage", "split", "protocol", "metric", "value"}  # of every row of scores
@@ -202,7 +203,7 @@ class Workdir:
 
     @property
     def _times(self) -> Path:
-        return self.root / "times.jsonl"
+        return self.root / TIMES
 
     def _is_begun(self) -> bool:
         return self.root.is_dir() and any(e.name not in BEGINNINGS for e in self.root.iterdir())
@@ -219,17 +220,22 @@ class Workdir:
 
     def times(self) -> dict[str, float]:
         """Seconds by part, all starts together."""
-        total: dict[str, float] = {}
-        for row in self._times.read_text().splitlines() if self._times.exists() else ():
-            with contextlib.suppress(ValueError):  # a line that a kill tore in two
-                line = json.loads(row)
-                total[line["what"]] = total.get(line["what"], 0.0) + line["seconds"]
-        return total
+        return times_of(self.root)
 
     def write_rows(self, path: Path, rows: list[dict[str, Any]]) -> None:
         """Writes rows of scores, from the first process; none may be NaN."""
         if jax.process_index() == 0:
             replace_file(path, json.dumps(rows, indent=1, allow_nan=False).encode())
+
+
+def times_of(run: Path) -> dict[str, float]:
+    """Seconds by part of the run in a folder, all starts together."""
+    path, total = run / TIMES, {}
+    for row in path.read_text().splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):  # a line that a kill tore in two
+            line = json.loads(row)
+            total[line["what"]] = total.get(line["what"], 0.0) + line["seconds"]
+    return total
 
 
 def read_rows(path: Path) -> list[dict[str, Any]] | None:

@@ -30,11 +30,3 @@ def test_a_file_that_a_kill_tore_is_read_to_there(tmp_path):
     path.write_bytes(path.read_bytes()[:-5])
     assert len(list(times._events(path))) == whole - 1
     assert times.step_seconds(tmp_path, "localise/all") >= 0
-
-
-def test_seconds_of_all_starts_together(tmp_path):
-    lines = ['{"what": "data", "seconds": 1}', '{"what": "localise/all", "seconds": 2}']
-    lines += ['{"what": "localise/all", "seconds": 3}', '{"what": "loc']
-    (tmp_path / "times.jsonl").write_text("\n".join(lines))
-    assert times.spent(tmp_path) == {"data": 1, "localise/all": 5}
-    assert times.spent(tmp_path / "nowhere") == {}

@@ -7,7 +7,7 @@ import pytest
 from aavs_jax.errors import UserError
 from aavs_jax.run.resuming import compare, forget_scores
 from aavs_jax.run.workdir import Workdir
-from configs import avss
+from configs import avss, avss_end_to_end, binary
 
 
 @pytest.fixture
@@ -133,3 +133,27 @@ def test_the_folder_of_a_run_does_as_is_said(before, run, capsys):
     with pytest.raises(UserError, match="what was trained with it cannot change: choose another"):
         with Workdir(run, changed(before, seed=1), "avss"):
             pass
+
+
+def test_another_config_is_refused(before, run):
+    """Keys that only one of them has have no order."""
+    for other in (avss_end_to_end, binary):
+        config = json.loads(json.dumps(other.get_config().to_dict()))
+        assert compare(before, config, run).refused and compare(config, before, run).refused
+    more = changed(before)
+    more["stages"]["understand"]["phases"]["more"] = more["stages"]["understand"]["phases"]["all"]
+    assert compare(before, more, run).refused
+
+
+def test_networks_that_only_write_masks_are_stages_of_a_run(before, tmp_path):
+    """Their phases have the epochs of the stage that they write for; they have scores, too."""
+    folds = {"stages.localise.folds": 2}
+    before = changed(before, **folds)
+    longer = changed(before, **folds, **{EPOCHS.format("localise"): 40.0})
+    (tmp_path / "localise" / "all").mkdir(parents=True)
+    assert not compare(before, longer, tmp_path).refused
+    (tmp_path / "localise_fold1").mkdir()
+    (tmp_path / "localise_fold1" / "results.json").write_text("[]")
+    assert EPOCHS.format("localise") in compare(before, longer, tmp_path).refused
+    scored = compare(before, changed(before, **folds, **{"eval.protocols": "all"}), tmp_path)
+    assert scored.stages == {"localise_fold1"}

@@ -11,7 +11,7 @@ from aavs_jax.scoring.one_pass import protocols
 from aavs_jax.state.optimizer import make_schedule
 from aavs_jax.weights.starting import check_starts
 from data_pipelines.loader import check_targets, labelled_clips
-from data_pipelines.prepared.source import ClipSource
+from data_pipelines.loading.checks import PREDICTED
 
 FEW = 20  # clips: a network learns so many by heart
 
@@ -58,8 +58,8 @@ def with_data(stages: Sequence[Stage]) -> None:
     Raises:
       UserError, DataError: no clips to train on, or labels that tell no classes to a semantic
         stage; label maps of more classes than data.max_targets; prior masks that are missing;
-        sizes that do not fit the clips or the devices; augmentations that cannot be; more warm-up
-        than a phase has steps; no sound of other classes; maps of frames beyond their budget.
+        sizes that do not fit the clips or the devices; augmentations that cannot be; no sound of
+        other classes; maps of frames beyond their budget.
     """
     for stage in stages:
         if not stage.is_complete:
@@ -92,7 +92,7 @@ def _check_stage(stage: Stage) -> None:
 def passes_of(stage: Stage) -> None:
     """Raises what the loaders of an evaluation raise, before the first of them is walked."""
     stage = _without_workers(stage)
-    if "predicted" in stage.keys["prior"]["evaluate"]:
+    if PREDICTED & {*stage.keys["prior"]["evaluate"]}:
         priors.check_masks_are_there(stage, ["test"])
     for split, prior, sound in evaluations(stage):
         eval_batches(stage, split, prior=prior, sound=sound)
@@ -102,29 +102,6 @@ def _without_workers(stage: Stage) -> Stage:
     """Nothing is read in a check, so nobody needs to be hired for it."""
     data = {**stage.config["data"], "num_workers": 0}
     return dataclasses.replace(stage, config={**stage.config, "data": data})
-
-
-def repeated_question(stages: Sequence[Stage]) -> dict[str, str]:
-    """The semantic stages that would ask what a binary one before them asks -> that one.
-
-    Where the labels tell one class, or none, what something is and where it sounds are the same
-    question, and one stage answers it.
-
-    Args:
-      stages: on their data.
-    """
-    binary = [stage.name for stage in stages if stage.task.name == "binary"]
-    return {
-        stage.name: binary[0]
-        for stage in stages
-        if binary and stage.task.name == "semantic" and all(map(one_class, stage.sources.values()))
-    }
-
-
-def one_class(source: ClipSource) -> bool:
-    """Whether the labels of a split tell foreground and background, and no more."""
-    binary_only = {clip.subset for clip in source.clips} <= set(source.binary_only)
-    return binary_only or source.num_classes <= 2
 
 
 def remarks(stage: Stage) -> list[str]:

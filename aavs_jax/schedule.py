@@ -27,6 +27,7 @@ from aavs_jax.inputs.batches import (
     train_batches,
 )
 from aavs_jax.plan.folds import with_writers
+from aavs_jax.plan.questions import repeated_question, without_repeated_question
 from aavs_jax.plan.stage import PhaseName, Stage, make_stages, trained_paths
 from aavs_jax.plan.values import checked
 from aavs_jax.report import presentation
@@ -112,13 +113,13 @@ def _run(config: Mapping[str, Any], workdir: Workdir) -> Rows:
 
 def _without_repeated_question(stages: Sequence[Stage]) -> list[Stage]:
     """Leaves out, and says so, what another stage answers already."""
-    answered = checks.repeated_question(stages)
+    answered = repeated_question(stages)
     for name, by in answered.items():
         say(
             f"[{name}] is left out: the labels tell one class besides background, so that what it "
             f"is and where it sounds are one question, which {by} answers"
         )
-    kept = [stage for stage in stages if stage.name not in answered]
+    kept = without_repeated_question(stages)
     schedule = tuple(stage.name for stage in kept)
     return [
         dataclasses.replace(stage, config={**stage.config, "schedule": schedule}) for stage in kept

@@ -9,8 +9,11 @@ import soundfile
 from PIL import Image
 
 from aavs_jax import checks
+from aavs_jax.compare import budget
 from aavs_jax.errors import UserError
 from aavs_jax.inputs.batches import on_data
+from aavs_jax.plan.folds import with_writers
+from aavs_jax.plan.questions import without_repeated_question
 from aavs_jax.plan.stage import make_stages
 from aavs_jax.schedule import _without_repeated_question
 from aavs_jax.state.sharding import make_mesh
@@ -39,9 +42,11 @@ def one_class(tmp_path_factory):
     return out
 
 
-def stages_of(module, data_dir):
-    config = module.get_config(f"{data_dir},small").to_dict()
-    return [on_data(s, data_dir, make_mesh()) for s in make_stages(config, Path("unused"))]
+def stages_of(module, data_dir, **keys):
+    config = module.get_config(f"{data_dir},small")
+    config.update_from_flattened_dict(keys)
+    stages = make_stages(with_writers(config.to_dict()), Path("unused"))
+    return [on_data(stage, data_dir, make_mesh()) for stage in stages]
 
 
 def test_one_class_is_one_question(one_class, capsys):
@@ -53,6 +58,16 @@ def test_one_class_is_one_question(one_class, capsys):
     # Asked alone, it is asked.
     stages = stages_of(avss_end_to_end, one_class)
     assert [stage.name for stage in _without_repeated_question(stages)] == ["understand"]
+
+
+def test_what_only_writes_masks_for_a_stage_that_is_left_out_is_left_out(one_class):
+    earlier = {"stages.localise.earlier": 8.0, "stages.understand.prior.train": "earlier"}
+    stages = stages_of(avss, one_class, **earlier)
+    assert [s.name for s in stages] == ["localise", "localise_earlier", "understand"]
+    assert [s.name for s in without_repeated_question(stages)] == ["localise"]
+    # Nor does it count as training.
+    values = avss.get_config(f"{one_class},small").to_dict()
+    assert [part.name.stage for part in budget.parts(values, one_class)] == ["localise"]
 
 
 def test_few_clips_and_batches_larger_than_the_data_are_remarked_on(one_class):

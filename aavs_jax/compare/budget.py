@@ -14,6 +14,7 @@ from typing import Any
 from aavs_jax.errors import UserError
 from aavs_jax.inputs.batches import open_split
 from aavs_jax.plan.folds import split_by, with_writers
+from aavs_jax.plan.questions import without_repeated_question
 from aavs_jax.plan.stage import PhaseName, Stage
 from data_pipelines.loader import labelled_clips
 
@@ -83,14 +84,15 @@ def parts(values: Mapping[str, Any], data_dir: Path) -> list[Part]:
     Raises:
       UserError, DataError: the data have nothing to train a stage on.
     """
-    config, found = with_writers(values), []
+    config, stages, found = with_writers(values), [], []
     for name in config["schedule"]:
         # To count steps takes its clips; its network would take seconds to describe.
         stage = Stage(name, config, data_dir, None)
         source = open_split(data_dir, "train", stage)
         if stage.fold:
             source = source.only(split_by(source.clips, stage.fold, stage.keys["folds"])[0])
-        stage = dataclasses.replace(stage, sources={"train": source})
+        stages.append(dataclasses.replace(stage, sources={"train": source}))
+    for stage in without_repeated_question(stages):
         frames = _frames_of_a_clip(stage) * stage.keys["data"]["batch_size"]
         for phase in stage.phases:
             unrounded = stage.phase(phase)["epochs"] * stage.steps_per_epoch
@@ -140,7 +142,7 @@ def overrides(values: Mapping[str, Any], factor: float) -> list[str]:
     """
     if factor == 1:
         return []
-    flags = []
+    flags = _no_other_epochs(values)
     for name in values["schedule"]:
         stage = values["stages"][name]
         keys = {
@@ -166,12 +168,23 @@ def pilot(parts: Sequence[Part], values: Mapping[str, Any], steps: int) -> list[
         "--config.eval.sounds=('right',)",
         "--config.eval.examples=0",
         "--config.log_every=5",
+        *_no_other_epochs(values),
     ]
     for part in parts:
         stage, phase = part.name
         if stage in values["stages"]:  # folds have the epochs of their stage
-            keys = values["stages"][stage]["phases"][phase]
-            epochs = keys["epochs"] * steps / part.unrounded
-            where = f"--config.stages.{stage}.phases.{phase}"
-            flags += [f"{where}.epochs={epochs:.6g}", f"{where}.validate_every_epochs=1e6"]
+            keys, factor = values["stages"][stage], steps / part.unrounded
+            epochs = keys["phases"][phase]["epochs"] * factor
+            where = f"--config.stages.{stage}"
+            flags += [
+                f"{where}.phases.{phase}.epochs={epochs:.6g}",
+                f"{where}.phases.{phase}.validate_every_epochs=1e6",
+            ]
+            if keys["earlier"] and phase == keys["order"][-1]:
+                flags.append(f"{where}.earlier={keys['earlier'] * factor:.6g}")
     return flags
+
+
+def _no_other_epochs(values: Mapping[str, Any]) -> list[str]:
+    """The flag for a config that gives epochs of all stages: each stage has its share by now."""
+    return ["--config.epochs=0"] if values["epochs"] else []

@@ -20,6 +20,7 @@ from aavs_jax.methods.tasks import TASKS, Task
 from aavs_jax.plan.folds import BY_OTHERS, earlier_name, fold_name, part_of
 from aavs_jax.run.resuming import RESULTS
 from aavs_jax.state import tree
+from aavs_jax.state.optimizer import make_optimizer
 from data_pipelines.loader import labelled_clips
 from data_pipelines.prepared.embeddings import Embeddings
 from data_pipelines.prepared.source import ClipSource
@@ -251,10 +252,8 @@ def _check_patterns(stage: Stage, name: PhaseName) -> None:
     chosen, _ = trained_paths(stage.method, phase, name)
     if not chosen:
         raise UserError(f"{name} trains is empty: name the parameters that shall train")
-    optimizer = phase["optimizer"]
-    tree.matching(chosen, optimizer["no_decay"], f"{name} no_decay")
-    for key in ("multipliers", "groups"):
-        tree.matching(chosen, [pattern for pattern, _ in optimizer[key]], f"{name} {key}")
+    # What is wrong with it shows when it is made; how many steps it makes does not matter there.
+    make_optimizer(phase["optimizer"], 2, list(chosen), str(name))
 
 
 def _described(descriptions: Config, name: str, where: str) -> Config:

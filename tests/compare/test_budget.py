@@ -89,3 +89,25 @@ def test_a_pilot_has_so_many_steps_in_each_phase(data):
     values = chosen.values(*flags)
     assert [part.steps for part in budget.parts(values, data)] == [60, 60]
     assert values["eval"]["protocols"] == "stepping_stones"
+    # What is kept of a stage at some epoch is kept at the same part of the pilot.
+    chosen = system("avss", data, "--config.stages.localise.earlier=8")
+    values = chosen.values(*budget.pilot(budget.parts(chosen.values(), data), chosen.values(), 60))[
+        "stages"
+    ]["localise"]
+    assert values["earlier"] / values["phases"]["all"]["epochs"] == pytest.approx(8 / 32)
+
+
+def test_a_config_that_gives_epochs_of_all_stages_is_held_to_the_budget(data, tmp_path):
+    path = tmp_path / "long.py"
+    path.write_text(
+        "from configs import avss\n\n\ndef get_config(argument=''):\n"
+        "    config = avss.get_config(argument)\n    config.epochs = 64.0\n    return config\n"
+    )
+    chosen = system(str(path), data)
+    values = chosen.values()
+    parts = budget.parts(values, data)
+    wanted = budget.parse("frames=400")
+    flags = budget.overrides(values, budget.factor(wanted, parts, {}))
+    assert budget.frames(budget.parts(chosen.values(*flags), data)) == pytest.approx(400, abs=20)
+    timed = chosen.values(*budget.pilot(parts, values, 6))
+    assert [part.steps for part in budget.parts(timed, data)] == [6, 6]

@@ -30,6 +30,7 @@ from aavs_jax.scoring.mask_folders import ReadMasks, find_masks, state_of_files
 from aavs_jax.state.sharding import everyone_is_here, make_mesh
 from aavs_jax.weights import given_weights
 from data_pipelines.errors import tidy_path
+from data_pipelines.loading.checks import PREDICTED
 from data_pipelines.prepared.source import fingerprint
 
 Config = Mapping[str, Any]
@@ -215,9 +216,9 @@ def _with_priors(stages: Mapping[str, Config]) -> dict[str, Config]:
     chosen = {}
     for stage_name, stage in stages.items():
         prior = stage["prior"]
-        if "predicted" in prior["evaluate"] and "/" not in prior["masks"]:
+        if PREDICTED & {*prior["evaluate"]} and "/" not in prior["masks"]:
             if prior["masks"] not in stages:
-                others = tuple(p for p in prior["evaluate"] if p != "predicted")
+                others = tuple(p for p in prior["evaluate"] if p not in PREDICTED)
                 how = f"--config.stages.{stage_name}.prior.masks=DIR, which has a slash in it"
                 why = f"no weights of the stage {prior['masks']} are given, nor masks by {how}"
                 if not others:
@@ -232,7 +233,7 @@ def _with_priors(stages: Mapping[str, Config]) -> dict[str, Config]:
 def _masks_of_others(stage: Stage) -> Path | None:
     """The folder of a stage's predicted prior masks, if no stage evaluated here writes them."""
     prior = stage.keys["prior"]
-    if "predicted" not in prior["evaluate"] or prior["masks"] in stage.config["stages"]:
+    if not PREDICTED & {*prior["evaluate"]} or prior["masks"] in stage.config["stages"]:
         return None
     folder = stage.masks_from
     if folder is None or not folder.is_dir():

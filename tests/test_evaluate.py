@@ -542,8 +542,12 @@ def test_the_semantic_network_alone_has_true_masks_or_those_of_a_folder(
     assert "[localise] is left out" in said
     assert "prior masks are true ones only: no weights of the stage localise" in said
     assert "--config.stages.understand.prior.masks=DIR" in said
+    prior = config["stages"]["understand"]["prior"]
+    config["stages"]["understand"]["prior"] = prior | {"evaluate": ("both", "predicted", "true")}
+    evaluate.evaluate_weights(config, run.parent / f"{tmp_path.name}-g", "avss", weights)
+    assert passes.pop() == ("understand", ("true",), "localise", False)
     masks = f"{run}/localise/masks"
-    config["stages"]["understand"]["prior"]["masks"] = masks
+    config["stages"]["understand"]["prior"] = {**prior, "masks": masks}
     evaluate.evaluate_weights(config, run.parent / f"{tmp_path.name}-b", "avss", weights)
     assert passes.pop() == ("understand", ("predicted", "true"), masks, False)
     # Other masks in the same place are another evaluation.

@@ -109,6 +109,12 @@ def test_a_shared_network_need_not_tell_its_mask(tiny_stage, tells):
             make_method({**stage, "model": {**stage["model"], "shared": False}}, 4)
 
 
+def test_it_takes_no_prior_mask(tiny_stage):
+    stage = tiny_joint(tiny_stage("understand"), shared=True, tells=False)
+    with pytest.raises(UserError, match="take no prior mask: set prior.train to 'none'"):
+        make_method({**stage, "prior": {**stage["prior"], "train": "true"}}, 4)
+
+
 def test_a_batch_of_empty_clips_is_no_step_where_they_are_dropped(tiny_stage):
     stage = tiny_joint(tiny_stage("understand"), shared=True, tells=False)
     kept, dropped = (
@@ -186,6 +192,15 @@ def test_a_network_within_that_loses_too_much_cannot_be_the_best(methods, monkey
     within["J"] = 0.79
     assert math.isnan(validate({})[SCORE])
     assert "cannot be the best (loss.guard is 0.01)" in capsys.readouterr().out
+
+
+def test_where_its_start_is_gone_nothing_is_guarded(methods, tmp_path, capsys):
+    _, joint, _, _ = methods
+    stage = type("Stage", (), {"root": tmp_path})()
+    stage.phase = lambda name: {"start": "localise/all -> localise, understand/all -> understand"}
+    name = PhaseName("together", "all")
+    assert validating._when_begun(stage, name, joint.inner["localise"]) is None
+    assert "cannot be compared with localise/all, which is gone" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,7 @@ def for_training(stage: Stage, data_dir: Path) -> dict[str, Embeddings]:
         say(f"[{stage.name}] does without embeddings of sound, which its network does not take")
         return {}
     origins = {_origin(stage, name) for name in stage.phases}
-    if None in origins:
+    if not origins or None in origins:  # none: it only writes masks, with an earlier checkpoint
         return {}
     encoders = [_encoder_of(stage, origin) for origin in sorted(origins)]
     wanted = {path: leaf.shape for path, leaf in below(stage.method.shapes, encoder.prefix).items()}

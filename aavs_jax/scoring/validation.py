@@ -76,6 +76,9 @@ def _when_begun(stage: Stage, name: PhaseName, inner: Inner) -> float | None:
     starts = PhaseName.starts(stage.phase(name)["start"]) or {}
     if (phase := starts.get(inner.prefix)) is None:
         return None
-    with PhaseCheckpoints(stage.root / str(phase), reading=True) as checkpoints:
+    if not (folder := stage.root / str(phase)).is_dir():  # deleted since the phase began
+        say(f"[{name}] cannot be compared with {phase}, which is gone: loss.guard does nothing")
+        return None
+    with PhaseCheckpoints(folder, reading=True) as checkpoints:
         best = checkpoints.best()
     return None if best is None or math.isnan(best.score) else best.score

@@ -96,7 +96,14 @@ def _grouped(
                 f"optimizer.groups of {purpose} has {unknown[0]!r}, which is no key of a group: "
                 f"give some of {', '.join(sorted(OF_A_GROUP))}"
             )
-        own = tree.matching(rest, (pattern,), f"{purpose} groups")
+        matches = tree.matching(paths, (pattern,), f"{purpose} groups")
+        own = [path for path in rest if path in matches]
+        if not own:
+            raise UserError(
+                f"all that {pattern!r} of {purpose} groups matches belongs to groups before it: "
+                "leave it out, or put it before them"
+            )
+        tree.matching(own, keys.get("no_decay", ()), f"{purpose} groups no_decay")
         rest = [path for path in rest if path not in own]
         optimizers.append((tuple(own), {**description, **keys}))
     optimizers.append((tuple(rest), description))

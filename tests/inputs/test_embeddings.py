@@ -112,6 +112,11 @@ def test_a_stage_with_a_frozen_encoder_hears_embeddings(
     assert "[localise] hears embeddings" in capsys.readouterr().out
 
 
+def test_who_only_writes_masks_with_an_earlier_checkpoint_hears_sounds(config, data_dir, tmp_path):
+    config["stages"]["localise"] |= {"order": (), "writes_for": "localise"}
+    assert folder_for(config, data_dir, tmp_path) is None
+
+
 def test_what_a_phase_started_from_counts_and_not_what_lies_there_now(
     config, method, parameters, data_dir, tmp_path
 ):

@@ -173,6 +173,9 @@ def test_faults_in_groups():
     for groups, message in (
         ((("layer/.*", {"clip_norm": 1.0}),), "has 'clip_norm', which is no key of a group"),
         ((("nothing", {}),), "'nothing' of 'localise/a groups' matches none"),
+        ((("layer/.*", {"no_decay": ("norm/.*",)}),), "'norm/.*' of 'localise/a groups no_decay'"),
+        ((("layer/.*", {"no_decay": ("*",)}),), "groups no_decay' is no regular expression"),
+        ((("layer/.*", {}), ("layer/.*", {})), "belongs to groups before it: leave it out"),
     ):
         with pytest.raises(UserError, match=message):
             make_optimizer(PLAIN | {"groups": groups}, 10, list(SHAPES), "localise/a")

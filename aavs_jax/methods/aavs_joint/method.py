@@ -34,13 +34,15 @@ def make(stage: Mapping[str, Any], num_classes: int, ignores: bool) -> Method:
     """See `aavs_jax.methods.make_method`.
 
     Raises:
-      ValueError: sizes or loss settings that cannot be; a task that is not semantic.
+      ValueError: sizes or loss settings that cannot be; a task that is not semantic; a prior mask.
     """
     data = stage["data"]
     if stage["task"] != "semantic":
         raise ValueError(
             "two networks in one step say where it sounds and what it is: the task is 'semantic'"
         )
+    if stage["prior"]["train"] != "none":
+        raise ValueError("two networks in one step take no prior mask: set prior.train to 'none'")
     config = JointConfig.from_dict(
         {**stage["model"], "task": "semantic", "num_classes": num_classes, "prior": False}
     )

@@ -34,12 +34,15 @@ WAITING = 8  # results that may wait to be written
 def whole(folder: Path, record: str = SUMMARY, written_by: str = PREDICT) -> Iterator[Path]:
     """Gives a folder to write into, which gets its name at the end, or is removed.
 
-    An earlier one of that name is replaced then, see `check_free`.
+    An earlier one of that name is replaced then, see `check_free`; where the name is a link, what
+    it points to is.
 
     Raises:
       UserError: something else is there; it cannot be written.
     """
     check_free(folder, record, written_by)
+    if folder.is_symlink():
+        folder = folder.resolve()
     partial = folder.with_name(f".{folder.name}.partial")
     with writing(folder, ADVICE):
         shutil.rmtree(partial, ignore_errors=True)

@@ -90,12 +90,20 @@ def streaming(network: Network, clip: Clip, span: Span, frames: int = 0) -> Iter
       network: with the one before, where it needs it.
       clip: from `sources.find`.
       span: of it.
-      frames: that are computed at once; 0: as many as suit the network and the device.
+      frames: that are computed at once; 0: as many as suit the network and the device, which is
+        all that a network can have that looks over time.
 
     Raises:
-      UserError, DataError, now or while results are taken: it cannot be read, or has no sound.
+      UserError, DataError, now or while results are taken: it cannot be read, or has no sound; or
+        the network computes no other number of frames.
     """
     _check_prior(network)
+    if frames and _over_time(network.chain):
+        # Other numbers of frames are clips of other lengths, of which it says other things.
+        raise UserError(
+            f"{network.card.describe()} looks at {CLIP_SECONDS} seconds at once: leave "
+            "--batch-frames out"
+        )
     fps = span.fps
     chain = network.chain
     front_ends = tuple(dict.fromkeys(each.method.front_end for each in chain))

@@ -3,6 +3,7 @@
 import itertools
 import threading
 from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -185,6 +186,17 @@ def test_a_part_in_which_nothing_is_seen_yet(clip):
 def test_options_that_cannot_be(model, clip, options, message):
     with pytest.raises(UserError, match=message):
         model.stream(clip[0], **options)
+
+
+def test_networks_that_look_over_time_have_clips_of_their_own_length():
+    looking = SimpleNamespace(method=SimpleNamespace(over_time=True))
+    card = SimpleNamespace(network={}, describe=lambda: "TPAVI")
+    network = SimpleNamespace(card=card, chain=(looking,), before=None)
+    with (
+        pytest.raises(UserError, match="TPAVI looks at 10 seconds at once: leave --batch-frames"),
+        stream.streaming(network, None, stream.Span(), frames=4),
+    ):
+        pass
 
 
 def test_what_a_user_gives_wrongly_is_a_sentence(model, clip):

@@ -6,12 +6,10 @@ import itertools
 import math
 import os
 import re
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import ImageOps
 
 from aavs_jax.errors import UserError
 from aavs_jax.run.files import SUMMARY, record_of
@@ -286,8 +284,8 @@ def open_heard(path: Path | None, start: float, channels: int) -> Iterator[Sound
 def _picture(path: Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
     """uint8 [H,W,3], upright; of another size than `shape` resized to it."""
     _, image = media.read_picture(path, "frame")
-    with contextlib.suppress(ValueError, TypeError, struct.error):  # of damaged EXIF
-        image = ImageOps.exif_transpose(image)  # phones store upright pictures lying
+    if (turn := media.turn_of(image)) is not None:
+        image = image.transpose(turn)
     image = media.to_rgb(image)
     if shape is not None and image.size != (shape[1], shape[0]):
         image = image.resize((shape[1], shape[0]))

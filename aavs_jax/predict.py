@@ -59,7 +59,11 @@ def _parser() -> argparse.ArgumentParser:
         "--dtype", choices=("float32", "bfloat16"), help="of matrix products (default: as trained)"
     )
     parser.add_argument(
-        "--batch-frames", type=int, default=0, metavar="N", help="frames computed at once"
+        "--batch-frames",
+        type=int,
+        default=0,
+        metavar="N",
+        help="frames computed at once, by networks that see each frame by itself",
     )
     return parser
 

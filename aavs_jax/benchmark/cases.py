@@ -13,13 +13,16 @@ import numpy as np
 
 from aavs_jax.errors import UserError
 from configs import avss, s4
+from data_pipelines.facts import avsbench
+from data_pipelines.making.audible_shapes.shapes import NUM_SHAPES
 
 WHAT = ("inference", "train", "loss", "loader")
 SIZES = ("small", "full")
 TASKS = ("binary", "semantic")
 DTYPES = ("float32", "tf32", "bfloat16")
 PHASES = ("a", "b", "all")
-CLASSES = {"small": 7, "full": 71}  # K of the semantic task's data: Audible Shapes, AVSS
+# K of the semantic task's data: Audible Shapes and background, AVSS.
+CLASSES = {"small": NUM_SHAPES + 1, "full": len(avsbench.CLASS_NAMES)}
 AS_CONFIGURED = -1  # of frames_per_pass
 SEED = 3407
 

@@ -19,7 +19,7 @@ from aavs_jax.prediction.network import Network
 from aavs_jax.prediction.page import MOST_COMPARED, PageContent, write_page
 from aavs_jax.prediction.result import Result
 from aavs_jax.prediction.sources import Clip
-from aavs_jax.prediction.stream import Span, Streaming, streaming
+from aavs_jax.prediction.stream import ALL, Span, Streaming, streaming
 from aavs_jax.run.progress import compiling, progress_bar
 from data_pipelines.facts.avsbench import SAMPLE_RATE
 from data_pipelines.media.sound_stream import PEAKS
@@ -195,7 +195,8 @@ def _summary(
     lasting = lasting_of(opened, span)
     if lasting is None:
         # Unless each frame has a mask, it is of a moment at the end of its part.
-        after = 1 if opened.rate == pictures.rate else 1 - FRAME_MOMENT
+        each = asked.span.fps == ALL or opened.rate == pictures.rate > 1
+        after = 1 if each else 1 - FRAME_MOMENT
         lasting = max(0.0, course.times[-1] - span.start) + after / opened.rate
         lasting = min(lasting, span.duration or lasting)
     areas: Counter[int] = Counter()

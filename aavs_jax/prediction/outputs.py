@@ -23,25 +23,26 @@ from pycocotools import mask as coco
 
 from aavs_jax.errors import UserError
 from aavs_jax.prediction.result import Result
-from aavs_jax.run.files import replace_file, writing
+from aavs_jax.run.files import PREDICT, SUMMARY, record_of, replace_file, writing
 from aavs_jax.scoring.mask_pictures import palette_picture
 
-SUMMARY = "summary.json"
-WRITTEN_BY = "aavs_jax.predict"
 ADVICE = "or choose another folder with --out"
 WAITING = 8  # results that may wait to be written
 
 
 @contextlib.contextmanager
-def whole(folder: Path, record: str = SUMMARY, written_by: str = WRITTEN_BY) -> Iterator[Path]:
+def whole(folder: Path, record: str = SUMMARY, written_by: str = PREDICT) -> Iterator[Path]:
     """Gives a folder to write into, which gets its name at the end, or is removed.
 
-    An earlier one of that name is replaced then, see `check_free`.
+    An earlier one of that name is replaced then, see `check_free`; where the name is a link, what
+    it points to is.
 
     Raises:
       UserError: something else is there; it cannot be written.
     """
     check_free(folder, record, written_by)
+    if folder.is_symlink():
+        folder = folder.resolve()
     partial = folder.with_name(f".{folder.name}.partial")
     with writing(folder, ADVICE):
         shutil.rmtree(partial, ignore_errors=True)
@@ -59,7 +60,7 @@ def whole(folder: Path, record: str = SUMMARY, written_by: str = WRITTEN_BY) -> 
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def check_free(folder: Path, record: str = SUMMARY, written_by: str = WRITTEN_BY) -> None:
+def check_free(folder: Path, record: str = SUMMARY, written_by: str = PREDICT) -> None:
     """Raises a UserError where something lies at a folder's name that is not an earlier one.
 
     Args:
@@ -78,17 +79,11 @@ def _check_free(folder: Path, record: str, written_by: str) -> None:
         return
     if not folder.is_dir():
         raise UserError(f"{folder} is a file: choose another folder with --out")
-    if any(folder.iterdir()) and _writer(folder / record) != written_by:
+    if any(folder.iterdir()) and record_of(folder / record, written_by) is None:
         raise UserError(
             f"{folder} holds something else than what {written_by} wrote earlier: choose another "
             "folder with --out"
         )
-
-
-def _writer(record: Path) -> str | None:
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        return json.loads(record.read_bytes()).get("written_by")
-    return None
 
 
 @dataclasses.dataclass
@@ -176,5 +171,5 @@ def coco_results(result: Result) -> list[dict[str, Any]]:
 
 def write_summary(folder: Path, facts: dict[str, Any]) -> None:
     """Writes summary.json, by which the folder is known again."""
-    content = json.dumps({"written_by": WRITTEN_BY, **facts}, indent=1)
+    content = json.dumps({"written_by": PREDICT, **facts}, indent=1)
     replace_file(folder / SUMMARY, content.encode(), ADVICE)

@@ -4,17 +4,18 @@ import contextlib
 import dataclasses
 import itertools
 import math
+import os
 import re
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import ImageOps
 
 from aavs_jax.errors import UserError
+from aavs_jax.run.files import SUMMARY, record_of
 from data_pipelines import media
 from data_pipelines.errors import reason
+from data_pipelines.facts.plain_folders import LABELS_NAME, SOUND_NAMES, passed_over
 from data_pipelines.media.films import Shown, open_film
 from data_pipelines.media.sound_files import sound_seconds
 from data_pipelines.media.sound_stream import SoundStream, open_sound
@@ -35,6 +36,7 @@ class Clip:
       pictures: files of frames in their order; () of a video.
       sound: file whose sound is heard, the video itself or another; None: none was found.
       silent: nothing is to be heard.
+      fault: why there is nothing to be opened, in a sentence; "": there may be.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Clip:
     pictures: tuple[Path, ...]
     sound: Path | None
     silent: bool = False
+    fault: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,18 +80,18 @@ def find(names: Sequence[str], sound: Path | None = None, *, silent: bool = Fals
       silent: nothing is heard.
 
     Raises:
-      UserError: there is no such file or folder, or nothing in it. Whether a file can be read
-        shows when it is opened, and of several also whether it is there.
+      UserError: there is no such file or folder, or nothing in it. Of several names one that can
+        be used is enough; what is wrong with the others, and whether a file can be read, shows
+        when they are opened.
     """
     clips: list[Clip] = []
     for name in names:
         try:
             clips += _clips(Path(name), sound, silent, alone=len(names) == 1)
-        except OSError as error:
-            place = str(error.filename or name)[:200]
-            raise UserError(f"cannot look for {place} ({reason(error)}): check the path") from error
-        except RecursionError as error:
-            raise UserError(f"{name} names itself: leave that line out") from error
+        except RecursionError:
+            clips.append(_unusable(Path(name), f"{name} names itself: leave that line out"))
+    if clips and all(clip.fault for clip in clips):
+        raise UserError(clips[0].fault)
     # Names become folders and lines on a terminal.
     taken = {media.printable(clip.name) for clip in clips}
     used: set[str] = set()
@@ -103,6 +106,23 @@ def find(names: Sequence[str], sound: Path | None = None, *, silent: bool = Fals
 
 
 def _clips(path: Path, sound: Path | None, silent: bool, *, alone: bool = False) -> list[Clip]:
+    """What a name stands for; where it stands for nothing, a clip that says so."""
+    try:
+        return _named(path, sound, silent, alone)
+    except OSError as error:
+        place = str(error.filename or path)[:200]
+        fault = f"cannot look for {place} ({reason(error)}): check the path"
+    except UserError as error:
+        fault = str(error)
+    return [_unusable(path, fault)]
+
+
+def _unusable(path: Path, fault: str) -> Clip:
+    # Folders get its name, which may be none that a folder can have.
+    return Clip(path.name.strip(".")[:50] or "unnamed", path, (), None, fault=fault)
+
+
+def _named(path: Path, sound: Path | None, silent: bool, alone: bool) -> list[Clip]:
     if not path.exists() and alone:
         raise UserError(f"there is no file or folder {path}: check the path")
     if path.is_dir():
@@ -134,29 +154,41 @@ def _lines(path: Path) -> list[Path]:
 def _in_folder(path: Path, sound: Path | None, silent: bool) -> list[Clip]:
     """One clip of frames, or those inside, if there are any; a folder may hold other things."""
     path = path if path.name.strip(".") else path.resolve()  # "." has no name
+    entries = _entries(path)
     frames = _frames_in(path / FRAMES if (path / FRAMES).is_dir() else path)
-    sounds = sorted(p for p in path.iterdir() if p.suffix.lower() in SOUNDS)
-    films = any(p.suffix.lower() in FILMS for p in path.iterdir())
+    sounds = [p for p in entries if p.suffix.lower() in SOUNDS]
+    films = [p for p in entries if p.suffix.lower() in FILMS]
     # Frames with one sound at most are one clip; otherwise each file is one.
     if frames and not films and len(sounds) <= 1:
         heard = sound or (sounds[0] if sounds else _beside(path))
         return [Clip(path.name, path, frames, None if silent else heard, silent)]
+    # The only film is the folder's, where something in the folder says so.
+    audio = next((path / name for name in SOUND_NAMES if path / name in entries), None)
+    labels = path / LABELS_NAME
+    own = films[0] if len(films) == 1 and not frames else None
+    if own and not audio and not labels.is_dir() and own.stem != "video":
+        own = None
     found: list[Clip] = []
-    for inside in sorted(path.iterdir()):
+    for inside in entries:
         if inside.is_dir():
-            found += _in_folder(inside, sound, silent)
-        elif _is_clip(inside):
+            of_labels = inside == labels and (frames or films)
+            if not of_labels and record_of(inside / SUMMARY) is None:  # what predict wrote
+                found += _in_folder(inside, sound, silent)
+        elif inside == own:
+            heard = None if silent else sound or audio or inside
+            found.append(Clip(path.name, inside, (), heard, silent))
+        elif inside.suffix.lower() in (*FILMS, *PICTURES):
             found += _clips(inside, sound, silent)
     return found
 
 
-def _is_clip(path: Path) -> bool:
-    return path.suffix.lower() in (*FILMS, *PICTURES)
+def _entries(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not passed_over(path.name))
 
 
 def _frames_in(folder: Path) -> tuple[Path, ...]:
     """Pictures by the numbers in their names: 2.jpg before 10.jpg."""
-    found = [path for path in folder.iterdir() if path.suffix.lower() in PICTURES]
+    found = [path for path in _entries(folder) if path.suffix.lower() in PICTURES]
     parts = {path: re.split(r"(\d+)", path.name) for path in found}
     return tuple(
         sorted(found, key=lambda p: [(int(x), "") if x.isdecimal() else (-1, x) for x in parts[p]])
@@ -164,10 +196,15 @@ def _frames_in(folder: Path) -> tuple[Path, ...]:
 
 
 def _beside(path: Path) -> Path | None:
-    """A sound file beside it that has its name."""
-    for suffix in SOUNDS:
-        if (beside := path.with_suffix(suffix)).is_file():
-            return beside
+    """A sound file beside it that has its name, in whatever case."""
+    stem = path.name if path.is_dir() else path.stem
+    there: dict[str, str] = {}
+    with contextlib.suppress(OSError):  # a folder may be opened that cannot be listed
+        there = {name.lower(): name for name in sorted(os.listdir(path.parent), reverse=True)}
+    for name in (stem + suffix for suffix in SOUNDS):
+        for beside in (path.with_name(name), path.with_name(there.get(name.lower(), name))):
+            if beside.is_file():
+                return beside
     return None
 
 
@@ -180,8 +217,11 @@ def open_pictures(clip: Clip, rate: float = 1.0) -> Iterator[OpenClip]:
       rate: frames a second of a folder of frames, or of one picture shown as long as its sound.
 
     Raises:
+      UserError: the clip has a fault.
       DataError, now or while frames are read: a file cannot be read.
     """
+    if clip.fault:
+        raise UserError(clip.fault)
     if not clip.pictures:
         with open_film(clip.path) as film:
             notes = (
@@ -244,8 +284,8 @@ def open_heard(path: Path | None, start: float, channels: int) -> Iterator[Sound
 def _picture(path: Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
     """uint8 [H,W,3], upright; of another size than `shape` resized to it."""
     _, image = media.read_picture(path, "frame")
-    with contextlib.suppress(ValueError, TypeError, struct.error):  # of damaged EXIF
-        image = ImageOps.exif_transpose(image)  # phones store upright pictures lying
+    if (turn := media.turn_of(image)) is not None:
+        image = image.transpose(turn)
     image = media.to_rgb(image)
     if shape is not None and image.size != (shape[1], shape[0]):
         image = image.resize((shape[1], shape[0]))

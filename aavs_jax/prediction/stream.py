@@ -90,19 +90,29 @@ def streaming(network: Network, clip: Clip, span: Span, frames: int = 0) -> Iter
       network: with the one before, where it needs it.
       clip: from `sources.find`.
       span: of it.
-      frames: that are computed at once; 0: as many as suit the network and the device.
+      frames: that are computed at once; 0: as many as suit the network and the device, which is
+        all that a network can have that looks over time.
 
     Raises:
-      UserError, DataError, now or while results are taken: it cannot be read, or has no sound.
+      UserError, DataError, now or while results are taken: it cannot be read, or has no sound; or
+        the network computes no other number of frames.
     """
     _check_prior(network)
+    if frames and _over_time(network.chain):
+        # Other numbers of frames are clips of other lengths, of which it says other things.
+        raise UserError(
+            f"{network.card.describe()} looks at {CLIP_SECONDS} seconds at once: leave "
+            "--batch-frames out"
+        )
     fps = span.fps
     chain = network.chain
     front_ends = tuple(dict.fromkeys(each.method.front_end for each in chain))
     channels = max(front_end.channels for front_end in front_ends)
     with open_pictures(clip, 1 if fps == ALL else fps) as pictures:
-        if fps != ALL and not clip.pictures and fps >= pictures.rate:
-            fps = ALL  # there are no more frames than that
+        # There are no more frames than that. Where a frame lasts a second or longer, masks stay at
+        # 15/16 of each second, as in prepared data.
+        if fps != ALL and not clip.pictures and fps >= pictures.rate > 1:
+            fps = ALL
         rate = pictures.rate if fps == ALL else fps
         if pictures.duration is not None and span.start >= pictures.duration:
             raise UserError(
@@ -145,8 +155,8 @@ def _check_prior(network: Network) -> None:
         )
 
 
-def _taken(clip: Clip, pictures: OpenClip, span: Span, fps) -> Iterator[tuple[float, Shown]]:
-    """The frames that get masks, with their moments; at least one."""
+def _taken(clip: Clip, pictures: OpenClip, span: Span, fps) -> Iterator[tuple[float, float, Shown]]:
+    """The frames that get masks, at least one: (its time, the moment it is heard at, frame)."""
     until = float("inf") if span.duration is None else span.start + span.duration
     frames = itertools.takewhile(lambda shown: shown.seconds < until, pictures.frames(span.start))
     first = next(frames, None)
@@ -154,25 +164,30 @@ def _taken(clip: Clip, pictures: OpenClip, span: Span, fps) -> Iterator[tuple[fl
         raise UserError(f"{clip.path} shows nothing until second {until:g}: choose another part")
     frames = itertools.chain([first], frames)
     if fps == ALL:
-        yield from ((shown.seconds, shown) for shown in frames)
+        heard = 0.0
+        for shown in frames:
+            # Sound is read forwards only, and a file may say that a frame outlasts the next.
+            heard = max(heard, shown.seconds + FRAME_MOMENT * min(1.0, shown.duration))
+            yield shown.seconds, heard, shown
         return
     shortened = (
         dataclasses.replace(shown, duration=min(shown.duration, until - shown.seconds))
         for shown in frames
     )
     times = (span.start + moment for moment in moments(fps))
-    yield from at_moments(shortened, times, LATE / fps)
+    for moment, shown in at_moments(shortened, times, LATE / fps):
+        yield moment, moment, shown
 
 
 def _batches(taken, hearing: Hearing, start: float, asked) -> Iterator[dict]:
     """`count` frames each: times, frames, what each network sees of them, and what it hears."""
     count, chain = asked
     while group := list(itertools.islice(taken, count)):
-        times = [time for time, _ in group]
-        frames = [shown.picture() for _, shown in group]
+        times = [time for time, _, _ in group]
+        frames = [shown.picture() for _, _, shown in group]
         short = 0 if _over_time(chain) else count - len(group)
         padded = [*frames, *frames[-1:] * short]
-        at = [max(0.0, time - start) for time in times]
+        at = [max(0.0, heard - start) for _, heard, _ in group]
         yield {
             "times": times,
             "frames": frames,

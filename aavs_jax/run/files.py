@@ -1,13 +1,17 @@
 """Files that appear whole or not at all, and what is said where they cannot be written."""
 
 import contextlib
+import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from aavs_jax.errors import UserError
 from data_pipelines.errors import reason, remedy
 
+SUMMARY = "summary.json"  # of a clip's folder that aavs_jax.predict wrote
+PREDICT = "aavs_jax.predict"
 # What else to do in a run than to make the file writable.
 OF_A_RUN = "or choose another folder with --workdir; the same command then resumes the run"
 
@@ -52,3 +56,13 @@ def writing(path: Path, advice: str = OF_A_RUN) -> Iterator[None]:
         raise UserError(
             f"cannot write {path} ({reason(error)}): {remedy(error)}, {advice}"
         ) from error
+
+
+def record_of(path: Path, written_by: str = PREDICT) -> dict[str, Any] | None:
+    """What a JSON file says that one of our commands wrote; None where it is not there or says
+    under `written_by` that another did."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        record = json.loads(path.read_bytes())
+        if record.get("written_by") == written_by:
+            return record
+    return None

@@ -24,11 +24,13 @@ import grain
 import numpy as np
 
 from aavs_jax.errors import UserError
+from aavs_jax.run.files import SUMMARY, record_of
 from aavs_jax.scoring import mask_pictures
 from data_pipelines.facts import avsbench
 from data_pipelines.prepared.source import Clip, ClipSource
 
-PLACES = ("", "labels_semantic", "labels_rgb", "masks")  # between a clip's folder and its masks
+PREDICTED = "masks"
+PLACES = ("", "labels_semantic", "labels_rgb", PREDICTED)  # between a clip's folder and its masks
 JPEG = (".jpg", ".jpeg")
 LAYOUTS = "<subset>/<uid>/<i>.png, <category>/<name>/<name>_<i>.png and the like"
 
@@ -62,7 +64,8 @@ def find_masks(folder: Path, source: ClipSource) -> FoundMasks:
       source: the clips.
 
     Raises:
-      UserError: there is no such folder; masks are missing; two are of one clip.
+      UserError: there is no such folder; masks are missing; two are of one clip; they are not of
+        whole seconds.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -86,6 +89,8 @@ def find_masks(folder: Path, source: ClipSource) -> FoundMasks:
     for clip in source.clips:
         home = _home(folder, clip, source, table.get(clip.uid, {}), splits=splits)
         files = table[clip.uid][home] if home is not None else {}
+        if home is not None and place == PREDICTED:
+            _check_seconds(folder / home)
         if clip.still and len(files) == 1:
             files = {second + first: path for second in clip.labelled for path in files.values()}
         for second in clip.labelled:
@@ -106,6 +111,16 @@ def find_masks(folder: Path, source: ClipSource) -> FoundMasks:
     shape = "/".join(filter(None, ("<clip>", place, "<clip>_<i>.png" if named else "<i>.png")))
     used = {path for files in found.values() for path in files.values()}
     return FoundMasks(f"{shape}, i from {first}", found, pictures - len(used))
+
+
+def _check_seconds(home: Path) -> None:
+    """Raises a UserError where aavs_jax.predict wrote masks whose number is not their second."""
+    record = record_of(home / SUMMARY)
+    if record and (record.get("masks_per_second"), record.get("start")) != (1, 0):
+        raise UserError(
+            f"the masks in {home} are not those of seconds 0, 1, 2 and so on, which are compared: "
+            "predict at --fps=1 without --start"
+        )
 
 
 def _tables(folder: Path, uids: set[str]) -> tuple[dict[tuple[str, bool], Any], int, int]:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from data_pipelines.errors import DataError
 
@@ -45,6 +45,16 @@ MAX_DECODED_FRAMES = 20_000
 MAX_DECODED_PIXELS = 2**34  # of all frames decoded for a clip together
 
 JPEG_OPTIONS = {"format": "JPEG", "quality": 95, "subsampling": 0}
+# By EXIF's orientation how a picture is turned to be upright; 1 is upright.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # What Pillow raises on bytes that are no picture, or not a whole one.
 _PICTURE_ERRORS = (OSError, SyntaxError, ValueError, struct.error, zlib.error, EOFError)
 
@@ -146,6 +156,17 @@ def read_picture(path: str | os.PathLike[str], what: str) -> tuple[bytes, Image.
 def bits_per_channel(encoded: bytes, image: Image.Image) -> int:
     """Bits of a sample in a JPEG (8) or PNG (1 to 16) that Pillow has opened."""
     return encoded[24] if image.format == "PNG" else 8
+
+
+def turn_of(image: Image.Image) -> Image.Transpose | None:
+    """How a picture is to be turned to be upright: phones store upright pictures lying, and say so.
+
+    Args:
+        image: as Pillow has opened it; None: it is upright, or its EXIF is damaged.
+    """
+    with contextlib.suppress(TypeError, *_PICTURE_ERRORS):  # of damaged EXIF
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    return None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

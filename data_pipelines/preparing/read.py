@@ -146,25 +146,33 @@ def _read_frames(reading: _Reading) -> tuple[list[bytes], list[tuple[int, int]]]
     if clip.video is not None:
         return _read_video(reading)
     _check_present(clip)
-    frames, sizes, converted = [], [], []
+    frames, sizes, converted, turned = [], [], [], []
     for path in clip.frames:
         reading.check_inside(path)
         encoded, image = media.read_picture(path, "frame")
         plain = image.mode == "RGB" and media.bits_per_channel(encoded, image) == 8
+        turn = media.turn_of(image)
+        # A large photograph as PNG would fill the room that a clip has.
+        lossless = turn is None or image.format == "PNG"
         if not plain:
             depth = media.bits_per_channel(encoded, image)
             converted.append(f"{path} (mode {image.mode}, {depth} bits)")
             image = media.to_rgb(image)
-        if size is not None or not plain:
-            encoded = media.encode_frame(image, size, lossless=True)
+        if turn is not None:
+            turned.append(str(path))
+            image = image.transpose(turn)
+        if size is not None or not plain or turn is not None:
+            encoded = media.encode_frame(image, size, lossless=lossless)
         frames.append(reading.keep(encoded))
         sizes.append(image.size)
         del image  # before the next one is decoded
-    if converted:
-        more = f" and {len(converted) - 1} more of the clip" if converted[1:] else ""
-        reading.find(
-            "repaired", "frame converted", f"frame converted to 8-bit RGB: {converted[0]}{more}"
-        )
+    for code, how, which in (
+        ("frame converted", "to 8-bit RGB", converted),
+        ("frame turned", "upright, as its EXIF says", turned),
+    ):
+        if which:
+            more = f" and {len(which) - 1} more of the clip" if which[1:] else ""
+            reading.find("repaired", code, f"{code} {how}: {which[0]}{more}")
     return frames, sizes
 
 

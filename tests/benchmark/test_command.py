@@ -136,6 +136,12 @@ def test_wrong_requests_are_one_sentence(tmp_path, capsys, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+def test_small_and_full_networks_have_the_classes_of_their_data():
+    assert cases.num_classes(Case("train", "small", task="semantic")) == 9
+    assert cases.num_classes(Case("train", "full", task="semantic")) == 71
+    assert cases.num_classes(Case("train", "small")) == 2
+
+
 def test_inputs_are_the_same_in_every_process():
     case = Case("inference", "small", task="semantic", clips=2, frames=3)
     first, second = cases.inputs(case), cases.inputs(case)

@@ -107,6 +107,19 @@ def test_an_earlier_prediction_is_replaced_and_nothing_else(tiny_run, clips, tmp
     assert (other / "photo.jpg").read_bytes() == b"mine"
 
 
+def test_a_link_stays_and_the_folder_that_it_points_to_is_replaced(tmp_path):
+    there, link = tmp_path / "disk" / "there", tmp_path / "link"
+    there.mkdir(parents=True)
+    link.symlink_to(there)
+    for written in ("first", "second"):
+        with outputs.whole(link) as partial:
+            (partial / written).touch()
+            outputs.write_summary(partial, {})
+    assert link.is_symlink() and [path.name for path in there.parent.iterdir()] == ["there"]
+    assert sorted(path.name for path in there.iterdir()) == ["second", "summary.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "link"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

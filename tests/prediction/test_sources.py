@@ -78,6 +78,89 @@ def test_the_folder_in_which_one_is_has_its_name(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("files", "name", "heard"),
+    [
+        (["walk.mp4", "audio.wav"], "clip", "audio.wav"),
+        (["walk.mov", "audio.flac", "music.mp3", "labels/0.png"], "clip", "audio.flac"),
+        (["walk.mp4", "labels/0.png"], "clip", "walk.mp4"),
+        (["video.mp4"], "clip", "video.mp4"),
+        (["walk.mp4"], "walk", "walk.mp4"),
+        (["walk.mp4", "music.wav"], "walk", "walk.mp4"),
+    ],
+)
+def test_a_folder_with_one_film_is_the_clip_that_prepare_makes_of_it(tmp_path, files, name, heard):
+    for file in files:
+        (tmp_path / "clip" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "clip" / file).write_bytes(b"")
+    (clip,) = sources.find([str(tmp_path)])
+    assert (clip.name, clip.pictures) == (name, ())
+    assert clip.sound == tmp_path / "clip" / heard
+    (silent,) = sources.find([str(tmp_path / "clip")], silent=True)
+    assert silent.path == clip.path and silent.sound is None
+
+
+def test_labels_are_no_clip_and_other_clips_beside_a_film_are(tmp_path):
+    for inside in ("video.mp4", "labels/0.png", "other/0.png"):
+        picture(tmp_path / "a" / inside, format="png")
+    assert [clip.name for clip in sources.find([str(tmp_path)])] == ["other", "a"]
+    picture(tmp_path / "b" / "labels" / "0.png")
+    (clip,) = sources.find([str(tmp_path / "b")])
+    assert clip.name == "labels"  # there is nothing that these would be labels of
+
+
+def test_what_is_hidden_or_was_predicted_is_passed_over(tmp_path):
+    for inside in (
+        "a/0.png",
+        "a/._0.png",
+        ".hidden/0.png",
+        "__MACOSX/a/0.png",
+        "c_out/masks/0.png",
+    ):
+        picture(tmp_path / inside)
+    (tmp_path / "._film.mp4").write_bytes(b"")
+    (tmp_path / "c_out" / "summary.json").write_text('{"written_by": "aavs_jax.predict"}')
+    (clip,) = sources.find([str(tmp_path)])
+    assert (clip.name, clip.pictures) == ("a", (tmp_path / "a" / "0.png",))
+    (tmp_path / "c_out" / "summary.json").write_text('{"written_by": "me"}')
+    assert [clip.name for clip in sources.find([str(tmp_path)])] == ["a", "masks"]
+
+
+def test_a_sound_beside_a_clip_has_its_whole_name_in_any_case(tmp_path):
+    for folder in ("take", "take.1"):
+        picture(tmp_path / folder / "0.png")
+        sound = tone(tmp_path / f"{folder}.wav")
+    assert sources.find([str(tmp_path / "take.1")])[0].sound == sound
+    picture(tmp_path / "DSC1.JPG")
+    sound = tone(tmp_path / "DSC1.WAV")
+    assert sources.find([str(tmp_path / "DSC1.JPG")])[0].sound == sound
+    picture(tmp_path / "dog.jpg")
+    sound = tone(tmp_path / "dog.wav")
+    tone(tmp_path / "Dog.WAV")
+    assert sources.find([str(tmp_path / "dog.jpg")])[0].sound == sound
+
+
+def test_of_several_names_those_that_can_be_used_are_found(tmp_path):
+    picture(tmp_path / "a" / "0.png")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe")
+    (tmp_path / "self.txt").write_text("self.txt\n")
+    (tmp_path / "list.txt").write_text("empty\na\n")
+    names = ("binary.txt", "self.txt", "list.txt", "w" * 300, "..")
+    clips = sources.find([str(tmp_path / name) for name in names], silent=True)
+    faults = {clip.name: clip.fault for clip in clips}
+    assert faults["a"] == "" and "w" * 50 in faults and len(clips) >= 5
+    for name, said in (
+        ("binary.txt", "is no list"),
+        ("self.txt", "itself"),
+        ("empty", "no videos"),
+    ):
+        (clip,) = [clip for clip in clips if clip.name == name]
+        assert said in clip.fault
+        with pytest.raises(UserError, match=said), sources.open_pictures(clip):
+            pass
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [
         ("nothing.mp4", "there is no file or folder .*nothing.mp4: check the path"),

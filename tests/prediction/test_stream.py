@@ -2,7 +2,10 @@
 
 import itertools
 import threading
+from fractions import Fraction
+from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -10,6 +13,7 @@ from PIL import Image
 
 from aavs_jax.errors import UserError
 from aavs_jax.prediction import sources, stream
+from aavs_jax.prediction.hearing import Hearing
 from aavs_jax.prediction.result import Result, at_size
 from data_pipelines.media.films import Shown
 
@@ -114,7 +118,49 @@ def test_a_second_that_is_there_by_half_has_its_mask(clip, seconds, count):
     shown = Shown(0.0, seconds, lambda: None)
     opened = sources.OpenClip(8, 6, 1, seconds, lambda start: iter([shown]))
     taken = list(stream._taken(found, opened, stream.Span(), 1))
-    assert len(taken) == count and max(moment for moment, _ in taken) < seconds
+    assert len(taken) == count and max(moment for moment, _, _ in taken) < seconds
+
+
+@pytest.mark.parametrize(
+    ("rate", "fps", "seconds", "times"),
+    [
+        (1, 1, [0, 1, 2, 3], np.arange(4) + 15 / 16),
+        (1, 4, np.arange(16) / 4 - 45 / 64, (np.arange(16) + 15 / 16) / 4),
+        (1, "all", [0, 1, 2, 3], [0, 1, 2, 3]),
+        (Fraction(1, 2), 1, [0, 1, 2, 3], np.arange(4) + 15 / 16),
+        (Fraction(1, 2), "all", [0, 2], [0, 2]),
+        (4, 4, np.arange(16) / 4 - 45 / 64, np.arange(16) / 4),
+        (4, "all", np.arange(16) / 4 - 45 / 64, np.arange(16) / 4),
+    ],
+)
+def test_a_frame_hears_the_second_it_is_shown_in(
+    model, tmp_path, monkeypatch, rate, fps, seconds, times
+):
+    film, sound = tmp_path / "slow.mp4", tmp_path / "sound.wav"
+    with av.open(str(film), "w") as file:
+        pictures = file.add_stream("libx264", rate=rate)
+        pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
+        blank = np.zeros((48, 64, 3), np.uint8)
+        for frame in (*[av.VideoFrame.from_ndarray(blank)] * int(4 * rate), None):
+            if frame is not None:
+                frame.pts = None
+            file.mux(pictures.encode(frame))
+    soundfile.write(sound, np.zeros(64000, np.int16), 16000)
+    heard, rows = [], Hearing.rows
+    monkeypatch.setattr(Hearing, "rows", lambda self, at: heard.extend(at) or rows(self, at))
+    (clip,) = sources.find([str(film)], sound)
+    results = list(stream.results(model, clip, stream.Span(fps)))
+    np.testing.assert_allclose([result.seconds for result in results], times, atol=1e-3)
+    begin = np.array(heard[: len(results)]) - 15 / 16
+    np.testing.assert_allclose(begin, seconds, atol=1e-3)
+
+
+def test_what_is_heard_never_goes_back(clip):
+    (found,) = sources.find([str(clip[0])])
+    shown = [Shown(0.0, 0.9, lambda: None), Shown(0.1, 0.1, lambda: None)]
+    opened = sources.OpenClip(8, 6, 10, 0.2, lambda start: iter(shown))
+    heard = [at for _, at, _ in stream._taken(found, opened, stream.Span(), "all")]
+    assert heard == [0.9 * 15 / 16] * 2
 
 
 def test_a_part_in_which_nothing_is_seen_yet(clip):
@@ -124,7 +170,7 @@ def test_a_part_in_which_nothing_is_seen_yet(clip):
     for fps in (1, "all"):
         with pytest.raises(UserError, match="noise shows nothing until second 1: choose another"):
             next(stream._taken(found, opened, stream.Span(duration=1), fps))
-        ((moment, shown),) = stream._taken(found, opened, stream.Span(duration=1.4), fps)
+        ((moment, _, shown),) = stream._taken(found, opened, stream.Span(duration=1.4), fps)
         assert shown.seconds == late.seconds and moment == (1.3 if fps == "all" else 15 / 16)
 
 
@@ -140,6 +186,17 @@ def test_a_part_in_which_nothing_is_seen_yet(clip):
 def test_options_that_cannot_be(model, clip, options, message):
     with pytest.raises(UserError, match=message):
         model.stream(clip[0], **options)
+
+
+def test_networks_that_look_over_time_have_clips_of_their_own_length():
+    looking = SimpleNamespace(method=SimpleNamespace(over_time=True))
+    card = SimpleNamespace(network={}, describe=lambda: "TPAVI")
+    network = SimpleNamespace(card=card, chain=(looking,), before=None)
+    with (
+        pytest.raises(UserError, match="TPAVI looks at 10 seconds at once: leave --batch-frames"),
+        stream.streaming(network, None, stream.Span(), frames=4),
+    ):
+        pass
 
 
 def test_what_a_user_gives_wrongly_is_a_sentence(model, clip):

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 import re
 import types
 from pathlib import Path
@@ -71,6 +72,20 @@ def test_every_layout_is_recognised_by_looking(tmp_path, name):
         expected
     )
     assert f"i from {first}" in found.layout and found.others == 2
+
+
+@pytest.mark.parametrize(("rate", "start"), [(1.0, 0.0), (4, 0.0), (1, 2.5)])
+def test_predictions_are_those_of_whole_seconds(tmp_path, rate, start):
+    for clip in CLIPS:
+        for second in range(clip.seconds):
+            save(tmp_path / clip.uid / "masks" / f"{second}.png")
+    record = {"written_by": "aavs_jax.predict", "masks_per_second": rate, "start": start}
+    (tmp_path / CLIPS[1].uid / "summary.json").write_text(json.dumps(record))
+    if (rate, start) == (1, 0):
+        assert find_masks(tmp_path, SOURCE).layout == "<clip>/masks/<i>.png, i from 0"
+        return
+    with pytest.raises(UserError, match="masks in .*duet_0 are not those of seconds 0.*--fps=1"):
+        find_masks(tmp_path, SOURCE)
 
 
 def test_a_data_set_itself_is_read_by_its_ids(tmp_path):

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import av
 
+from data_pipelines.facts.plain_folders import LABELS_NAME, SOUND_NAMES, passed_over
 from data_pipelines.reading.names import leads_outside, natural_key, outside_message
 from data_pipelines.reading.raw import Sound
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".m4v", ".avi")
-SOUND_NAMES = ("audio.wav", "audio.flac", "audio.ogg")
 # Containers that are opened, in FFmpeg's names: none that point to other files or addresses.
 VIDEO_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
 LONGEST = 4 * 3600  # seconds of one recording; a longer one is a fault in its header, or to be cut
@@ -58,7 +58,7 @@ def read_folder(folder: Path, roots: tuple[Path, ...]) -> tuple[Whole, list[tupl
         Skipped: it cannot be one.
     """
     names = _names(folder)
-    frames_folder, labels_folder = folder / "frames", folder / "labels"
+    frames_folder, labels_folder = folder / "frames", folder / LABELS_NAME
     if roots:
         for path in (frames_folder, labels_folder):
             if path.name in names and leads_outside(path, roots):
@@ -78,7 +78,7 @@ def read_folder(folder: Path, roots: tuple[Path, ...]) -> tuple[Whole, list[tupl
             raise Skipped("too long", f"{frames_folder} holds more than {LONGEST} pictures")
     elif video:
         seconds = video_seconds(video, with_sound=sound is None)
-    elif sound or "labels" in names:
+    elif sound or LABELS_NAME in names:
         raise Skipped("no pictures", f"{folder} has neither a folder frames nor a video file")
     else:
         message = f"{folder} is no clip: it has neither a folder frames nor a video file"
@@ -87,7 +87,9 @@ def read_folder(folder: Path, roots: tuple[Path, ...]) -> tuple[Whole, list[tupl
         if video is None:
             raise Skipped("no sound", f"{folder} has neither {', '.join(SOUND_NAMES)} nor a video")
         sound = Sound(video)
-    labels, noticed = _labels(labels_folder, frames, seconds) if "labels" in names else ((), [])
+    labels, noticed = (), []
+    if LABELS_NAME in names:
+        labels, noticed = _labels(labels_folder, frames, seconds)
     video = None if frames else video
     return Whole(seconds, sound, frames, video, labels, _encoding(labels)), noticed
 
@@ -140,7 +142,7 @@ def is_coloured(path: Path) -> bool:
 def _names(folder: Path) -> set[str]:
     try:
         with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if not entry.name.startswith(".")}
+            return {entry.name for entry in entries if not passed_over(entry.name)}
     except OSError as fault:
         raise Skipped("unreadable", f"{folder} cannot be listed: {fault.strerror}") from fault
 

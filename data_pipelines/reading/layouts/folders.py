@@ -19,6 +19,7 @@ from pathlib import Path
 
 from data_pipelines.errors import DataError
 from data_pipelines.facts.avsbench import SPLITS
+from data_pipelines.facts.plain_folders import passed_over
 from data_pipelines.reading import tables
 from data_pipelines.reading.layouts.clip_folder import (
     MIXED,
@@ -195,8 +196,7 @@ def _sorted_names(folder: Path, root: Path) -> list[str]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                # __MACOSX: what unpacking on a Mac leaves behind.
-                if entry.name.startswith(".") or entry.name == "__MACOSX":
+                if passed_over(entry.name):
                     continue
                 # Unlike the entry's own methods these don't mind links in a circle.
                 video = os.path.splitext(entry.name)[1].lower() in VIDEO_SUFFIXES

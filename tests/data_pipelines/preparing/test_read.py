@@ -17,7 +17,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from data_pipelines import media
 from data_pipelines.facts import avsbench
@@ -164,6 +164,37 @@ def test_frames_that_are_not_8_bit_rgb_are_converted(clip, mode):
     expected = np.asarray(image.convert("L")) if mode != "I;16" else np.asarray(image) >> 8
     assert np.abs(grey - expected).mean() <= 4
     assert result.example["frames"][0] == clip.frames[0].read_bytes()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [None, 8])
+def test_frames_are_stored_as_they_are_looked_at(clip, orientation, size):
+    upright = np.zeros((20, 30, 3), np.uint8)
+    upright[:10, :10], upright[10:, 15:] = (250, 0, 0), (0, 0, 250)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    # The inverse of what a viewer does.
+    stored = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}.get(
+        orientation, media._TURNS.get(orientation)
+    )
+    image = Image.fromarray(upright)
+    image = image if stored is None else image.transpose(stored)
+    image.save(clip.frames[1], exif=exif, quality=95)
+    result = read(clip, size=size)
+    encoded = result.example["frames"][1]
+    if orientation > 1:
+        assert f"upright, as its EXIF says: {clip.frames[1]}" in (
+            only(result, "repaired", "frame turned")
+        )
+    else:
+        assert result.findings == () and (size or encoded == clip.frames[1].read_bytes())
+    looked_at = ImageOps.exif_transpose(Image.open(clip.frames[1]))
+    assert looked_at.size == (30, 20)
+    found = Image.open(io.BytesIO(encoded))
+    assert found.format == "JPEG" and found.getexif().get(ExifTags.Base.Orientation, 1) == 1
+    expected = looked_at.resize((8, 8), Image.Resampling.BILINEAR) if size else looked_at
+    assert found.size == expected.size
+    assert np.abs(np.asarray(found).astype(int) - np.asarray(expected)).mean() <= 4
 
 
 def test_a_still_is_stored_once(clip):

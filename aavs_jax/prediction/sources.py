@@ -172,7 +172,8 @@ def _in_folder(path: Path, sound: Path | None, silent: bool) -> list[Clip]:
     for inside in entries:
         if inside.is_dir():
             of_labels = inside == labels and (frames or films)
-            if not of_labels and record_of(inside / SUMMARY) is None:  # what predict wrote
+            predicted = record_of(inside / SUMMARY) is not None
+            if not of_labels and not predicted and not _leads_up(inside):
                 found += _in_folder(inside, sound, silent)
         elif inside == own:
             heard = None if silent else sound or audio or inside
@@ -180,6 +181,11 @@ def _in_folder(path: Path, sound: Path | None, silent: bool) -> list[Clip]:
         elif inside.suffix.lower() in (*FILMS, *PICTURES):
             found += _clips(inside, sound, silent)
     return found
+
+
+def _leads_up(folder: Path) -> bool:
+    """Whether it is a link to a folder that it lies in, and so would be searched without end."""
+    return folder.is_symlink() and any(os.path.samefile(folder, up) for up in folder.parents)
 
 
 def _entries(folder: Path) -> list[Path]:

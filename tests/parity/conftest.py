@@ -88,7 +88,7 @@ def pytest_collection_modifyitems(config, items):
         other = item.cls is not None and files and not files & REPLAYED
         stereo = item.cls is not None and "stereo" in map(str, given)
         name = getattr(item, "originalname", "")
-        backward = name == "test_gradients" and OF_AAVS not in files
+        backward = name.startswith("test_gradient") and OF_AAVS not in files
         if other or stereo or backward or name == "test_three_steps":
             item.add_marker(pytest.mark.slow)
 

@@ -162,7 +162,10 @@ def turn_of(image: Image.Image) -> Image.Transpose | None:
     """How a picture is to be turned to be upright: phones store upright pictures lying, and say so.
 
     Args:
-        image: as Pillow has opened it; None: it is upright, or its EXIF is damaged.
+        image: as Pillow has opened it.
+
+    Returns:
+        What `Image.transpose` takes; None where it is upright, or its EXIF is damaged.
     """
     with contextlib.suppress(TypeError, *_PICTURE_ERRORS):  # of damaged EXIF
         return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aavs_jax.methods.objectives import mask_classification
-from aavs_jax.scoring.metrics import stepping_stones
+from aavs_jax.scoring import metrics
 from data_pipelines.loading import front_ends
 from tests.parity.golden import ACTIVATIONS, check
 from tests.parity.golden_aavs import TestAAVS  # noqa: F401
@@ -45,10 +45,10 @@ def test_binary_metrics(audio_golden):
             jnp.moveaxis(jnp.asarray(clip["scores"]), 1, -1)
         )
         valid = np.ones((1, len(mask)), bool)
-        state = stepping_stones.binary_update(
-            stepping_stones.binary_init(), fmap[None], mask[None], clip["target"][None], valid
-        )
-        result = stepping_stones.binary_result(state)
+        state = metrics.init("binary", (metrics.PROTOCOL,), num_classes=2, clips=1)
+        maps = {"stepping_stones": fmap[None]}
+        state = metrics.update(state, mask[None], clip["target"][None], valid, [0], maps=maps)
+        result = metrics.result(state)[metrics.PROTOCOL]
         pairs.append((f"binary/{index}/miou", result["J"], clip["miou"]))
         pairs.append((f"binary/{index}/fscore", result["F"], clip["fscore"]))
     check(pairs, ACTIVATIONS)
@@ -60,13 +60,15 @@ def test_semantic_metrics(audio_golden):
         for name, array in audio_golden.items()
         if re.fullmatch(r"semantic/[a-z_]+", name)
     }
-    state = stepping_stones.semantic_init(len(golden["miou_per_class"]))
-    for clip in numbered(audio_golden, "semantic"):
+    clips = numbered(audio_golden, "semantic")
+    classes = len(golden["miou_per_class"])
+    state = metrics.init("semantic", (metrics.PROTOCOL,), num_classes=classes, clips=len(clips))
+    for index, clip in enumerate(clips):
         valid = np.ones((1, len(clip["target"])), bool)
-        state = stepping_stones.semantic_update(
-            state, clip["prediction"][None], clip["target"][None], valid
+        state = metrics.update(
+            state, clip["prediction"][None], clip["target"][None], valid, [index]
         )
-    result = stepping_stones.semantic_result(state)
+    result = metrics.result(state)[metrics.PROTOCOL]
     ours = {
         "miou": "mIoU",
         "miou_no_background": "mIoU_no_background",

@@ -33,8 +33,14 @@ from aavs_jax.scoring.metrics.counting import (
     scored,
     thresholds,
 )
-from aavs_jax.scoring.metrics.protocols import PROTOCOLS, TASKS, Protocol, labels_used, parse
-from aavs_jax.scoring.metrics.stepping_stones import PROTOCOL
+from aavs_jax.scoring.metrics.protocols import (
+    PROTOCOL,
+    PROTOCOLS,
+    TASKS,
+    Protocol,
+    labels_used,
+    parse,
+)
 
 __all__ = [
     "IGNORED",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 TASKS = ("binary", "semantic")  # S4 and MS3; AVSS and VPO
+PROTOCOL = "stepping_stones"  # by which checkpoints are chosen, and which scores come first
 
 _PER_FRAME = ("mIoU", "F", "mIoU_no_background", "F_no_background")
 _CAVP = ("mIoU", "F", "J&F", "F1", "FDR")

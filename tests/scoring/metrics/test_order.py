@@ -17,7 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aavs_jax.scoring import metrics
-from aavs_jax.scoring.metrics import stepping_stones
 
 CLASSES = 22
 DEVICES = "--xla_force_host_platform_device_count=8"
@@ -88,30 +87,6 @@ def test_compiled_or_not(splits, cases, references, task):
 def test_other_protocols_do_not_matter(splits, cases, references, task, names):
     state = splits.run(task, cases[task], names, classes=CLASSES)
     assert_same(state[task], {name: references[task][task][name] for name in names.split(",")})
-
-
-def test_the_protocol_by_itself_is_the_same(splits, cases, references):
-    """`binary_*` and `semantic_*` have the state and the result of `stepping_stones`."""
-    state = stepping_stones.binary_init()
-    for batch in splits.batches(cases["binary"], 3, 12, None):
-        state = stepping_stones.binary_update(
-            state,
-            batch["maps"]["stepping_stones"],
-            batch["prediction"],
-            batch["labels"],
-            batch["valid"],
-        )
-    assert_same(jax.device_get(state), references["binary"]["binary"]["stepping_stones"])
-    figures = metrics.result(references["binary"])["stepping_stones"]
-    assert figures == stepping_stones.binary_result(state)
-    state = stepping_stones.semantic_init(CLASSES)
-    for batch in splits.batches(cases["semantic"], 3, 12, None):
-        state = stepping_stones.semantic_update(
-            state, batch["prediction"], batch["labels"], batch["valid"]
-        )
-    assert_same(jax.device_get(state), references["semantic"]["semantic"]["stepping_stones"])
-    figures = metrics.result(references["semantic"])["stepping_stones"]
-    assert_same(figures, stepping_stones.semantic_result(state))
 
 
 def test_eight_devices(splits, cases, references, tmp_path):

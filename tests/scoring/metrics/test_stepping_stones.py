@@ -7,13 +7,33 @@ import numpy as np
 import pytest
 
 from aavs_jax.scoring import metrics
-from aavs_jax.scoring.metrics import stepping_stones
 from aavs_jax.scoring.metrics.counting import thresholds_reached
 
 G, K = 12, 7
+NAME = metrics.PROTOCOL
 
-binary_update = jax.jit(stepping_stones.binary_update)
-semantic_update = jax.jit(stepping_stones.semantic_update)
+
+def binary_init():
+    return metrics.init("binary", (NAME,), num_classes=2, clips=metrics.LARGEST_COUNT)
+
+
+def semantic_init(classes):
+    return metrics.init("semantic", (NAME,), num_classes=classes, clips=metrics.LARGEST_COUNT)
+
+
+@jax.jit
+def binary_update(state, fmap, mask, labels, valid):
+    position = np.arange(len(valid))
+    return metrics.update(state, mask, labels, valid, position, maps={NAME: fmap})
+
+
+@jax.jit
+def semantic_update(state, prediction, labels, valid):
+    return metrics.update(state, prediction, labels, valid, np.arange(len(valid)))
+
+
+def result_of(state):
+    return metrics.result(state)[NAME]
 
 
 def binary_clip(rng, frames, kind="random"):
@@ -118,10 +138,8 @@ def semantic_clips():
 @pytest.mark.parametrize("kind", KINDS)
 def test_binary_equals_the_definition_per_clip(kind):
     clip = binary_clip(np.random.default_rng(3), 5, kind)
-    state = binary_update(
-        stepping_stones.binary_init(), *(part[None] for part in clip), np.ones((1, 5), bool)
-    )
-    result = stepping_stones.binary_result(state)
+    state = binary_update(binary_init(), *(part[None] for part in clip), np.ones((1, 5), bool))
+    result = result_of(state)
     j, f = slow_binary([clip])
     np.testing.assert_allclose([result["J"], result["F"]], [j, f], atol=2e-7)
     if kind == "empty":
@@ -136,17 +154,13 @@ def test_first_and_last_threshold_take_part(inside, outside):
     """Only the threshold 1 (0, where NaN counts for nothing) tells target and rest apart."""
     labels = (np.random.default_rng(0).random((1, 1, G, G)) < 0.3).astype(np.uint8)
     fmap = np.where(labels, inside, outside).astype(np.float32)
-    state = binary_update(
-        stepping_stones.binary_init(), fmap, labels, labels, np.ones((1, 1), bool)
-    )
-    np.testing.assert_allclose(stepping_stones.binary_result(state)["F"], 1, atol=1e-7)
+    state = binary_update(binary_init(), fmap, labels, labels, np.ones((1, 1), bool))
+    np.testing.assert_allclose(result_of(state)["F"], 1, atol=1e-7)
 
 
 def test_binary_equals_the_definition_over_clips():
     clips = binary_clips()
-    result = stepping_stones.binary_result(
-        run(binary_update, stepping_stones.binary_init(), clips, 4, 10)
-    )
+    result = result_of(run(binary_update, binary_init(), clips, 4, 10))
     j, f = slow_binary(clips)
     np.testing.assert_allclose(
         [result["J"], result["F"], result["J&F"]], [j, f, (j + f) / 2], atol=2e-7
@@ -157,9 +171,7 @@ def test_binary_equals_the_definition_over_clips():
 
 def test_semantic_equals_the_definition():
     clips = semantic_clips()
-    result = stepping_stones.semantic_result(
-        run(semantic_update, stepping_stones.semantic_init(K), clips, 3, 10)
-    )
+    result = result_of(run(semantic_update, semantic_init(K), clips, 3, 10))
     iou, f, seen = slow_semantic(clips, K)
     np.testing.assert_array_equal(result["frames_per_class"], seen)
     assert seen[2] == 0 and result["mIoU_per_class"][2] == 0
@@ -171,62 +183,37 @@ def test_semantic_equals_the_definition():
     assert result["frames"] == sum(len(clip[0]) for clip in clips)
 
 
-@pytest.mark.parametrize(("batch_size", "frames"), [(1, 10), (2, 12), (5, 10), (16, 11)])
-def test_batching_padding_and_order_change_no_bit(batch_size, frames):
-    for update, init, clips in (
-        (binary_update, stepping_stones.binary_init(), binary_clips()),
-        (semantic_update, stepping_stones.semantic_init(K), semantic_clips()),
-    ):
-        reference = run(update, init, clips, 3, 10)
-        jax.tree.map(
-            np.testing.assert_array_equal, run(update, init, clips, batch_size, frames), reference
-        )
-        jax.tree.map(
-            np.testing.assert_array_equal,
-            run(update, init, clips[::-1], batch_size, frames),
-            reference,
-        )
-
-
 def test_a_clip_without_valid_frames_is_not_counted():
     fmap, mask, labels = (part[None] for part in binary_clip(np.random.default_rng(0), 5))
     nothing = np.zeros((1, 5), bool)
-    state = binary_update(stepping_stones.binary_init(), fmap, mask, labels, nothing)
+    state = binary_update(binary_init(), fmap, mask, labels, nothing)
     assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(state))
-    assert np.isnan(stepping_stones.binary_result(state)["J&F"])
-    state = semantic_update(stepping_stones.semantic_init(K), labels, labels, nothing)
+    assert np.isnan(result_of(state)["J&F"])
+    state = semantic_update(semantic_init(K), labels, labels, nothing)
     assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(state))
-    assert np.isnan(stepping_stones.semantic_result(state)["mIoU"])
+    assert np.isnan(result_of(state)["mIoU"])
 
 
 def test_pixels_labelled_beyond_the_classes_are_left_out():
     labels = np.zeros((1, 1, G, G), np.uint8)
     labels[..., :3, :] = 255
     prediction = np.zeros_like(labels)
-    state = semantic_update(
-        stepping_stones.semantic_init(K), prediction, labels, np.ones((1, 1), bool)
-    )
-    result = stepping_stones.semantic_result(state)
+    state = semantic_update(semantic_init(K), prediction, labels, np.ones((1, 1), bool))
+    result = result_of(state)
     np.testing.assert_array_equal(result["frames_per_class"], [1] + [0] * (K - 1))
     assert result["mIoU_per_class"][0] == 1
     masks = labels // 255  # foreground, where nobody looks
-    state = binary_update(
-        stepping_stones.binary_init(), masks.astype(np.float32), masks, labels, np.ones((1, 1))
-    )
-    assert stepping_stones.binary_result(state)["J"] == 1
+    state = binary_update(binary_init(), masks.astype(np.float32), masks, labels, np.ones((1, 1)))
+    assert result_of(state)["J"] == 1
 
 
 def test_perfect_scores_are_one():
     labels = (np.random.default_rng(0).random((3, 5, G, G)) < 0.4).astype(np.uint8)
     valid = np.ones((3, 5), bool)
-    state = binary_update(
-        stepping_stones.binary_init(), labels.astype(np.float32), labels, labels, valid
-    )
-    result = stepping_stones.binary_result(state)
+    state = binary_update(binary_init(), labels.astype(np.float32), labels, labels, valid)
+    result = result_of(state)
     assert result["J"] == 1 and abs(result["F"] - 1) < 1e-7
-    result = stepping_stones.semantic_result(
-        semantic_update(stepping_stones.semantic_init(2), labels, labels, valid)
-    )
+    result = result_of(semantic_update(semantic_init(2), labels, labels, valid))
     assert result["mIoU"] == 1 and abs(result["F"] - 1) < 1e-7
 
 
@@ -252,15 +239,13 @@ def test_threshold_levels_equal_the_comparisons():
 
 def test_sums_do_not_overflow():
     """Far more frames than AVSBench has: both halves of the sum stay within int32."""
-    state = stepping_stones.semantic_init(2)
+    state = semantic_init(2)
     many = metrics.LARGEST_COUNT - 1
     half = np.int32(many * 4096)
-    state = {**state, "iou": np.array([[half, 0], [0, 0]], np.int32)}
-    state["seen"] = np.array([many, 0], np.int32)
+    sums = state["semantic"][NAME]
+    sums |= {"iou": np.array([[half, 0], [0, 0]], np.int32), "seen": np.array([many, 0], np.int32)}
     labels = np.zeros((1, 1, G, G), np.uint8)
-    result = stepping_stones.semantic_result(
-        semantic_update(state, labels, labels, np.ones((1, 1), bool))
-    )
+    result = result_of(semantic_update(state, labels, labels, np.ones((1, 1), bool)))
     assert result["mIoU_per_class"][0] == 1 and result["frames_per_class"][0] == many + 1
 
 
@@ -268,6 +253,4 @@ def test_a_clip_too_long_is_refused():
     frames = metrics.LARGEST_CLIP + 1
     images = np.zeros((1, frames, 1, 1), np.uint8)
     with pytest.raises(ValueError, match="at most 127"):
-        stepping_stones.binary_update(
-            stepping_stones.binary_init(), images, images, images, np.ones((1, frames), bool)
-        )
+        binary_update(binary_init(), images, images, images, np.ones((1, frames), bool))

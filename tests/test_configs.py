@@ -247,7 +247,9 @@ def test_the_small_network_flips_and_all_else_can_be_turned_on(name):
 
 
 def test_how_the_stages_of_avss_hand_over():
-    for argument, told in (("/x", "true"), ("/x,small", "predicted"), ("", "predicted")):
+    small = ("predicted", ("both", "predicted", "true"))
+    paper = ("true", ("predicted", "true"))
+    for argument, (told, views) in (("/x", paper), ("/x,small", small), ("", small)):
         config = avss.get_config(argument).to_dict()
         localise, understand = (config["stages"][name] for name in config["schedule"])
         assert (localise["task"], understand["task"]) == ("binary", "semantic")
@@ -255,7 +257,7 @@ def test_how_the_stages_of_avss_hand_over():
         assert localise["prior"]["train"] == "none"
         prior = understand["prior"]
         assert (prior["masks"], prior["train"]) == ("localise", told)
-        assert prior["evaluate"] == ("predicted", "true")
+        assert prior["evaluate"] == views
     end_to_end = avss_end_to_end.get_config("").to_dict()["stages"]["understand"]
     assert end_to_end["prior"]["train"] == "none"
     assert end_to_end["prior"]["evaluate"] == ("none",)

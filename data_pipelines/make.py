@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_drawn(parser: argparse.ArgumentParser, clips: int, size: int) -> None:
     parser.add_argument("--clips", type=int, default=clips, metavar="N")
     parser.add_argument("--size", type=int, default=size, metavar="PX", help="side of the frames")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes; default: all cores")
     parser.add_argument("--show", metavar="PNG", help="draw a contact sheet of some clips, too")
 
 
@@ -60,7 +61,12 @@ def _add_shapes(parser: argparse.ArgumentParser) -> None:
 
 def _make_shapes(options: argparse.Namespace) -> int:
     shapes.make(
-        options.out, clips=options.clips, size=options.size, seed=options.seed, show=options.show
+        options.out,
+        clips=options.clips,
+        size=options.size,
+        seed=options.seed,
+        workers=options.workers,
+        show=options.show,
     )
     return _made(options)
 
@@ -77,7 +83,6 @@ def _add_stamps(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="where a class has several stamps, keep some for the test split alone",
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="processes; default: all cores")
     parser.set_defaults(make=_make_stamps)
 
 

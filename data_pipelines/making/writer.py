@@ -25,13 +25,16 @@ MAX_CLIPS = 100_000  # the ids have five digits
 MIN_SIZE = 16
 MAX_SIZE = 1024  # a clip's frames are drawn in memory, all at once
 JPEG_QUALITY = 95
+CLIPS_PER_PROCESS = 50  # at least: starting one takes as long as drawing these
 
 
-def check_numbers(clips: int, size: int, seed: int, *, least: int) -> None:
+def check_numbers(clips: int, size: int, seed: int, workers: int | None, *, least: int) -> None:
     """Raises DataError where a number of the command is out of its range.
 
     So many clips as `least` are needed for every subset to have every split.
     """
+    if workers is not None and workers < 1:
+        raise DataError(f"--workers is {workers}; give at least 1.")
     if not least <= clips <= MAX_CLIPS:
         raise DataError(
             f"--clips is {clips}; give between {least} (every subset in every split) and "
@@ -88,7 +91,7 @@ def write_clips(
     class_names: Sequence[str],
     *,
     title: str,
-    workers: int,
+    workers: int | None,
     progress: bool,
 ) -> None:
     """Draws and writes clips, in this process or in several, and the tables.
@@ -99,12 +102,15 @@ def write_clips(
       draw: one of them; can be pickled.
       class_names: by class id, without the background.
       title: of the bar.
-      workers: processes. The files do not depend on it.
+      workers: processes; None: one for each core, as far as so many clips are worth it. The files
+        do not depend on it.
       progress: whether to show a bar.
 
     Raises:
       DataError: a process was ended from outside.
     """
+    if workers is None:
+        workers = max(1, min(os.cpu_count() or 1, len(plans) // CLIPS_PER_PROCESS))
     bar = tqdm(total=len(plans), desc=title, unit="clip", disable=not progress)
     steps = _written(plans, (root, draw, 1 + len(class_names)), workers)
     # Closed at once, so that no worker writes any more when the folder is taken away.
@@ -130,8 +136,8 @@ def _written(plans, arguments: tuple, workers: int) -> Iterator[None]:
         yield from written
     except BrokenProcessPool as fault:
         raise DataError(
-            "a process that draws clips was ended from outside, perhaps for want of memory; give "
-            "fewer --workers."
+            "a process that draws clips was ended from outside, perhaps for want of memory; close "
+            "other programs, or make the data set with fewer --workers."
         ) from fault
     finally:
         pool.shutdown(cancel_futures=True)

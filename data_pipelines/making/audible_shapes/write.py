@@ -22,6 +22,7 @@ def make(
     clips: int = DEFAULT_CLIPS,
     size: int = DEFAULT_SIZE,
     seed: int = 0,
+    workers: int | None = None,
     progress: bool = True,
     show: str | os.PathLike | None = None,
 ) -> Path:
@@ -32,6 +33,7 @@ def make(
       clips: how many clips, at least MIN_CLIPS. Clip i does not depend on this number.
       size: side of the frames in pixels.
       seed: not negative; the same seed gives the same data on every machine.
+      workers: processes, see `writer.write_clips`. The files do not depend on it.
       progress: whether to show a bar.
       show: a PNG into which a contact sheet of some clips is drawn afterwards.
 
@@ -42,12 +44,12 @@ def make(
       DataError: `out` is in use or cannot be written, a number is out of range, or the contact
         sheet cannot be written.
     """
-    writer.check_numbers(clips, size, seed, least=MIN_CLIPS)
+    writer.check_numbers(clips, size, seed, workers, least=MIN_CLIPS)
     planned = list(plans(seed, clips))
     draw_one = functools.partial(draw, seed, size=size)
     with writer.whole_folder(out) as root:
         writer.write_clips(
-            root, planned, draw_one, CLASS_NAMES, title=TITLE, workers=1, progress=progress
+            root, planned, draw_one, CLASS_NAMES, title=TITLE, workers=workers, progress=progress
         )
     if show:
         names = [(name, colours(i)[0]) for i, name in enumerate(CLASS_NAMES, start=1)]

@@ -5,7 +5,6 @@ import functools
 import os
 from pathlib import Path
 
-from data_pipelines.errors import DataError
 from data_pipelines.facts import avsbench
 from data_pipelines.making import contact_sheet, writer
 from data_pipelines.making.audible_stamps import media as media_files
@@ -39,7 +38,7 @@ def make(
       size: side of the frames in pixels.
       seed: not negative.
       held_out: whether some stamps are kept for the test split alone.
-      workers: processes; None: one for each core. The files do not depend on it.
+      workers: processes, see `writer.write_clips`. The files do not depend on it.
       progress: whether to show a bar.
       show: a PNG into which a contact sheet of some clips is drawn afterwards.
 
@@ -50,9 +49,7 @@ def make(
       DataError: the packages are not there or cannot be read, `out` is in use or cannot be written,
         a number is out of range, or the contact sheet cannot be written.
     """
-    writer.check_numbers(clips, size, seed, least=MIN_CLIPS)
-    if workers is not None and workers < 1:
-        raise DataError(f"--workers is {workers}; give at least 1.")
+    writer.check_numbers(clips, size, seed, workers, least=MIN_CLIPS)
     places = media_files.find(packages)
     with writer.whole_folder(out) as root:
         media = media_files.load(places, size)
@@ -64,7 +61,7 @@ def make(
             draw_one,
             avsbench.CLASS_NAMES[1:],
             title=TITLE,
-            workers=workers or os.cpu_count() or 1,
+            workers=workers,
             progress=progress,
         )
         notes.write(root, places, media, clips=clips, size=size, seed=seed, held_out=held_out)

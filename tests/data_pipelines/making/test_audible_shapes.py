@@ -148,11 +148,26 @@ def test_files_hold_what_was_drawn(made):
 
 
 def test_two_makes_are_byte_identical(made, tmp_path):
-    again = make(tmp_path / "again", clips=CLIPS, size=SIZE, seed=SEED, progress=False)
+    options = dict(size=SIZE, seed=SEED, progress=False)
+    again = make(tmp_path / "again", clips=CLIPS, workers=2, **options)
     assert _files(again) == _files(made)
     other = make(tmp_path / "other", clips=MIN_CLIPS, size=SIZE, seed=SEED + 1, progress=False)
     common = {k: v for k, v in _files(other).items() if k.endswith("audio.wav")}
     assert common and not set(common.values()) & set(_files(made).values())
+
+
+def test_each_process_has_clips_that_are_worth_it(monkeypatch, tmp_path):
+    seen = []
+
+    def written(plans, arguments, workers):
+        seen.append(workers)
+        yield from plans
+
+    monkeypatch.setattr(writer, "_written", written)
+    for cores, clips in ((8, 20), (8, 200), (2, 200), (None, 200)):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        make(tmp_path / f"{cores}-{clips}", clips=clips, size=16, progress=False)
+    assert seen == [1, 4, 2, 1]
 
 
 def test_a_clip_does_not_depend_on_how_many_there_are(made, tmp_path):
@@ -414,7 +429,9 @@ def test_an_empty_folder_is_filled(tmp_path):
     assert (tmp_path / "data" / "metadata.csv").exists()
 
 
-@pytest.mark.parametrize("option", ["--clips=8", "--size=2", "--seed=-1", "--clips=1000000"])
+@pytest.mark.parametrize(
+    "option", ["--clips=8", "--size=2", "--seed=-1", "--clips=1000000", "--workers=0"]
+)
 def test_numbers_out_of_range_are_refused(tmp_path, capsys, option):
     assert main(["shapes", f"--out={tmp_path / 'data'}", option]) == 2
     assert option.split("=")[0] in capsys.readouterr().err

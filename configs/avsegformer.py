@@ -19,6 +19,9 @@ scores are of 224 throughout (data.image_size, data.label_size), those of the re
     PVT-v2-b5, released      S4 83.06 / 90.5    MS3 61.33 / 73.0    AVSS 37.31 / 42.8
     ResNet-50, released      S4 76.38 / 86.7    MS3 53.81 / 65.6    AVSS 26.58 / 31.5
 
+The small network on built-in data, with the right sound, another clip's and silence: mIoU 0.80,
+0.12 and 0.10, in seven minutes of 2 cores.
+
 What the public code does that scores depend on stands in docs/neighbours.md.
 """
 

@@ -18,6 +18,9 @@ Published, mIoU / F of the protocol cavp (--config.eval.protocols=cavp), pixels 
 ResNet-50, 224 pixels: S4 89.43 / 94.50, MS3 72.79 / 83.05, AVSS 44.70 / 57.76. Of VPO an early
 version, FDR / mIoU / F1, ResNet-101: VPO-SS 19.47 / 66.26 / 77.34, VPO-MS 15.72 / 62.91 / 75.41.
 
+The small network on built-in data, with the right sound, another clip's and silence: mIoU 0.78,
+0.12 and 0.14, in eight minutes of 2 cores.
+
 Where the public code does what the paper cannot mean, --config.as_published=True follows it:
 docs/neighbours.md.
 """

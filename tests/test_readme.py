@@ -186,7 +186,7 @@ def reduced(text: str, checkout: Path, tiny_flags) -> list[str]:
     words[0] = sys.executable
     if "aavs_jax.main" in words:
         (config,) = [word for word in words if word.startswith("--config=")]
-        one = "configs/s4.py" in config or "('localise',)" in text
+        one = any(name in config for name in ("configs/s4.py", "configs/binary.py"))
         stages = ("localise",) if one else ("localise", "understand")
         recipe = ":" in config and ",small" not in config
         if recipe:

@@ -84,7 +84,6 @@ def _until_one_dies(
                 yield running.pop(future)[0], record
     except BrokenProcessPool:
         wait(running)
-        pool.shutdown()  # waits: the pool's thread fails where Python ends while it still cleans up
         for future, numbered in running.items():
             if future.exception() is None:
                 yield numbered[0], future.result()
@@ -93,7 +92,8 @@ def _until_one_dies(
             else:
                 raise future.exception() from None
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        # Waits: the pool's thread fails where Python ends while it still cleans up.
+        pool.shutdown(cancel_futures=True)
 
 
 def _alone(task: Task) -> tuple[Record, bool]:

@@ -21,11 +21,18 @@ from configs import avss
 REPOSITORY = Path(__file__).parents[1]
 
 # Before JAX is imported. What LLVM does for speed takes longer than these runs save by it; XLA's
-# fusion emitters for the CPU take three times as long to compile as the older code beside them; and
+# fusion emitters for the CPU take three times as long to compile as the older code beside them;
+# code in many parts, each compiled by a thread, is more work for the one core that is free; and
 # what one test has compiled serves the next. The cache is of one test run, and of one of the
 # processes that share it.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-os.environ["XLA_FLAGS"] = f"--xla_cpu_use_fusion_emitters=false {os.environ.get('XLA_FLAGS', '')}"
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        "--xla_cpu_use_fusion_emitters=false",
+        "--xla_cpu_parallel_codegen_split_count=1",
+        os.environ.get("XLA_FLAGS", ""),
+    ]
+)
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _cache = tempfile.TemporaryDirectory(prefix="aavs_jax-tests-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
@@ -38,7 +45,7 @@ gc.set_threshold(50_000, 20, 100)
 
 # Of the processes that share the tests one runs a file, and one all files that need `tiny_run`.
 # What takes longest comes first, so that none waits long for the other at the end.
-LONGEST = ("test_devices", "test_golden", "test_second_method", "test_method", "test_train")
+LONGEST = ("test_devices", "test_second_method", "test_golden", "test_method", "test_train")
 
 
 def pytest_collection_modifyitems(items):

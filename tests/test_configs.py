@@ -77,8 +77,16 @@ def test_loads_locks_and_every_stage_is_described(name, argument):
         assert stage.order and set(stage.order) == set(stage.phases)
 
 
-@every_config
-@pytest.mark.parametrize("argument", ["", "/x"])  # of "/x,small" the stages are those of ""
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [
+        # The second stages of two, of the paper's size, differ little from the one-stage network.
+        pytest.param(name, argument, marks=[pytest.mark.slow] * slow)
+        for name in CONFIGS
+        for argument in ("", "/x")  # of "/x,small" the stages are those of ""
+        for slow in [bool(argument) and name.endswith("stepping_stones")]
+    ],
+)
 def test_every_pattern_matches_and_the_network_can_be(name, argument):
     config = CONFIGS[name].get_config(argument).to_dict()
     # As make_stages does, but with the data's classes.

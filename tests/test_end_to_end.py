@@ -361,6 +361,7 @@ def test_two_processes(command, start, tiny_run, tiny_flags, tmp_path):
     assert (run / "report/index.html").exists()
 
 
+@pytest.mark.slow
 def test_batches_of_the_paper(folder, tmp_path):
     """One clip; Grain's endless data sets overflow in batches of one."""
     prepare(folder, tmp_path, progress=False)

@@ -99,6 +99,7 @@ def test_it_leaves_masks_and_a_report(tiny_run, evaluated):
         assert words in output
 
 
+@pytest.mark.slow
 def test_the_same_command_again_shows_the_figures(tiny_run, evaluated, command):
     run, flags, _ = tiny_run
     folder, output = evaluated

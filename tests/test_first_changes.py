@@ -13,6 +13,7 @@ import pytest
 from aavs_jax.methods.objectives import set_prediction
 from aavs_jax.run.logging_writer import read_metrics
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 # A file with its name before it; a change; a command.
 STEPS = re.compile(
@@ -24,40 +25,30 @@ STEPS = re.compile(
 
 
 @pytest.fixture(scope="module")
-def follow(tmp_path_factory, command, tiny_flags):
-    """A function: which workdirs' commands are run -> a copy of the packages, the page followed."""
+def checkout(tmp_path_factory, command, tiny_flags):
+    """A copy of the packages, the page followed."""
     text = (ROOT / "docs/first_changes.md").read_text()
     sizes = tiny_flags(("localise",), epochs=3.0)
-
-    def run(*workdirs: str) -> Path:
-        folder = tmp_path_factory.mktemp("first_changes")
-        for package in ("aavs_jax", "configs", "data_pipelines"):
-            shutil.copytree(ROOT / package, folder / package)
-        done = []
-        for step in STEPS.finditer(text):
-            done += [key for key in ("name", "change", "command") if step[key]]
-            if step["name"]:
-                (folder / step["name"]).write_text(step["file"])
-            elif step["change"]:
-                replace(folder / "aavs_jax/methods/objectives/set_prediction.py", step["change"])
-            elif step["command"].endswith(workdirs):
-                words = shlex.split(step["command"])
-                mine = "my_network" in step["command"]  # whose sizes and loss are its own
-                flags = [f for f in sizes if not (mine and (".model." in f or ".loss." in f))]
-                command(*words, *flags, cwd=folder)
-        assert done == [
-            *("name", "command", "change", "command"),
-            *("name", "name", "command", "command"),
-        ]
-        return folder
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def checkout(follow):
-    """The last command alone: it needs all files of the page, and little time."""
-    return follow("/network")
+    folder = tmp_path_factory.mktemp("first_changes")
+    for package in ("aavs_jax", "configs", "data_pipelines"):
+        shutil.copytree(ROOT / package, folder / package)
+    done = []
+    for step in STEPS.finditer(text):
+        done += [key for key in ("name", "change", "command") if step[key]]
+        if step["name"]:
+            (folder / step["name"]).write_text(step["file"])
+        elif step["change"]:
+            replace(folder / "aavs_jax/methods/objectives/set_prediction.py", step["change"])
+        else:
+            words = shlex.split(step["command"])
+            mine = "my_network" in step["command"]  # whose sizes and loss are its own
+            flags = [f for f in sizes if not (mine and (".model." in f or ".loss." in f))]
+            command(*words, *flags, cwd=folder)
+    assert done == [
+        *("name", "command", "change", "command"),
+        *("name", "name", "command", "command"),
+    ]
+    return folder
 
 
 def replace(path: Path, change: str) -> None:
@@ -101,9 +92,8 @@ def test_a_new_network(checkout):
     assert (run / "report/index.html").exists()
 
 
-@pytest.mark.slow
-def test_every_command(follow):
-    runs = follow("/mine", "/focal", "/network") / "runs"
+def test_every_command(checkout):
+    runs = checkout / "runs"
     for name in ("mine", "focal", "network"):
         assert (runs / name / "report/index.html").exists()
     plain, focal = (read_metrics(runs / name / "metrics.jsonl")[0] for name in ("mine", "focal"))

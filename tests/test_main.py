@@ -138,6 +138,7 @@ def raw(tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 def test_a_missing_data_folder_and_then_the_mended_command(tmp_path, raw):
     run = f"--workdir={tmp_path / 'runs' / 'mine'}"
     said = error_of(f"{AVSS}:{tmp_path}/none,small", run, cwd=tmp_path)

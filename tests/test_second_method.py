@@ -17,6 +17,7 @@ from aavs_jax.state.checkpoint import PhaseCheckpoints
 from aavs_jax.weights import card
 from data_pipelines.media.waveforms import to_int16
 
+pytestmark = pytest.mark.slow
 METHOD = "tests.second_method"
 STATISTICS = ("norm/mean", "norm/var")
 
@@ -47,7 +48,6 @@ def parameters_of(phase: Path, step: int | None = None) -> dict[str, np.ndarray]
         return checkpoints.best_parameters()
 
 
-@pytest.mark.slow
 def test_killed_and_started_again_the_same_to_the_last_bit(run, command, flags, tmp_path):
     """Running statistics are saved, restored and handed over."""
     shutil.copytree(run.parent / "data", tmp_path / "data")

@@ -75,14 +75,10 @@ def stage_of(name: str, tiny_stage):
 
 
 # Clipping is held against torch's in tests/state/test_optimizer.py, too.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "phase_name"),
-    [
-        ("understand", "b"),
-        pytest.param("localise", "a", marks=pytest.mark.slow),
-        pytest.param("localise", "b", marks=pytest.mark.slow),
-        pytest.param("understand", "a", marks=pytest.mark.slow),
-    ],
+    [("localise", "a"), ("localise", "b"), ("understand", "a"), ("understand", "b")],
 )
 def test_equal_to_torch(name, phase_name, tiny_stage):
     description, method = stage_of(name, tiny_stage)

@@ -81,6 +81,7 @@ def copy(exported, tmp_path):
     return Path(shutil.copytree(exported, tmp_path / "copy"))
 
 
+@pytest.mark.slow
 def test_elsewhere_it_says_what_the_network_says(network, exported, clip, tmp_path):
     frames, sound = clip
     seconds = np.stack([sound[t * HOP : t * HOP + 16000] for t in range(3)])

@@ -171,6 +171,7 @@ def test_a_fault_in_any_thread_ends_all_of_them(
     assert not list(tmp_path.iterdir()) and threads() == before
 
 
+@pytest.mark.slow
 def test_stage_two_alone_wants_stage_one_and_takes_it(tiny_run, clips, tmp_path, capsys):
     one, two = (tiny_run[0] / name / "all" for name in ("localise", "understand"))
     arguments = (clips / "photo.png", f"--out={tmp_path / 'out'}", "--only=masks")

@@ -53,6 +53,7 @@ def check(results, model, frames, samples):
         np.testing.assert_allclose([r.confidence for r in found], confidence, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_stream_gives_what_a_call_gives_of_clips_of_ten_seconds(model, clip):
     folder, frames, samples = clip
     results = list(model.stream(folder))

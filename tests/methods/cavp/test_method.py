@@ -160,7 +160,8 @@ def test_the_binary_task_knows_classes_by_the_table(batch):
     assert float(taken(method, alike, 0.25)[0][1].scalars["pairs/matching"]) == 1
 
 
-@pytest.mark.parametrize("pairs", [pytest.param("sounds", marks=pytest.mark.slow), "features"])
+@pytest.mark.slow
+@pytest.mark.parametrize("pairs", ["sounds", "features"])
 def test_three_seconds_of_stereo(batch, pairs):
     """Of sounds batch norm of the encoder sees both halves, of features the first."""
     method = make_method(stage(loss={"pairs": pairs}, channels=2, heard=3), K)

@@ -110,6 +110,7 @@ def test_padding_never_changes_a_result(built):
     np.testing.assert_allclose(long[:, 7:], 1 / CLASSES, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_binary_task_trains_all_there_is():
     """And moves all running statistics; of clips with one label, as S4's."""
     method = make_method(stage("binary"), CLASSES)

@@ -255,6 +255,7 @@ def test_ctrl_c_ends_the_step_saves_it_and_stops(step, straight, tmp_path, monke
     assert_same(parameters_at_the_end(tmp_path), parameters_at_the_end(straight))
 
 
+@pytest.mark.slow
 def test_scores_that_are_not_numbers(tmp_path, capsys):
     """They are logged and said, and are never the best."""
 

@@ -102,7 +102,15 @@ def check(config: dict, root) -> None:
     checks.before_data(make_stages(checked(config), root))
 
 
-@pytest.mark.parametrize("name", ["m2f beside", "swin beside", "fit binary", "fit semantic"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("m2f beside", marks=pytest.mark.slow),
+        "swin beside",
+        "fit binary",
+        "fit semantic",
+    ],
+)
 def test_the_training_commands_are_accepted_as_they_are(said, tmp_path, name):
     found = commands(said[name])
     recipes = [command[3].removeprefix("--config=") for command in found]

@@ -133,6 +133,7 @@ def test_the_form_of_the_origin_is_known_after_a_step(published, ours, convert, 
     assert load_file(tmp_path / "back").keys() == load_file(published["swin_timm"]).keys()
 
 
+@pytest.mark.slow
 def test_two_files_of_aavs_and_back(published, convert, same, tensors_of, tmp_path):
     """The network and its audio encoder, in one folder and as two files again."""
     convert(published["aavs_avss"], published["vggish_pca"], "--out", tmp_path / "whole")

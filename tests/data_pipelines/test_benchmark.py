@@ -57,6 +57,7 @@ def test_where_no_clip_is_whole_others_are_read_as_far_as_they_are_shown(raw_sha
         benchmark.choose(dataclasses.replace(table, clips=without), 3)
 
 
+@pytest.mark.slow
 def test_both_sides_read_the_same(chosen, prepared):
     ours = {
         str(batch["ids"][0]): batch

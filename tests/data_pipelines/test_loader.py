@@ -211,6 +211,7 @@ def clips_class(row):
     return {"cat": 1, "dog": 2, "emergency-car": 3, "horse": 4}[row[3].split("_")[0]]
 
 
+@pytest.mark.slow
 def test_random_seconds(train, frame_colour):
     """Frame, label and sound of one second belong together; v1s only ever shows its first."""
     seen = {clip.name: set() for clip in train.clips}
@@ -527,7 +528,7 @@ def test_evaluation_faults(test):
         evaluated(test, sound="loud")
 
 
-@pytest.mark.parametrize("cache", [False, True])
+@pytest.mark.parametrize("cache", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_memory_stays_flat_over_epochs(data_dir, cache):
     code = f"""
 import sys, psutil

@@ -121,7 +121,7 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV"])
+@pytest.mark.parametrize("name", [pytest.param("SIGKILL", marks=pytest.mark.slow), "SIGSEGV"])
 def test_a_clip_that_no_process_survives(many, tmp_path, name):
     """The others, among them those that were under way in the same moment, are prepared."""
     (tmp_path / "sitecustomize.py").write_text(
@@ -154,6 +154,7 @@ def test_a_clip_that_no_process_survives(many, tmp_path, name):
     assert ("want of memory" if name == "SIGKILL" else name) in died["message"]
 
 
+@pytest.mark.slow
 def test_from_a_script_without_a_guard(many, tmp_path):
     """Worker processes don't run the main module again, nor look for it where there is none."""
     code = f"""

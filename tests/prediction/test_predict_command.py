@@ -147,7 +147,11 @@ def test_faults_are_one_sentence(tiny_run, clips, tmp_path, capsys, arguments, m
     ("place", "name", "fault", "code", "message"),
     [
         (outputs, "palette_picture", OSError(errno.ENOSPC, "full"), 2, "(full): free some space"),
-        (Painter, "paint", MediaError("", "cannot write overlay.mp4"), 2, "cannot write overlay"),
+        pytest.param(
+            *(Painter, "paint", MediaError("", "cannot write overlay.mp4"), 2),
+            "cannot write overlay",
+            marks=pytest.mark.slow,
+        ),
         (SoundStream, "read", MediaError("", "the sound ends"), 2, "error: the sound ends"),
         (clip_folder._Course, "add", KeyboardInterrupt(), 130, "stopped: of the clip in work"),
     ],

@@ -15,7 +15,10 @@ from data_pipelines.making import audible_shapes
 REPOSITORY = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("command", ["data_pipelines.make shapes", "data_pipelines.prepare"])
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param("data_pipelines.make shapes", marks=pytest.mark.slow), "data_pipelines.prepare"],
+)
 def test_ctrl_c_is_one_line_and_nothing_half_made(command, tmp_path):
     out = tmp_path / "out"
     if command.endswith("prepare"):

@@ -448,6 +448,7 @@ def batches(source, count=6, **options):
     return list(itertools.islice(train_loader(source, **{**defaults, **options}), count))
 
 
+@pytest.mark.slow
 def test_batches_do_not_depend_on_processes_workers_or_cache(train):
     expected = batches(train)
     for options in (dict(cache=True), dict(num_workers=2)):

@@ -231,9 +231,9 @@ def test_several_names_in_one_row(tables_alone):
     assert clip.sounds[0].position is None
 
 
-@pytest.fixture
-def rearranged(tmp_path):
-    root = tmp_path / "VPO"
+@pytest.fixture(scope="module")
+def rearranged(tmp_path_factory):
+    root = tmp_path_factory.mktemp("rearranged") / "VPO"
     rows = ["uid,frame,mask,category,split,type"]
     number = 0
     for (name, split), count in COUNTS.items():
@@ -283,7 +283,9 @@ def test_the_rearranged_copy(rearranged):
 )
 def test_bad_rows_of_the_rearranged_copy(rearranged, text, code):
     path = rearranged / "vpo_data_clean.csv"
-    path.write_text(path.read_text() + text + "\n")
+    before = path.read_text()
+    path.write_text(before + text + "\n")
     table = read_table(rearranged)
+    path.write_text(before)
     assert len(table.clips) == sum(COUNTS.values())
     assert [(f.kind, f.code) for f in table.findings] == [("left out", code)]

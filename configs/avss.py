@@ -30,7 +30,7 @@ def get_config(argument: str = ""):
         # and it starts from stage one's parameters, there being no pretrained ones. It trusts masks
         # too much all the same, so half of its answer is one without (docs/experiments.md).
         understand.prior.train = "predicted"
-        understand.prior.evaluate = ("both", "predicted", "true")
+        understand.prior.evaluate = ("both", "true")
         base.add_phases(localise, all=aavs.small_phase("nothing", 32))
         base.add_phases(understand, all=aavs.small_phase("localise/all", 32))
     else:

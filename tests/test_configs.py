@@ -255,7 +255,7 @@ def test_the_small_network_flips_and_all_else_can_be_turned_on(name):
 
 
 def test_how_the_stages_of_avss_hand_over():
-    small = ("predicted", ("both", "predicted", "true"))
+    small = ("predicted", ("both", "true"))
     paper = ("true", ("predicted", "true"))
     for argument, (told, views) in (("/x", paper), ("/x,small", small), ("", small)):
         config = avss.get_config(argument).to_dict()

@@ -81,7 +81,6 @@ def test_it_leaves_masks_and_a_report(tiny_run, evaluated):
     assert {str(name) for name in names} == {
         "localise/masks",
         "understand/masks",
-        "understand/masks-predicted",
         "understand/masks-true",
     }
     for path in (folder / "localise/masks").rglob("*.png"):
@@ -528,7 +527,7 @@ def test_both_stages_hand_masks_over(tiny_run, config, passes, tmp_path):
     evaluate.evaluate_weights(config, root, "avss", folders)
     assert passes == [
         ("localise", ("none",), "", True),
-        ("understand", ("both", "predicted", "true"), "localise", False),
+        ("understand", ("both", "true"), "localise", False),
     ]
 
 
@@ -548,7 +547,7 @@ def test_the_semantic_network_alone_has_true_masks_or_those_of_a_folder(
     masks = f"{run}/localise/masks"
     config["stages"]["understand"]["prior"] = {**prior, "masks": masks}
     evaluate.evaluate_weights(config, run.parent / f"{tmp_path.name}-b", "avss", weights)
-    assert passes.pop() == ("understand", ("both", "predicted", "true"), masks, False)
+    assert passes.pop() == ("understand", ("both", "true"), masks, False)
     # Other masks in the same place are another evaluation.
     again = str(shutil.copytree(masks, tmp_path / "masks"))
     config["stages"]["understand"]["prior"]["masks"] = again

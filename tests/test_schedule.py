@@ -555,6 +555,24 @@ def test_masks_that_a_complete_stage_has_lost_are_missed_at_once(data_dir, tmp_p
     check_masks_are_there(stage, ["test"])
 
 
+def test_each_split_is_missed_once_those_that_write_it_are_complete(data_dir, tmp_path):
+    def edit(config):
+        fit_small_data(config)
+        config.stages.localise.earlier = 2.0
+        config.stages.understand.prior.train = "earlier"
+
+    stage = opened(edited(edit), data_dir, tmp_path)["understand"]
+    (tmp_path / "localise").mkdir()
+    (tmp_path / "localise" / "results.json").write_text("[]")
+    check_masks_are_there(stage, ["train"])  # they will be written
+    with pytest.raises(UserError, match="stage localise is complete, but .*/masks, .* split test"):
+        check_masks_are_there(stage, ["train", "test"])
+    (tmp_path / "localise_earlier").mkdir()
+    (tmp_path / "localise_earlier" / "results.json").write_text("[]")
+    with pytest.raises(UserError, match="stage localise_earlier is complete, but .* split train"):
+        check_masks_are_there(stage, ["train"])
+
+
 def test_a_stage_knows_whether_its_labels_have_ignored_pixels(data_dir, tmp_path, monkeypatch):
     made = []
 

@@ -79,7 +79,8 @@ def check_masks_are_there(stage: Stage, splits: Collection[str]) -> None:
     """Whether every predicted prior mask that will be asked for is there.
 
     Args:
-      stage: on its data. Masks of another stage of the run are looked for once that is complete.
+      stage: on its data. Masks of a split that other stages of the run write are looked for once
+        those are complete.
       splits: that take masks; of "train" those seconds are looked for that training shows, of
         others all.
 
@@ -87,16 +88,13 @@ def check_masks_are_there(stage: Stage, splits: Collection[str]) -> None:
       UserError: one is missing.
     """
     masks, folder = stage.keys["prior"]["masks"], stage.masks_from
-    given = "/" in masks
-    writers = {masks}
-    if "train" in splits and stage.keys["prior"]["train"] == "crossfit":
-        writers |= set(fold_names(stage.config, masks))
-    elif "train" in splits and stage.keys["prior"]["train"] == "earlier":
-        writers.add(earlier_name(masks))
-    complete = not given and all((stage.root / w / "results.json").exists() for w in writers)
-    if not masks or not (given or complete):
+    if not masks:
         return
+    given = "/" in masks
     for split in (split for split in stage.sources if split in splits):
+        writers = () if given else _writers(stage, split)
+        if not all((stage.root / writer / "results.json").exists() for writer in writers):
+            continue
         source = stage.sources[split]
         masks_of = stage.training_masks(source) if split == "train" else folder
         missing, clips, wanted = [], set(), 0
@@ -122,11 +120,22 @@ def check_masks_are_there(stage: Stage, splits: Collection[str]) -> None:
                 f"{stage.where}.prior.masks is {masks!r}, which {lacks}: name a folder "
                 "<subset>/<uid>/<second>.png of all of them"
             )
+        written = missing[0].parents[2]
         raise UserError(
-            f"the stage {masks} is complete, but {missing[0].parents[2]}, from which {stage.name} "
+            f"the stage {written.parent.name} is complete, but {written}, from which {stage.name} "
             f"takes its prior masks, {lacks}: delete this folder and results.json beside it, and "
             "start the command again"
         )
+
+
+def _writers(stage: Stage, split: str) -> tuple[str, ...]:
+    """The stages that write its masks of a split."""
+    prior = stage.keys["prior"]
+    if split == "train" and prior["train"] == "crossfit":
+        return fold_names(stage.config, prior["masks"])
+    if split == "train" and prior["train"] == "earlier":
+        return (earlier_name(prior["masks"]),)
+    return (prior["masks"],)
 
 
 def _seconds(stage: Stage, split: str, clip) -> tuple[int, ...]:

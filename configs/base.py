@@ -151,8 +151,8 @@ def stage(method: str, task: str, small: bool) -> ConfigDict:
     # So many more networks, each trained without one part of the training clips, whose masks it
     # writes: masks of clips that were not seen. A stage <name>_fold<k> each; 0: none.
     stage.folds = 0
-    # Epochs of its last phase after which the network, as it is then, is kept to write masks of the
-    # training clips, too: nobody has to train for them, as for those of `folds`. 0: none.
+    # Share of its last phase's steps after which the network, as it is then, is kept to write masks
+    # of the training clips, too: nobody has to train for them, as for those of `folds`. 0: none.
     stage.earlier = 0.0
     # Whose best checkpoint by validation the stage keeps: that of the 'last' phase, or of 'all'
     # together, as in the paper's code. It writes the masks and gets the scores; a phase that starts

@@ -61,7 +61,7 @@ def test_one_class_is_one_question(one_class, capsys):
 
 
 def test_what_only_writes_masks_for_a_stage_that_is_left_out_is_left_out(one_class):
-    earlier = {"stages.localise.earlier": 8.0, "stages.understand.prior.train": "earlier"}
+    earlier = {"stages.localise.earlier": 0.5, "stages.understand.prior.train": "earlier"}
     stages = stages_of(avss, one_class, **earlier)
     assert [s.name for s in stages] == ["localise", "localise_earlier", "understand"]
     assert [s.name for s in without_repeated_question(stages)] == ["localise"]

@@ -16,27 +16,34 @@ VIEWS = ("both", "predicted", "unknown", "true")
 
 
 @pytest.fixture(scope="module")
-def run(command, tiny_flags, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("crossfit") / "run"
+def train_small(command, tiny_flags, tmp_path_factory):
+    """A function: name of a folder, flags -> the folder of a run of both stages."""
     flags = tiny_flags(
         ("localise", "understand"),
         **{"phases.all.validate_every_epochs": 24.0},
     )
-    output = command(
-        "--config=configs/avss.py",
-        *flags,
+    root = tmp_path_factory.mktemp("prior_masks")
+
+    def train(name, *more):
+        folder = root / name
+        both = ("--config=configs/avss.py", *flags, "--config.stages.understand.prior.kind=soft")
+        assert "Traceback" not in command(*both, *more, f"--workdir={folder}")
+        return folder
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def run(train_small):
+    return train_small(
+        "crossfit",
         "--config.stages.localise.folds=2",
-        "--config.stages.localise.earlier=3",
         "--config.stages.understand.prior.train=crossfit",
-        "--config.stages.understand.prior.kind=soft",
         "--config.stages.understand.prior.dropout=0.3",
         f"--config.stages.understand.prior.evaluate={VIEWS}",
         "--config.stages.understand.model.prior_keys=linear",
         "--save-masks",
-        f"--workdir={folder}",
     )
-    assert "Traceback" not in output
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +73,12 @@ def test_every_training_clip_has_masks_of_a_network_that_did_not_see_it(run, dat
 
 
 @pytest.mark.slow
-def test_an_earlier_checkpoint_writes_masks_of_all_training_clips(run, data_dir):
+def test_an_earlier_checkpoint_writes_masks_of_all_training_clips(train_small, data_dir):
+    run = train_small(
+        "earlier",
+        "--config.stages.localise.earlier=0.3",
+        "--config.stages.understand.prior.train=earlier",
+    )
     folder = run / "localise_earlier"
     names = {clip.name for clip in open_source(data_dir, "train").clips}
     for kind in ("masks", "masks-soft"):

@@ -229,11 +229,7 @@ def set_folds_that_write_nothing(config):
 
 
 def set_earlier_that_writes_nothing(config):
-    config.stages.understand.earlier = 2.0
-
-
-def set_earlier_than_the_end(config):
-    config.stages.localise.earlier = 33.0
+    config.stages.understand.earlier = 0.5
 
 
 def set_crossfit_without_folds(config):
@@ -268,10 +264,9 @@ def set_masks_of_no_earlier_checkpoint(config):
         ),
         (set_semantic_masks, r"writes_masks is set, but only a binary stage"),
         (set_folds_that_write_nothing, r"understand\.folds is 2, but the stage writes no masks"),
-        (set_earlier_that_writes_nothing, r"understand\.earlier is 2, but the stage writes no"),
-        (set_earlier_than_the_end, r"earlier is 33 epochs of its last phase, all, which has 32"),
+        (set_earlier_that_writes_nothing, r"understand\.earlier is 0\.5, but the stage writes no"),
         (set_crossfit_without_folds, r"give --config\.stages\.localise\.folds=2"),
-        (set_masks_of_no_earlier_checkpoint, r"give --config\.stages\.localise\.earlier=EPOCHS"),
+        (set_masks_of_no_earlier_checkpoint, r"give --config\.stages\.localise\.earlier=0\.6"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -558,7 +553,7 @@ def test_masks_that_a_complete_stage_has_lost_are_missed_at_once(data_dir, tmp_p
 def test_each_split_is_missed_once_those_that_write_it_are_complete(data_dir, tmp_path):
     def edit(config):
         fit_small_data(config)
-        config.stages.localise.earlier = 2.0
+        config.stages.localise.earlier = 0.5
         config.stages.understand.prior.train = "earlier"
 
     stage = opened(edited(edit), data_dir, tmp_path)["understand"]

@@ -212,7 +212,7 @@ def test_it_logs_validates_and_trains_only_what_it_should(straight):
 
 def test_the_checkpoint_that_others_learn_from_stays(tmp_path):
     """Of a step in which no other is due, and though it is neither new nor the best."""
-    train(tmp_path, Batches(), checkpoint_every=4, validate=None, earlier=3 * BATCH / CLIPS)
+    train(tmp_path, Batches(), checkpoint_every=4, validate=None, earlier=3 / STEPS)
     folder = tmp_path / "localise" / "a" / "checkpoints"
     assert (folder / "3").is_dir() and not (folder / "4").exists()
 

@@ -150,7 +150,6 @@ def overrides(values: Mapping[str, Any], factor: float) -> list[str]:
             for phase in stage["order"]
             for key in ("epochs", "validate_every_epochs")
         }
-        keys |= {"earlier": stage["earlier"]} if stage["earlier"] else {}
         flags += [f"--config.stages.{name}.{key}={v * factor:.6g}" for key, v in keys.items()]
     return flags
 
@@ -180,8 +179,6 @@ def pilot(parts: Sequence[Part], values: Mapping[str, Any], steps: int) -> list[
                 f"{where}.phases.{phase}.epochs={epochs:.6g}",
                 f"{where}.phases.{phase}.validate_every_epochs=1e6",
             ]
-            if keys["earlier"] and phase == keys["order"][-1]:
-                flags.append(f"{where}.earlier={keys['earlier'] * factor:.6g}")
     return flags
 
 

@@ -1,6 +1,5 @@
 """Prior masks of a stage: whether they fit together, and whether every one of them is there."""
 
-import math
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -24,12 +23,6 @@ def check_priors(stage: Stage) -> None:
         raise UserError(
             f"{stage.where}.prior.train is {prior['train']!r} and prior.evaluate {evaluate}: a "
             "network is trained and evaluated either with prior masks or, 'none', without"
-        )
-    epochs = stage.phase(stage.phases[-1])["epochs"] if stage.phases else math.inf
-    if stage.keys["earlier"] > epochs:
-        raise UserError(
-            f"{stage.where}.earlier is {stage.keys['earlier']:g} epochs of its last phase, "
-            f"{stage.phases[-1].phase}, which has {epochs:g}: give less"
         )
     for key in ("folds", "earlier"):
         if stage.keys[key] and not stage.keys["writes_masks"]:
@@ -56,7 +49,7 @@ def check_who_writes(stage: Stage, earlier: Sequence[Stage]) -> None:
         raise UserError(
             f"{stage.where}.prior.train is 'earlier', and prior.masks, {prior['masks']!r}, is no "
             "stage before it that keeps an earlier checkpoint: give "
-            f"--config.stages.{prior['masks'] or '<stage>'}.earlier=EPOCHS"
+            f"--config.stages.{prior['masks'] or '<stage>'}.earlier=0.6"
         )
     folder = stage.masks_from
     written = [other.name for other in earlier if other.keys["writes_masks"]]

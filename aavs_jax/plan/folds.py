@@ -41,7 +41,8 @@ def with_writers(config: Config) -> dict[str, Any]:
     """A config in whose schedule are stages, too, that only write masks of training clips.
 
     They come after the stage whose keys they have. Those of `stages.<stage>.folds` train, from
-    where it starts; that of `stages.<stage>.earlier` takes one of its checkpoints.
+    where it starts; that of `stages.<stage>.earlier` takes one of its checkpoints, and is there
+    where a stage trains on its masks.
 
     Args:
       config: as in configs/base.py, `values.checked`.
@@ -59,7 +60,10 @@ def with_writers(config: Config) -> dict[str, Any]:
             own_keys = {"phases": phases, "fold": fold, "writes_for": name, "earlier": 0.0}
             stages[own] = {**keys, **own_keys}
             schedule.append(own)
-        if keys["earlier"]:
+        if keys["earlier"] and any(
+            other["prior"]["train"] == "earlier" and other["prior"]["masks"] == name
+            for other in (stages[after] for after in config["schedule"] if after in stages)
+        ):
             own = earlier_name(name)
             stages[own] = {**keys, "order": (), "writes_for": name}
             schedule.append(own)

@@ -107,7 +107,7 @@ RULES: dict[str, Rule] = {
     "stages.*.prior.evaluate": _some_of(*VIEWS),
     "stages.*.prior.kind": _one_of("hard", "soft"),
     "stages.*.folds": (lambda value: value == 0 or value >= 2, "give at least 2, or 0 for none"),
-    "stages.*.earlier": _least(0),
+    "stages.*.earlier": SHARE,
     "stages.*.phases.*.trains": PATTERNS,
     "stages.*.phases.*.fresh": PATTERNS,
     "stages.*.phases.*.zero": PATTERNS,

@@ -144,7 +144,7 @@ class Stage:
         """The step of a phase whose network is kept for `earlier`; 0: none is."""
         if not self.keys["earlier"] or name.phase != self.keys["order"][-1]:
             return 0
-        return min(self.steps(name), max(1, round(self.keys["earlier"] * self.steps_per_epoch)))
+        return max(1, round(self.keys["earlier"] * self.steps(name)))
 
     def inside(self, name: str) -> "Stage":
         """The stage of a network within its own, `Method.inner`, on the same data."""

@@ -80,6 +80,8 @@ def compare(before: Config, now: Config, root: Path, *, same_data: bool = False)
             names[2:5:2] == ["phases", "epochs"]
             and _has_grown(was, is_)
             and _is_last(names[1], names[3], now, root)
+            # The step whose network is to be kept may have passed.
+            and not now["stages"][names[1]]["earlier"]
         ):
             stage, phase = names[1], f"{names[1]}/{names[3]}"
             stages.add(stage)

@@ -71,9 +71,6 @@ def test_there_are_as_many_validations_as_in_the_recipe(data):
         for key in ("epochs=16", "validate_every_epochs=4")
     ]
     assert budget.overrides(values, 1) == []
-    # What is kept of a stage at some epoch is kept at the same part of it.
-    values = system("avss", data, "--config.stages.localise.earlier=8").values()
-    assert "--config.stages.localise.earlier=4" in budget.overrides(values, 0.5)
 
 
 def test_minutes_are_shared_as_steps_are(data):
@@ -89,12 +86,6 @@ def test_a_pilot_has_so_many_steps_in_each_phase(data):
     values = chosen.values(*flags)
     assert [part.steps for part in budget.parts(values, data)] == [60, 60]
     assert values["eval"]["protocols"] == "stepping_stones"
-    # What is kept of a stage at some epoch is kept at the same part of the pilot.
-    chosen = system("avss", data, "--config.stages.localise.earlier=8")
-    values = chosen.values(*budget.pilot(budget.parts(chosen.values(), data), chosen.values(), 60))[
-        "stages"
-    ]["localise"]
-    assert values["earlier"] / values["phases"]["all"]["epochs"] == pytest.approx(8 / 32)
 
 
 def test_a_config_that_gives_epochs_of_all_stages_is_held_to_the_budget(data, tmp_path):

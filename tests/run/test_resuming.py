@@ -102,6 +102,12 @@ def test_what_was_trained_cannot_change(before, run, changes, word):
     assert word in compare(before, changed(before, **changes), run).refused
 
 
+def test_a_stage_that_keeps_an_earlier_network_has_its_epochs(before, run):
+    keeps = {"stages.understand.earlier": 0.5}
+    longer = changed(before, **keeps, **{EPOCHS.format("understand"): 40.0})
+    assert "phases.all.epochs was 32" in compare(changed(before, **keeps), longer, run).refused
+
+
 def test_max_targets_may_grow(before, run):
     changes = compare(before, changed(before, **{"stages.localise.data.max_targets": 10}), run)
     assert not changes.refused and not changes.stages

@@ -28,11 +28,12 @@ def get_config(argument: str = ""):
     if small:
         # Stage one's errors are what stage two has to live with, so it sees them in training, too,
         # and it starts from stage one's parameters, there being no pretrained ones. It trusts masks
-        # too much all the same, so half of its answer is one without (docs/experiments.md).
+        # too much all the same, so half of its answer is one without, and what a place is gets more
+        # of the epochs than where it sounds (docs/experiments.md).
         understand.prior.train = "predicted"
         understand.prior.evaluate = ("both", "true")
-        base.add_phases(localise, all=aavs.small_phase("nothing", 32))
-        base.add_phases(understand, all=aavs.small_phase("localise/all", 32))
+        base.add_phases(localise, all=aavs.small_phase("nothing", 24))
+        base.add_phases(understand, all=aavs.small_phase("localise/all", 40))
     else:
         understand.prior.train = "true"
         understand.data.shuffle = False  # the paper's code walks this set in order

@@ -32,6 +32,7 @@ def get_config(argument: str = ""):
     # Hard masks until then: soft ones of clips that stage one was trained on are too good, and a
     # network that trusts them loses on new clips (docs/experiments.md).
     config.stages.understand.model.prior_keys = "linear"
+    config.stages.localise.phases.all.epochs = 32.0
     config.stages.understand.phases.all.epochs = 24.0
     both = base.small_phase("localise/all -> localise, understand/all -> understand", 8)
     both.optimizer.learning_rate = 1e-4  # a tenth

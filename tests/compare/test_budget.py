@@ -25,13 +25,13 @@ def test_what_is_no_budget_is_refused(text):
 
 
 def test_frames_of_a_recipe(data):
-    # Six training clips: 32 epochs are 9.6 steps of 20 random seconds, in each stage.
+    # Six training clips: 24 and 40 epochs are 7.2 and 12 steps of 20 random seconds.
     parts = budget.parts(system("avss", data).values(), data)
     assert [(str(p.name), p.steps, p.frames) for p in parts] == [
-        ("localise/all", 10, 20.0),
-        ("understand/all", 10, 20.0),
+        ("localise/all", 7, 20.0),
+        ("understand/all", 12, 20.0),
     ]
-    assert budget.frames(parts) == 400
+    assert budget.frames(parts) == 380
 
 
 def test_clips_that_are_seen_whole_count_by_their_seconds(data):
@@ -67,16 +67,16 @@ def test_there_are_as_many_validations_as_in_the_recipe(data):
     flags = budget.overrides(values, 0.5)
     assert flags == [
         f"--config.stages.{stage}.phases.all.{key}"
-        for stage in ("localise", "understand")
-        for key in ("epochs=16", "validate_every_epochs=4")
+        for stage, epochs in (("localise", 12), ("understand", 20))
+        for key in (f"epochs={epochs}", "validate_every_epochs=4")
     ]
     assert budget.overrides(values, 1) == []
 
 
 def test_minutes_are_shared_as_steps_are(data):
     parts = budget.parts(system("avss", data).values(), data)
-    # 9.6 steps of 2 s and 9.6 of 4.25 s are a minute.
-    seconds = {"localise/all": 2.0, "understand/all": 4.25}
+    # 7.2 steps of 2 s and 12 of 3.8 s are a minute.
+    seconds = {"localise/all": 2.0, "understand/all": 3.8}
     assert budget.factor(budget.parse("minutes=3"), parts, seconds) == pytest.approx(3)
 
 

@@ -30,7 +30,7 @@ def numbers(tmp_path) -> dict:
 
 
 def test_every_config_with_every_seed(compare, faked, tmp_path, capsys):
-    assert compare("--configs=avss,avss_end_to_end", "--seeds=1,3", "--budget=frames=400") == 0
+    assert compare("--configs=avss,avss_end_to_end", "--seeds=1,3", "--budget=frames=480") == 0
     assert faked.started == [
         *("avss-seed1", "measure avss-seed1"),
         *("avss_end_to_end-seed1", "measure avss_end_to_end-seed1"),
@@ -42,8 +42,8 @@ def test_every_config_with_every_seed(compare, faked, tmp_path, capsys):
     # Every command can be typed again.
     assert "*** python -m aavs_jax.main --config=configs/avss.py:" in out
     found = numbers(tmp_path)
-    assert [run["frames_seen"] for run in found["runs"]] == [400, 400, 400, 400]
-    # 20 steps of half a second are 400 frames.
+    assert [run["frames_seen"] for run in found["runs"]] == [480, 480, 480, 480]
+    # 24 steps of half a second are 480 frames.
     assert found["runs"][0]["frames_per_second"] == pytest.approx(40)
     # Both stages, and what made the data is nobody's.
     assert (found["runs"][0]["training_seconds"], found["runs"][0]["seconds"]) == (120, 180)

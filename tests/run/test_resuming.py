@@ -76,8 +76,8 @@ EPOCHS = "stages.{}.phases.all.epochs"
 
 
 def test_the_last_phase_gets_more_epochs(before, run):
-    changes = compare(before, changed(before, **{EPOCHS.format("understand"): 40.0}), run)
-    assert "understand/all resumes from its last state, with the learning rates of 40" in str(
+    changes = compare(before, changed(before, **{EPOCHS.format("understand"): 48.0}), run)
+    assert "understand/all resumes from its last state, with the learning rates of 48" in str(
         changes
     )
     forget_scores(run, changes)
@@ -104,8 +104,8 @@ def test_what_was_trained_cannot_change(before, run, changes, word):
 
 def test_a_stage_that_keeps_an_earlier_network_has_its_epochs(before, run):
     keeps = {"stages.understand.earlier": 0.5}
-    longer = changed(before, **keeps, **{EPOCHS.format("understand"): 40.0})
-    assert "phases.all.epochs was 32" in compare(changed(before, **keeps), longer, run).refused
+    longer = changed(before, **keeps, **{EPOCHS.format("understand"): 48.0})
+    assert "phases.all.epochs was 40" in compare(changed(before, **keeps), longer, run).refused
 
 
 def test_max_targets_may_grow(before, run):

@@ -26,11 +26,13 @@ def get_config(argument: str = ""):
     understand.prior.masks = "localise"
     understand.prior.evaluate = ("predicted", "true")
     if small:
-        # Stage one's errors are what stage two has to live with, so it sees them in training, too,
-        # and it starts from stage one's parameters, there being no pretrained ones. It trusts masks
-        # too much all the same, so half of its answer is one without, and what a place is gets more
-        # of the epochs than where it sounds (docs/experiments.md).
-        understand.prior.train = "predicted"
+        # What stage one draws in clips that it was trained on is too good to be an example of what
+        # it draws in new ones. So stage two trains on what it drew after five eighths of its steps.
+        # It trusts masks too much all the same: half of its answer is one without. What a place is
+        # gets more of the epochs than where it sounds (docs/experiments.md).
+        localise.earlier = 0.625
+        understand.prior.train = "earlier"
+        understand.prior.kind = "soft"
         understand.prior.evaluate = ("both", "true")
         base.add_phases(localise, all=aavs.small_phase("nothing", 24))
         base.add_phases(understand, all=aavs.small_phase("localise/all", 40))

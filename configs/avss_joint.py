@@ -31,6 +31,9 @@ def get_config(argument: str = ""):
     config.schedule = (*config.schedule, "together")
     # Hard masks until then: soft ones of clips that stage one was trained on are too good, and a
     # network that trusts them loses on new clips (docs/experiments.md).
+    config.stages.localise.earlier = 0.0
+    config.stages.understand.prior.train = "predicted"
+    config.stages.understand.prior.kind = "hard"
     config.stages.understand.model.prior_keys = "linear"
     config.stages.localise.phases.all.epochs = 32.0
     config.stages.understand.phases.all.epochs = 24.0

@@ -147,7 +147,9 @@ def stage(method: str, task: str, small: bool) -> ConfigDict:
     # folder's are taken as they are.
     stage.prior.kind = "hard"
 
-    stage.writes_masks = False  # of all clips, when trained
+    # Of all clips, when trained; not of training clips where those that take them train on masks
+    # by others, 'crossfit' or 'earlier'.
+    stage.writes_masks = False
     # So many more networks, each trained without one part of the training clips, whose masks it
     # writes: masks of clips that were not seen. A stage <name>_fold<k> each; 0: none.
     stage.folds = 0

@@ -255,17 +255,18 @@ def test_the_small_network_flips_and_all_else_can_be_turned_on(name):
 
 
 def test_how_the_stages_of_avss_hand_over():
-    small = ("predicted", ("both", "true"))
-    paper = ("true", ("predicted", "true"))
-    for argument, (told, views) in (("/x", paper), ("/x,small", small), ("", small)):
+    small = ("earlier", "soft", ("both", "true"))
+    paper = ("true", "hard", ("predicted", "true"))
+    for argument, handed_over in (("/x", paper), ("/x,small", small), ("", small)):
         config = avss.get_config(argument).to_dict()
         localise, understand = (config["stages"][name] for name in config["schedule"])
         assert (localise["task"], understand["task"]) == ("binary", "semantic")
         assert localise["writes_masks"] and not understand["writes_masks"]
         assert localise["prior"]["train"] == "none"
         prior = understand["prior"]
-        assert (prior["masks"], prior["train"]) == ("localise", told)
-        assert prior["evaluate"] == views
+        assert prior["masks"] == "localise"
+        assert (prior["train"], prior["kind"], prior["evaluate"]) == handed_over
+        assert (localise["earlier"] > 0) == (prior["train"] == "earlier")
     end_to_end = avss_end_to_end.get_config("").to_dict()["stages"]["understand"]
     assert end_to_end["prior"]["train"] == "none"
     assert end_to_end["prior"]["evaluate"] == ("none",)

@@ -34,6 +34,7 @@ from data_pipelines.prepare import prepare
 SIZE = 32  # pixels of frames and labels
 SPLITS = ("train", "val", "test")
 VIEWS = ("both", "true")  # priors with which stage two is scored
+WRITERS = ("localise", "localise_earlier")  # of masks
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +74,7 @@ def test_rows(tiny_run):
     assert kinds(rows) == [
         *(("localise", "test", sound, "none") for sound in sounds),
         ("localise", "val", "right", "none"),
-        ("localise", "train", "right", "none"),
+        ("localise_earlier", "train", "right", "none"),
         *(("understand", "test", s, prior) for prior in VIEWS for s in sounds),
     ]
     # 12 clips are four of each subset: two train, one val, one test; of 5, 5 and 10 seconds. Of
@@ -82,10 +83,10 @@ def test_rows(tiny_run):
     assert counts == {
         ("localise", "test"): (3, 20),
         ("localise", "val"): (3, 20),
-        ("localise", "train"): (6, 2 * (1 + 5 + 10)),
+        ("localise_earlier", "train"): (6, 2 * (1 + 5 + 10)),
         ("understand", "test"): (3, 20),
     }
-    binary = [row["metric"] for row in rows if row["stage"] == "localise"]
+    binary = [row["metric"] for row in rows if row["stage"].startswith("localise")]
     assert binary == ["J", "F", "J&F"] * 5
     means = ("mIoU", "F", "mIoU_no_background", "F_no_background")
     semantic = [row["metric"] for row in rows if row["stage"] == "understand"]
@@ -109,14 +110,19 @@ def test_masks_of_every_clip(tiny_run):
         for clip in raw.glob("v*/*")
         for second in range(avsbench.SUBSET_SECONDS[clip.parent.name])
     }
-    masks = run / "localise/masks"
-    assert set(masks_in(masks)) == expected and len(expected) == 4 * (5 + 5 + 10)
-    values = set()
-    for name in expected:
-        mask = np.asarray(Image.open(masks / name))
-        assert mask.shape == (SIZE, SIZE) and mask.dtype == np.uint8
-        values |= set(np.unique(mask))
-    assert values <= {0, 255}
+    assert len(expected) == 4 * (5 + 5 + 10)
+    for kind in ("masks", "masks-soft"):
+        found = {stage: set(masks_in(run / stage / kind)) for stage in WRITERS}
+        # Half of the clips are for training, of which it is the earlier network that says masks.
+        assert {len(names) for names in found.values()} == {len(expected) // 2}
+        assert set.union(*found.values()) == expected
+        values = set()
+        for stage, names in found.items():
+            for name in names:
+                mask = np.asarray(Image.open(run / stage / kind / name))
+                assert mask.shape == (SIZE, SIZE) and mask.dtype == np.uint8
+                values |= set(np.unique(mask))
+        assert (values <= {0, 255}) == (kind == "masks")
     assert not (run / "understand/masks").exists()
 
 
@@ -162,7 +168,7 @@ def test_config_says_what_was_run(tiny_run):
     run, flags, _ = tiny_run
     record = json.loads((run / "config.json").read_text())
     assert record["config_name"] == "avss"
-    assert record["config"]["stages"]["understand"]["prior"]["train"] == "predicted"
+    assert record["config"]["stages"]["understand"]["prior"]["train"] == "earlier"
     assert record["config"]["data"]["clips"] == 12
     assert record["command"].startswith("python -m aavs_jax.main --config=configs/avss.py")
     assert f"--workdir={run}" in record["command"]

@@ -48,7 +48,7 @@ NETWORK = Method(
 
 
 def stage_of(keys, root=Path("unused"), sources=None, **config) -> Stage:
-    config = {"stages": {"localise": keys}, **config}
+    config = {"schedule": ("localise",), "stages": {"localise": keys}, **config}
     return Stage("localise", config, root, NETWORK, sources or {})
 
 
@@ -80,7 +80,7 @@ def test_where_masks_lie(tmp_path):
 
 def test_what_a_trained_stage_is_evaluated_with():
     config = {"eval": {"sounds": ("right", "silence")}}
-    prior = {"evaluate": ("predicted", "true")}
+    prior = {"evaluate": ("predicted", "true"), "masks": "", "train": "none"}
     test = types.SimpleNamespace(clips=[Clip("v1s", "a", 5, (0,), (1,), False)])
     sources = {"train": test, "val": test, "test": test}
     alone = evaluations(
@@ -99,6 +99,24 @@ def test_what_a_trained_stage_is_evaluated_with():
     del sources["test"]
     some = evaluations(stage_of({"prior": prior, "writes_masks": True}, sources=sources, **config))
     assert some == writing[-2:]
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "written"),
+    [
+        ((), True),  # nobody takes them: whoever wants them wants all
+        (("predicted",), True),
+        (("mixture", "earlier"), True),
+        (("earlier",), False),
+        (("crossfit", "earlier"), False),
+    ],
+)
+def test_who_writes_masks_of_training_clips(trained_on, written):
+    """Not who is trained on them, where those that take masks train on what others make of them."""
+    takers = {str(n): {"prior": {"masks": "a", "train": how}} for n, how in enumerate(trained_on)}
+    stages = {"a": {"prior": {"masks": "", "train": "none"}}, **takers}
+    stage = Stage("a", {"schedule": tuple(stages), "stages": stages}, Path("run"), NETWORK)
+    assert stage.own_training_masks_are_wanted == written
 
 
 @pytest.mark.parametrize(
@@ -191,8 +209,12 @@ def set_masks(config):
     config.stages.understand.prior.masks = "/no/such/folder"
 
 
+def set_folder_for_masks_by_others(config):
+    config.stages.understand.prior.masks = "/tmp"
+
+
 def set_no_masks(config):
-    config.stages.localise.writes_masks = False
+    config.stages.localise.writes_masks, config.stages.localise.earlier = False, 0.0
 
 
 def set_model(config):
@@ -237,7 +259,7 @@ def set_crossfit_without_folds(config):
 
 
 def set_masks_of_no_earlier_checkpoint(config):
-    config.stages.understand.prior.train = "earlier"
+    config.stages.localise.earlier = 0.0
 
 
 @pytest.mark.parametrize(
@@ -249,6 +271,10 @@ def set_masks_of_no_earlier_checkpoint(config):
         (set_phase, r"no config\.stages\.understand\.phases\.a: there are all"),
         (set_method, r"method 'nobodys' is none of aavs"),
         (set_masks, r"prior\.masks is '/no/such/folder', which is neither an earlier stage"),
+        (
+            set_folder_for_masks_by_others,
+            r"masks is the folder /tmp, .*: give --config\.stages\.understand\.prior\.train=predic",
+        ),
         (
             set_no_masks,
             r"prior\.masks is 'localise', which is neither an earlier stage that writes",
@@ -477,6 +503,7 @@ def with_masks_in(folder):
         fit_small_data(config)
         config.schedule = ("understand",)
         config.stages.understand.prior.masks = str(folder)
+        config.stages.understand.prior.train = "predicted"
 
     return edited(edit)
 
@@ -544,23 +571,18 @@ def test_masks_that_a_complete_stage_has_lost_are_missed_at_once(data_dir, tmp_p
     check_masks_are_there(stage, ["test"])  # they will be written
     (tmp_path / "localise").mkdir()
     (tmp_path / "localise" / "results.json").write_text("[]")
-    with pytest.raises(UserError, match="localise is complete, but .*localise/masks, .* lacks"):
+    with pytest.raises(UserError, match="localise is complete, but .*/masks-soft, .* lacks"):
         check_masks_are_there(stage, ["test"])
-    write_masks(tmp_path / "localise" / "masks", stage.sources["test"].clips)
+    write_masks(tmp_path / "localise" / "masks-soft", stage.sources["test"].clips)
     check_masks_are_there(stage, ["test"])
 
 
 def test_each_split_is_missed_once_those_that_write_it_are_complete(data_dir, tmp_path):
-    def edit(config):
-        fit_small_data(config)
-        config.stages.localise.earlier = 0.5
-        config.stages.understand.prior.train = "earlier"
-
-    stage = opened(edited(edit), data_dir, tmp_path)["understand"]
+    stage = opened(edited(fit_small_data), data_dir, tmp_path)["understand"]
     (tmp_path / "localise").mkdir()
     (tmp_path / "localise" / "results.json").write_text("[]")
     check_masks_are_there(stage, ["train"])  # they will be written
-    with pytest.raises(UserError, match="stage localise is complete, but .*/masks, .* split test"):
+    with pytest.raises(UserError, match="stage localise is complete, but .* split test"):
         check_masks_are_there(stage, ["train", "test"])
     (tmp_path / "localise_earlier").mkdir()
     (tmp_path / "localise_earlier" / "results.json").write_text("[]")

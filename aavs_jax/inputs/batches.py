@@ -169,7 +169,7 @@ def _shared(stage: Stage) -> dict[str, Any]:
 def evaluations(stage: Stage) -> list[tuple[str, str, str]]:
     """(split, prior, sound) of every pass that a trained stage is evaluated with.
 
-    The test split with every prior and sound; the others too, where masks are wanted of all clips.
+    The test split with every prior and sound; the others too, where masks of them are wanted.
     Splits that have no clips are left out. Of a stage that only writes masks of training clips
     these alone, or of them those that it does not see.
     """
@@ -182,8 +182,8 @@ def evaluations(stage: Stage) -> list[tuple[str, str, str]]:
     if "test" in stage.sources:
         passes = [("test", prior, sound) for prior in priors for sound in sounds_to_hear(stage)]
     if stage.keys["writes_masks"]:
-        others = (split for split in ("val", "train") if split in stage.sources)
-        passes += [(split, priors[0], "right") for split in others]
+        others = ("val", "train") if stage.own_training_masks_are_wanted else ("val",)
+        passes += [(split, priors[0], "right") for split in others if split in stage.sources]
     return passes
 
 

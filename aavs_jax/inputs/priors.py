@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from aavs_jax.errors import UserError
-from aavs_jax.plan.folds import earlier_name, fold_names
+from aavs_jax.plan.folds import BY_OTHERS, earlier_name, fold_names
 from aavs_jax.plan.stage import Stage
 from data_pipelines.facts import avsbench
 from data_pipelines.loading.checks import PREDICTED
@@ -39,24 +39,29 @@ def check_who_writes(stage: Stage, earlier: Sequence[Stage]) -> None:
     prior = stage.keys["prior"]
     if not {stage.prior_in_training, *prior["evaluate"]} & PREDICTED:
         return
-    others = {other.name: other.keys for other in earlier}
-    if prior["train"] == "crossfit" and not others.get(prior["masks"], {"folds": 0})["folds"]:
+    train, masks, folder = prior["train"], prior["masks"], stage.masks_from
+    others = {other.name: other.keys for other in earlier if other.keys["writes_masks"]}
+    if folder is None or (masks not in others and not folder.is_dir()):
         raise UserError(
-            f"{stage.where}.prior.train is 'crossfit', and prior.masks, {prior['masks']!r}, is no "
-            f"earlier stage with folds: give --config.stages.{prior['masks'] or '<stage>'}.folds=2"
+            f"{stage.where}.prior.masks is {masks!r}, which is neither an earlier stage that "
+            "writes masks nor a folder of masks: correct it"
         )
-    if prior["train"] == "earlier" and not others.get(prior["masks"], {"earlier": 0})["earlier"]:
+    if train not in BY_OTHERS:
+        return
+    if masks not in others:
         raise UserError(
-            f"{stage.where}.prior.train is 'earlier', and prior.masks, {prior['masks']!r}, is no "
-            "stage before it that keeps an earlier checkpoint: give "
-            f"--config.stages.{prior['masks'] or '<stage>'}.earlier=0.6"
+            f"{stage.where}.prior.train is {train!r}, but prior.masks is the folder {masks}, whose "
+            f"masks are taken as they are: give --{stage.where}.prior.train=predicted"
         )
-    folder = stage.masks_from
-    written = [other.name for other in earlier if other.keys["writes_masks"]]
-    if folder is None or (prior["masks"] not in written and not folder.is_dir()):
+    if train == "crossfit" and not others[masks]["folds"]:
         raise UserError(
-            f"{stage.where}.prior.masks is {prior['masks']!r}, which is neither an earlier stage "
-            "that writes masks nor a folder of masks: correct it"
+            f"{stage.where}.prior.train is 'crossfit', and prior.masks, {masks!r}, is a stage "
+            f"without folds: give --config.stages.{masks}.folds=2"
+        )
+    if train == "earlier" and not others[masks]["earlier"]:
+        raise UserError(
+            f"{stage.where}.prior.train is 'earlier', and prior.masks, {masks!r}, is a stage that "
+            f"keeps no earlier checkpoint: give --config.stages.{masks}.earlier=0.6"
         )
 
 

@@ -187,6 +187,15 @@ class Stage:
         return {clip.name: folders[part_of(clip, folds) - 1] for clip in source.clips}
 
     @property
+    def own_training_masks_are_wanted(self) -> bool:
+        """Whether it writes masks of training clips: not where each stage that takes its masks
+        trains on those that others write of these clips.
+        """
+        priors = [self.config["stages"][name]["prior"] for name in self.config["schedule"]]
+        trained_on = [prior["train"] for prior in priors if prior["masks"] == self.name]
+        return not trained_on or any(train not in BY_OTHERS for train in trained_on)
+
+    @property
     def soft_is_wanted(self) -> bool:
         """Whether another stage of the run takes its masks as shades."""
         own = self.writes_for or self.name

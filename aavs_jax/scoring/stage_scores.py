@@ -60,12 +60,13 @@ def stage_scores(stage: Stage, parameters: Mapping[str, Any], **named: str) -> R
 
 
 def _say_what_follows(stage: Stage, passes: list[tuple[str, str, str]]) -> None:
-    splits = " and ".join(dict.fromkeys(split for split, _, _ in passes))
-    masks = stage.keys["writes_masks"] and len(stage.sources) > 1 and not stage.writes_for
+    splits = list(dict.fromkeys(split for split, _, _ in passes))
+    for_masks = "" if stage.writes_for else " and ".join(s for s in splits if s != "test")
     cached = stage.config["data"]["cache"]
     say(
-        f"[{stage.name}] scores: {len(passes)} passes over {splits}, one for each prior and sound"
-        + (", val and train for their masks" if masks else "")
+        f"[{stage.name}] scores: {len(passes)} passes over {' and '.join(splits)}, one for each "
+        "prior and sound"
+        + (f", {for_masks} for their masks" if for_masks else "")
         + ("" if cached else "; each reads its clips again (--config.data.cache=true keeps them)")
     )
 

@@ -44,7 +44,8 @@ def test_other_names_are_taken_whole():
 
 def test_stages_of_the_parts():
     config = avss.get_config()
-    config.stages.localise.folds = 2
+    config.stages.localise.folds, config.stages.localise.earlier = 2, 0.0
+    config.stages.understand.prior.train = "crossfit"
     config.stages.localise.order = ("all", "more")
     config.stages.localise.phases.more = (
         config.stages.localise.phases.all.copy_and_resolve_references()
@@ -69,9 +70,6 @@ def test_stages_of_the_parts():
 
 def test_an_earlier_checkpoint_is_a_stage_that_trains_nothing():
     config = avss.get_config()
-    config.stages.localise.earlier = 0.5
-    config.stages.understand.prior.train = "earlier"
-    config.stages.understand.prior.kind = "soft"
     full = with_writers(checked(config))
     assert full["schedule"] == ("localise", "localise_earlier", "understand")
     keys = full["stages"]["localise_earlier"]

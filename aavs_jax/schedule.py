@@ -143,6 +143,8 @@ def run_stage(stage: Stage, data_dir: Path, workdir: Workdir, given: Given | Non
         say(f"[{stage.name}] is complete")
         return rows
     does = f"weights {given.folder}" if given else f"phases {', '.join(stage.keys['order'])}"
+    if stage.writes_for and not stage.phases:
+        does = f"masks by an earlier checkpoint of {stage.writes_for}"
     say(f"\n=== stage {stage.name}: {stage.task.name}, {does} ===")
     _say_what_is_unusual(stage)
     with workdir.timed(f"{stage.name} embeddings"):
@@ -188,7 +190,8 @@ def _say_what_is_unusual(stage: Stage) -> None:
         if val is not None and not any(clip.labelled for clip in val.clips):
             said.append(MISSING["val labels"])
     wanted = stage.config["eval"]["sounds"]
-    if "test" in stage.sources and len(sounds_to_hear(stage)) < len(wanted):
+    tests = "test" in stage.sources and not stage.writes_for
+    if tests and len(sounds_to_hear(stage)) < len(wanted):
         said.append(NO_OTHER)
     for line in said:
         say(f"[{stage.name}] {line}")

@@ -26,10 +26,12 @@ def get_config(argument: str = ""):
     understand.prior.masks = "localise"
     understand.prior.evaluate = ("predicted", "true")
     if small:
-        # What stage one draws in clips that it was trained on is too good to be an example of what
-        # it draws in new ones. So stage two trains on what it drew after five eighths of its steps.
-        # It trusts masks too much all the same: half of its answer is one without. What a place is
-        # gets more of the epochs than where it sounds (docs/experiments.md).
+        # Nothing is pretrained, so stage two starts from stage one's parameters. What stage one
+        # draws in clips that it was trained on is too good to be an example of what it draws in new
+        # ones, so stage two trains on what it drew after five eighths of its steps, and sees where
+        # it was unsure. Stage two trusts masks too much all the same: half of its answer is one
+        # without. What a place is gets more of the epochs than where it sounds
+        # (docs/experiments.md).
         localise.earlier = 0.625
         understand.prior.train = "earlier"
         understand.prior.kind = "soft"

@@ -147,8 +147,8 @@ def stage(method: str, task: str, small: bool) -> ConfigDict:
     # folder's are taken as they are.
     stage.prior.kind = "hard"
 
-    # Of all clips, when trained; not of training clips where those that take them train on masks
-    # by others, 'crossfit' or 'earlier'.
+    # Of all clips, when trained. Those of training clips are left out if every stage that takes
+    # its masks trains on others' ('crossfit', 'earlier').
     stage.writes_masks = False
     # So many more networks, each trained without one part of the training clips, whose masks it
     # writes: masks of clips that were not seen. A stage <name>_fold<k> each; 0: none.

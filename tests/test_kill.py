@@ -45,7 +45,13 @@ HAND_OVER = {
     "the masks get their name": (r"^os\.rename \S*/masks\.partial ", 1),
     "the masks have their name": (r"^open \S*/localise/\.results\.json\.partial w", 1),
     "the rows of localise get their name": (r"^os\.rename \S* \S*/localise/results\.json$", 1),
-    "localise is complete": (r"^os\.mkdir \S*/understand", 1),
+    "localise is complete": (r"^os\.mkdir \S*/localise_earlier", 1),
+    "an earlier network writes masks": (
+        r"^open \S*/localise_earlier/masks-soft\.partial/\S*g w",
+        25,
+    ),
+    "the rows of that get their name": (r"^os\.rename \S* \S*/localise_earlier/results\.json$", 1),
+    "all masks are there": (r"^os\.mkdir \S*/understand", 1),
 }
 END = {
     "half of the last figures are there": (r"^os\.rename \S* \S*/understand/examples/right-t", 1),
@@ -66,9 +72,11 @@ def files(folder: Path) -> dict[str, bytes]:
 def assert_undisturbed(folder: Path, undisturbed: Path) -> None:
     for name in ("results.json", "metrics.jsonl"):
         assert (folder / name).read_bytes() == (undisturbed / name).read_bytes(), name
-    masks = files(folder / "localise/masks")
-    assert masks == files(undisturbed / "localise/masks")
-    assert len(masks) == 12 // 3 * (5 + 5 + 10)
+    for stage in ("localise", "localise_earlier"):  # of val and test, and of train
+        for kind in ("masks", "masks-soft"):
+            masks = files(folder / stage / kind)
+            assert masks == files(undisturbed / stage / kind)
+            assert len(masks) == 12 // 3 * (5 + 5 + 10) // 2
     for stage in ("localise", "understand"):
         ours, theirs = (best_parameters(f / stage / "all") for f in (folder, undisturbed))
         assert ours.keys() == theirs.keys()

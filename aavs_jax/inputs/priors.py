@@ -122,7 +122,7 @@ def check_masks_are_there(stage: Stage, splits: Collection[str]) -> None:
         raise UserError(
             f"the stage {written.parent.name} is complete, but {written}, from which {stage.name} "
             f"takes its prior masks, {lacks}: delete this folder and results.json beside it, and "
-            "start the command again"
+            "start the command again, which writes them anew and trains nothing twice"
         )
 
 

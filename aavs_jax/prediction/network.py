@@ -12,7 +12,7 @@ import numpy as np
 from aavs_jax.errors import UserError
 from aavs_jax.methods.method import Method, Prediction
 from aavs_jax.methods.tasks import TASKS
-from aavs_jax.methods.telling import told
+from aavs_jax.methods.telling import as_view, told
 from aavs_jax.prediction import arrays
 from aavs_jax.prediction.result import Result, at_size, palette_of
 from aavs_jax.weights import card as cards
@@ -76,7 +76,7 @@ class Network:
             the sample rate; where it is shorter AAVS hears the last second again that it fills, as
             prepared clips do.
           prior_mask: float [T,h,w] in [0,1], of any size, where it sounds, for a network that is
-            told so; None: as the network before says.
+            told so, in the view that its scores are of; None: as the network before says.
           sample_rate: of the waveform, Hz.
 
         Returns:
@@ -243,7 +243,8 @@ class Network:
                 before = self.before.predict(frames, waveform, sample_rate=sample_rate)
                 batch["prior_mask"] = told(before, self.card.told)
             else:
-                batch["prior_mask"] = np.asarray(prior_mask, np.float32)[None]
+                mask = np.asarray(prior_mask, np.float32)[None]
+                batch["prior_mask"] = as_view(mask, self.card.told.get("view", "predicted"))
         return self.seen(batch)
 
 

@@ -108,10 +108,13 @@ def _by_split(rows: Sequence[Mapping]) -> dict[tuple[str, str], dict[str, Mappin
 
 def _headline_tables(rows: Sequence[Mapping]) -> dict[tuple, dict]:
     """Of each stage the test split's table, or the first split's where there is no test split, by
-    the first of the protocols."""
+    the first of the protocols. Stages that only write masks of training clips have none."""
     tables = pivot(rows)
+    tested = {stage for stage, split, _ in tables if split == "test"}
     chosen: dict[str, tuple] = {}
     for stage, split, protocol in tables:
+        if tested and stage not in tested:
+            continue
         if stage not in chosen or (split == "test" != chosen[stage][1]):
             chosen[stage] = (stage, split, protocol)
     return {key: tables[key] for key in chosen.values()}

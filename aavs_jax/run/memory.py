@@ -5,10 +5,12 @@ import ctypes
 import gc
 import importlib.metadata
 import importlib.util
+import os
 
 # Of glibc's malloc.h: settings of mallopt.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
-_KEPT = 2**30  # bytes at the heap's end that stay when they are freed
+# Bytes: where more is free at the heap's end, it goes back to the system. An int's largest.
+_KEPT = 2**31 - 1
 
 
 def keep_freed() -> None:
@@ -17,9 +19,11 @@ def keep_freed() -> None:
     On a CPU each step asks for the same memory anew, and the system clears every page of it: that
     was a seventh of the small network's step. To be called before jax has threads, which would
     have heaps of their own, none of which may keep as much. Does nothing where an accelerator's
-    package is installed, since its memory is another and its host has other work, or where the C
-    library is not glibc.
+    package is installed, since its memory is another and its host has other work, where the
+    environment has settings of its own (MALLOC_...), or where the C library is not glibc.
     """
+    if any(name.startswith("MALLOC_") for name in os.environ):
+        return
     if importlib.metadata.entry_points(group="jax_plugins") or importlib.util.find_spec("libtpu"):
         return
     with contextlib.suppress(OSError, AttributeError):

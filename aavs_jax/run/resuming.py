@@ -81,7 +81,7 @@ def compare(before: Config, now: Config, root: Path, *, same_data: bool = False)
             and _has_grown(was, is_)
             and _is_last(names[1], names[3], now, root)
             # The step whose network is to be kept may have passed.
-            and not now["stages"][names[1]]["earlier"]
+            and not _earlier_is_taken(names[1], now)
         ):
             stage, phase = names[1], f"{names[1]}/{names[3]}"
             stages.add(stage)
@@ -97,6 +97,12 @@ def compare(before: Config, now: Config, root: Path, *, same_data: bool = False)
         more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
         return Changes(refused=refused[0] + more)
     return Changes("", tuple(said), frozenset(stages), frozenset(rewritten), anew)
+
+
+def _earlier_is_taken(name: str, config: Mapping[str, Any]) -> bool:
+    """Whether a stage of the schedule trains on masks of an earlier network of this one."""
+    priors = (config["stages"][other]["prior"] for other in config["schedule"])
+    return any(prior["train"] == "earlier" and prior["masks"] == name for prior in priors)
 
 
 def _has_grown(was: Any, is_: Any) -> bool:

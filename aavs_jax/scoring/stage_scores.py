@@ -63,9 +63,9 @@ def _say_what_follows(stage: Stage, passes: list[tuple[str, str, str]]) -> None:
     splits = list(dict.fromkeys(split for split, _, _ in passes))
     for_masks = "" if stage.writes_for else " and ".join(s for s in splits if s != "test")
     cached = stage.config["data"]["cache"]
+    passes_over = f"{len(passes)} pass{'es' * (len(passes) > 1)} over {' and '.join(splits)}"
     say(
-        f"[{stage.name}] scores: {len(passes)} passes over {' and '.join(splits)}, one for each "
-        "prior and sound"
+        f"[{stage.name}] scores: {passes_over}, one for each prior and sound"
         + (f", {for_masks} for their masks" if for_masks else "")
         + ("" if cached else "; each reads its clips again (--config.data.cache=true keeps them)")
     )

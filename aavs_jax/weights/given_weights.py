@@ -210,6 +210,14 @@ def _read(config: Config, stage_name: str, folder: Path, found: Card) -> Given:
             f"{found.label_size}, which --config.stages.{stage_name}.data.label_size="
             f"{found.label_size} would be"
         )
+    kind = stage["prior"]["kind"]
+    by_a_network = "/" not in stage["prior"]["masks"]
+    if by_a_network and found.told.get("kind", kind) != kind:
+        say(
+            f"[{stage_name}] is told {kind} masks; it was trained and judged with "
+            f"{found.told['kind']} ones, which --config.stages.{stage_name}.prior.kind="
+            f"{found.told['kind']} would be"
+        )
     check_whole(folder, parameters, method)
     return Given(folder, found, stage, parameters, tree.digest(parameters))
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 import aavs_jax
 from aavs_jax.errors import UserError
+from aavs_jax.methods.telling import prior_mask
 from data_pipelines.facts import avsbench
 from data_pipelines.loading.decoding import decode_frame
 from data_pipelines.prepared.source import heard, open_source
@@ -53,8 +54,10 @@ def test_a_run_is_both_stages_and_gives_masks_of_the_frames_size(tiny_run, clip)
     np.testing.assert_array_equal(*maps)
     # Stereo is heard as its mean, and what stage one says may be given.
     stereo = np.repeat(sound, 2, axis=1)
-    prior = network.before.predict(wide, sound).classes[0]
+    prior = prior_mask(network.before.predict(wide, sound), network.card.told["kind"])[0]
     np.testing.assert_array_equal(network(wide, stereo, prior), masks)
+    given, own = (network.predict(wide, sound, each).classes for each in (prior, None))
+    np.testing.assert_array_equal(given, own)  # each in both views
 
 
 def test_what_is_no_clip_is_a_sentence(tiny_run, clip):

@@ -233,6 +233,10 @@ def test_headline_prefers_the_test_split(tmp_path):
     assert re.findall(r'class="value">([^<]+)', text) == ["0.500"]
     _, text = write(tmp_path, rows=rows[:1])
     assert re.findall(r'class="value">([^<]+)', text) == ["0.250"]
+    # Who only writes masks of training clips is beside the point.
+    writer = row("localise_earlier", "right", "J", 0.75, split="train")
+    _, text = write(tmp_path, rows=[*rows, writer])
+    assert re.findall(r'class="value">([^<]+)', text) == ["0.500"]
 
 
 def test_several_protocols_stand_side_by_side_and_the_first_is_the_headline(tmp_path):

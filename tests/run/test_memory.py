@@ -36,7 +36,10 @@ def test_what_is_freed_is_used_again():
     assert fetched("kept") < fetched("plain") / 10
 
 
-def test_beside_an_accelerator_nothing_is_set(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "libtpu")
+def test_beside_an_accelerator_or_settings_of_the_users_nothing_is_set(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("asked the C library"))
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.util, "find_spec", lambda name: name == "libtpu")
+        keep_freed()
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "2")
     keep_freed()

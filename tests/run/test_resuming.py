@@ -17,7 +17,6 @@ def before():
 
 def changed(before, **changes):
     config = avss.get_config()
-    config.stages.localise.earlier = 0.0  # with which its epochs cannot change
     config.stages.understand.prior.train = "predicted"
     config.update_from_flattened_dict(changes)
     return json.loads(json.dumps(config.to_dict()))
@@ -104,10 +103,17 @@ def test_what_was_trained_cannot_change(before, run, changes, word):
     assert word in compare(before, changed(before, **changes), run).refused
 
 
-def test_a_stage_that_keeps_an_earlier_network_has_its_epochs(before, run):
-    keeps = {"stages.understand.earlier": 0.5}
-    longer = changed(before, **keeps, **{EPOCHS.format("understand"): 48.0})
-    assert "phases.all.epochs was 40" in compare(changed(before, **keeps), longer, run).refused
+def test_a_stage_whose_earlier_network_writes_masks_has_its_epochs(before, tmp_path):
+    (tmp_path / "localise" / "all").mkdir(parents=True)
+    longer = {EPOCHS.format("localise"): 48.0}
+    taken = {"stages.understand.prior.train": "earlier"}
+    found = compare(changed(before, **taken), changed(before, **taken, **longer), tmp_path)
+    assert "phases.all.epochs was 24" in found.refused
+    # Where nobody takes them it may go on: here none does, and there none is in the schedule.
+    alone = {**taken, "schedule": ("localise",)}
+    for keys in ({}, alone):
+        now = changed(before, **keys, **longer)
+        assert not compare(changed(before, **keys), now, tmp_path).refused
 
 
 def test_max_targets_may_grow(before, run):

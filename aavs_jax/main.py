@@ -117,9 +117,6 @@ def main(_: list[str]) -> None:
 
 
 def _run() -> None:
-    from aavs_jax.run.memory import keep_freed
-
-    keep_freed()
     # Heavy imports wait until the flags are known to be right.
     import jax
 

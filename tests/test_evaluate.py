@@ -299,6 +299,9 @@ def test_another_size_of_labels_is_said(tiny_run, tmp_path, config, capsys):
     said = capsys.readouterr().out
     assert "is of the sizes" not in said  # no drop-path in an evaluation
     assert "[localise] is scored at 48 pixels; it was trained and judged at 32" in said
+    config["stages"]["localise"]["data"]["label_size"] = 32
+    given_weights.read(config, "avss", str(tiny_run[0] / "localise/all"))
+    assert "scored at" not in capsys.readouterr().out
 
 
 def test_another_kind_of_prior_masks_is_said(tiny_run, config, capsys):
@@ -309,9 +312,6 @@ def test_another_kind_of_prior_masks_is_said(tiny_run, config, capsys):
     said = capsys.readouterr().out
     assert "[understand] is told hard masks; it was trained and judged with soft ones" in said
     assert "--config.stages.understand.prior.kind=soft would be" in said
-    config["stages"]["localise"]["data"]["label_size"] = 32
-    given_weights.read(config, "avss", str(tiny_run[0] / "localise/all"))
-    assert "scored at" not in capsys.readouterr().out
 
 
 def copy_of(converted, tmp_path, part="aavs", **changes):

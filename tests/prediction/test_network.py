@@ -56,8 +56,10 @@ def test_a_run_is_both_stages_and_gives_masks_of_the_frames_size(tiny_run, clip)
     stereo = np.repeat(sound, 2, axis=1)
     prior = prior_mask(network.before.predict(wide, sound), network.card.told["kind"])[0]
     np.testing.assert_array_equal(network(wide, stereo, prior), masks)
-    given, own = (network.predict(wide, sound, each).classes for each in (prior, None))
-    np.testing.assert_array_equal(given, own)  # each in both views
+    given, own = (network.predict(wide, sound, each).maps for each in (prior, None))
+    assert given.keys() == own.keys() and given
+    for name in own:  # each told in both views
+        np.testing.assert_array_equal(given[name], own[name])
 
 
 def test_what_is_no_clip_is_a_sentence(tiny_run, clip):

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from aavs_jax.errors import UserError
-from aavs_jax.methods.gradients import suitable, value_and_gradient
+from aavs_jax.methods.gradients import compiler_options, suitable, value_and_gradient
 from aavs_jax.plan.stage import PhaseName, Stage, trained_paths
 from aavs_jax.run.logging_writer import LoggingWriter
 from aavs_jax.run.progress import compiling, progress_bar, say
@@ -204,7 +204,12 @@ def make_train_step(
     donate = () if jax.default_backend() == "cpu" else (0,)
     frames_per_pass = suitable(stage.config["train"]["frames_per_pass"])
 
-    @functools.partial(jax.jit, donate_argnums=donate, out_shardings=(shardings, None))
+    @functools.partial(
+        jax.jit,
+        donate_argnums=donate,
+        out_shardings=(shardings, None),
+        compiler_options=compiler_options(),
+    )
     def train_step(state: TrainState, frozen: dict[str, jax.Array], batch: dict[str, jax.Array]):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         progress = state.step.astype(jnp.float32) / total

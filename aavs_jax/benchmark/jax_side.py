@@ -24,7 +24,7 @@ from aavs_jax.methods import make_method
 from aavs_jax.methods.aavs.config import AAVSConfig
 from aavs_jax.methods.aavs.network import AAVS
 from aavs_jax.methods.functional import functional
-from aavs_jax.methods.gradients import suitable, value_and_gradient
+from aavs_jax.methods.gradients import compiler_options, suitable, value_and_gradient
 from aavs_jax.methods.method import Method
 from aavs_jax.methods.objectives import set_prediction
 from aavs_jax.methods.objectives.set_prediction_config import LossConfig
@@ -132,7 +132,8 @@ def _train(case: Case, method: Method, parameters: dict[str, np.ndarray]) -> Wor
     # As `aavs_jax.train` has it.
     gradient = _gradient(case, method)
     donated = () if jax.default_backend() == "cpu" else (0,)
-    compiled, amount = _compiled(jax.jit(step, donate_argnums=donated), state, frozen, batch)
+    step = jax.jit(step, donate_argnums=donated, compiler_options=compiler_options())
+    compiled, amount = _compiled(step, state, frozen, batch)
     kept = {"state": state}
     del state
 

@@ -9,7 +9,7 @@ from aavs_jax.methods import make_method
 from aavs_jax.methods.aavs.config import AAVSConfig
 from aavs_jax.methods.aavs.network import AAVS
 from aavs_jax.methods.functional import functional
-from aavs_jax.methods.gradients import suitable, value_and_gradient
+from aavs_jax.methods.gradients import compiler_options, suitable, value_and_gradient
 from aavs_jax.state import tree
 
 T = 5
@@ -68,7 +68,7 @@ def step_of(method, frames_per_pass):
     return STEPS.setdefault((id(method), frames_per_pass), jax.jit(run))
 
 
-def found(method, batch, frames_per_pass):
+def found(method, batch, frames_per_pass, step=None):
     """(loss and its parts, gradients of what phase b trains and of the rest of the backbone)."""
     # Initial adapters are next to nothing; made larger, what is behind them counts.
     parameters = {
@@ -77,7 +77,7 @@ def found(method, batch, frames_per_pass):
     }
     trainable, rest = tree.partition(parameters, [".*adapter.*", "backbone/.*", "audio_.*"], "test")
 
-    step = step_of(method, frames_per_pass)
+    step = step or step_of(method, frames_per_pass)
     (total, aux), gradients = jax.device_get(step(trainable, rest, batch))
     return {"loss": float(total)} | {k: float(v) for k, v in aux.scalars.items()}, gradients
 
@@ -176,6 +176,26 @@ def test_less_memory(method, batch):
         return compiled.memory_analysis().temp_size_in_bytes
 
     assert planned(1) < 0.4 * planned(0)
+
+
+@pytest.mark.slow
+def test_how_it_is_compiled_changes_nothing_but_memory(method, batch, at_once):
+    run = step_of(method, 0).__wrapped__
+    ordered = jax.jit(run, compiler_options=compiler_options())
+    ours = found(method, batch, 0, step=ordered)
+    assert ours[0] == at_once[0]
+    for path, value in at_once[1].items():
+        np.testing.assert_array_equal(ours[1][path], value, err_msg=path)
+
+
+def test_options_that_are_unknown_are_left_out(monkeypatch):
+    assert compiler_options.__wrapped__()
+
+    def unknown(*_, **__):
+        raise jax.errors.JaxRuntimeError("No such compile option")
+
+    monkeypatch.setattr(jax, "jit", unknown)
+    assert compiler_options.__wrapped__() == {}
 
 
 def test_what_suits_the_device():

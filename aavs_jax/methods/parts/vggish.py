@@ -1,6 +1,7 @@
 """The audio encoder: VGGish, and smaller networks of its shape (Hershey et al., ICASSP 2017)."""
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from aavs_jax.methods.parts.initializers import HeUniform
@@ -49,8 +50,11 @@ class AudioEncoder(nnx.Module):
 
 
 def _halve(x: jax.Array) -> jax.Array:
-    # A reshape and a maximum: differentiates into products where a pooling primitive's gradient
-    # is a slow window scatter on CPU. An odd last row or column is dropped, as pooling does.
+    """Max pooling of 2x2; an odd last row or column is dropped."""
+    # Maxima of two, for their gradients: a pooling primitive's is a slow window scatter on CPU, and
+    # that of a maximum over axes counts how many are equal first, as slow as the convolutions.
     n, height, width, channels = x.shape
     x = x[:, : height // 2 * 2, : width // 2 * 2]
-    return x.reshape(n, height // 2, 2, width // 2, 2, channels).max((2, 4))
+    x = x.reshape(n, height // 2, 2, width // 2, 2, channels)
+    x = jnp.maximum(x[:, :, 0], x[:, :, 1])
+    return jnp.maximum(x[:, :, :, 0], x[:, :, :, 1])

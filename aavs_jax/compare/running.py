@@ -29,13 +29,19 @@ def run(program: Sequence[str]) -> str:
       KeyboardInterrupt: after the program has ended, where one was asked for.
     """
     last: collections.deque = collections.deque(maxlen=20)
-    process = subprocess.Popen(
-        program, stderr=subprocess.PIPE, text=True, errors="replace", process_group=0
-    )
-    reader = threading.Thread(target=_pass_on, args=(process.stderr, last), daemon=True)
-    reader.start()
-    with _passing_on(process) as asked:
-        process.wait()
+    with _signals_noted() as asked:  # from before its start, or one in between would be lost
+        process = subprocess.Popen(
+            program, stderr=subprocess.PIPE, text=True, errors="replace", process_group=0
+        )
+        reader = threading.Thread(target=_pass_on, args=(process.stderr, last), daemon=True)
+        reader.start()
+        passed_on = 0
+        while process.poll() is None:
+            while passed_on < len(asked):
+                process.send_signal(signal.SIGINT)
+                passed_on += 1
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.1)
     reader.join()
     process.stderr.close()
     if asked:
@@ -51,18 +57,16 @@ def _pass_on(stream, last: collections.deque) -> None:
 
 
 @contextlib.contextmanager
-def _passing_on(process: subprocess.Popen) -> Iterator[list[int]]:
-    """Signals go to the process, inside; the list says which came."""
+def _signals_noted() -> Iterator[list[int]]:
+    """Signals that would end this process are only noted, inside: the list says which came."""
     came: list[int] = []
-
-    def pass_on(number, frame) -> None:
-        came.append(number)
-        process.send_signal(signal.SIGINT)
-
     if threading.current_thread() is not threading.main_thread():  # where nobody handles signals
         yield came
         return
-    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    before = {
+        number: signal.signal(number, lambda number, frame: came.append(number))
+        for number in SIGNALS
+    }
     try:
         yield came
     finally:

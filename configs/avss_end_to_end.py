@@ -2,8 +2,8 @@
 
     python -m aavs_jax.main --config=configs/avss_end_to_end.py
 
-Trains as long as both stages of configs/avss.py together. The paper's one-stage AAVS: mIoU 37.1,
-F 41.7 (protocol stepping_stones).
+The small form trains as long as both stages of configs/avss.py together, the paper's recipe as long
+as its second. The paper's one-stage AAVS: mIoU 37.1, F 41.7 (protocol stepping_stones).
 """
 
 from configs import aavs, base

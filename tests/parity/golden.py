@@ -39,13 +39,18 @@ def relative_error(ours, golden) -> float:
     return float(np.abs(ours - golden).max() / max(np.abs(golden).max(), 1e-30))
 
 
-def check(pairs, tolerance) -> None:
-    """Asserts all of (name, ours, golden) at once, and prints the worst."""
+def check(pairs, tolerance, astray: float = 0.0) -> None:
+    """Asserts all of (name, ours, golden) at once, and prints the worst.
+
+    A share of `astray` of them may be up to five times as far from golden.
+    """
     errors = {name: relative_error(ours, golden) for name, ours, golden in pairs}
     assert errors, "nothing to compare"
     worst = max(errors, key=errors.get)
     print(f"largest relative error {errors[worst]:.1e} ({worst}) of {len(errors)}")
-    assert not {name: error for name, error in errors.items() if not error <= tolerance}
+    assert errors[worst] <= (5 if astray else 1) * tolerance
+    beyond = {name: error for name, error in errors.items() if not error <= tolerance}
+    assert len(beyond) <= astray * len(errors), beyond
 
 
 def channels_first(x) -> np.ndarray:

@@ -38,6 +38,10 @@ TOLERANCES = {
     "norms": (6e-5, 4e-2),
     "moved": (1e-4, 5e-2),
 }
+# In float32 sums in another order, as with another number of cores, put other numbers on the other
+# side of a ReLU, and one of them moves the norms of a few tensors before it by up to 7 % (measured
+# on one core; float64 there 3e-5). So of float32 one gradient in ten may be beyond its tolerance.
+ASTRAY = {"float64": 0.0, "float32": 0.1}
 PRECISIONS = ["float64", pytest.param("float32", marks=pytest.mark.slow)]
 STEPS, PHASE = 3, 6  # that are made, and that the falling rate is of
 # Of each network one number before a ReLU (in step b of mono, in both of stereo) is nearer to zero
@@ -298,10 +302,10 @@ class TestCAVP:
             assert unused == (str(tensor) not in ours), tensor
             if not unused:
                 pairs.append((str(tensor), np.linalg.norm(ours[str(tensor)]), norm))
-        check(pairs, tolerance(replay, "norms"))
+        check(pairs, tolerance(replay, "norms"), ASTRAY[replay.dtype])
         if name == "a":
             whole = [(n, ours[n], array) for n, array in _below(golden, "grad/").items()]
-            check(whole, tolerance(replay, "gradients"))
+            check(whole, tolerance(replay, "gradients"), ASTRAY[replay.dtype])
 
     def test_running_statistics(self, replay, steps):
         _, (_, statistics, _), _ = steps["a"]
@@ -341,7 +345,8 @@ class TestCAVP:
         )
         ours = replay.names.to_checkpoint({path: moved[path] - start[path] for path in start})
         whole = _below(golden, "moved/")
-        check([(n, ours[n], array) for n, array in whole.items()], tolerance(replay, "moved"))
+        pairs = [(n, ours[n], array) for n, array in whole.items()]
+        check(pairs, tolerance(replay, "moved"), ASTRAY[replay.dtype])
 
     def test_inference(self, replay):
         golden = _below(replay.golden, f"{replay.group}/eval/")
